@@ -1,0 +1,344 @@
+"""The recipe: what a run does, as a frozen schema. Class defaults are the vetted setting of the small world.
+
+Read without torch, so that `--help`, `--dry-run` and every bad recipe answer at once. Hardware has no place here: batch
+sizes are global (over all processes), and where to run is a file under `launch/`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from coevo.errors import ConfigError
+from coevo.types import PLAIN_SHIFTS, SHIFT_OF_TAG
+
+Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Model(BaseModel):
+    """Frozen, and strict about names: an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WorldData(Model):
+    """The world of method section 7: scenarios made on the spot, with exact references for any shifted query."""
+
+    kind: Literal["world"] = "world"
+    reference: Literal["oracle"] = "oracle"
+    """Where y* of a generated scenario comes from: the world knows it."""
+    train: Positive = 2000
+    """IDTrain samples: what the RPM is tuned on."""
+    dev: Positive = 96
+    """IDTrain samples held out of training, on which a new RPM is accepted or refused."""
+    shift_train: Positive = 8000
+    """Samples of all subsets, disjoint from the tests, for scorer and simulator."""
+    test: Positive = 100
+    """Samples per test subset (IDTest and the eleven shifted tags)."""
+
+
+class FileData(Model):
+    """A file in the RPGBench layout; shifted scenarios carry their parent's reference."""
+
+    kind: Literal["file"]
+    path: Path
+    reference: Literal["carry"]
+    """A shift that keeps the meaning keeps the reference. Named, because there is no silent default."""
+    train_split: str = "IDTrain"
+    dev: Positive = 64
+    test_splits: tuple[str, ...] = ("IDTest", "OOD1Test", "OOD2Test", "OOD3Test")
+    test: Positive | None = None
+    """At most so many samples per test subset; None takes all."""
+
+
+class SmallBase(Model):
+    """The small Qwen3-shaped base. `path: null` with a `pretrain` phase trains one on the spot."""
+
+    kind: Literal["small"] = "small"
+    path: str | None = "builtin"
+    """`builtin` is the one that ships with coevo; null builds tokenizer and weights from the recipe's data."""
+    vocab: Positive = 4096
+    hidden: Positive = 128
+    layers: Positive = 4
+    heads: Positive = 4
+    kv_heads: Positive = 2
+    intermediate: Positive = 384
+    max_position: Positive = 1024
+
+
+class HubBase(Model):
+    """Any causal language model with a chat template, by hub id or local folder (safetensors)."""
+
+    kind: Literal["hub"]
+    path: str
+    dtype: Literal["auto", "bfloat16", "float32"] = "bfloat16"
+
+
+class LoRA(Model):
+    """One adapter a role, on all linear layers."""
+
+    r: Positive = 32
+    alpha: Positive = 64
+    dropout: Share = 0.0
+
+
+class Limits(Model):
+    """Token limits. What is longer is counted and listed, never cut in silence."""
+
+    prompt: Positive = 512
+    response: Positive = 64
+    turn: Positive = 48
+    tokens_per_batch: Positive = 16384
+    """Scoring: padded tokens in one forward."""
+
+
+class SFT(Model):
+    """Supervised fine-tuning of one role."""
+
+    samples: Positive | None = None
+    """At most so many; None takes all there are."""
+    epochs: Positive = 1
+    batch_size: Positive = 32
+    """Sequences per update, over all processes."""
+    accumulation: Positive = 1
+    """Backward passes per update and process; raises what fits in memory, changes no result."""
+    learning_rate: Rate = 2e-3
+    warmup: Share = 0.03
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    max_grad_norm: Rate = 1.0
+    save_steps: Positive = 200
+
+
+class Pretrain(SFT):
+    """Noisy answers over the whole world, so that the small base knows every language and is sure of none."""
+
+    samples: Positive | None = 40000
+    noise: Share = 0.4
+    """Share of slots replaced by a random phrase of any language (world data only)."""
+    role_shares: tuple[float, float] = (0.7, 0.3)
+    """How often a sample teaches the agent's answer, and how often the user's turn."""
+
+
+class ScorerSFT(SFT):
+    """The scorer, with context dropout, so that one model gives q(y|x), q(y|x without z) and q(y|nothing) (M4)."""
+
+    context_dropout: Share = 0.5
+
+
+class SimulatorSFT(SFT):
+    """Warm start of the simulator on real user turns; the persona is dropped at times, for the persona gate (S2)."""
+
+    context_dropout: Share = 0.25
+
+
+class GRPO(Model):
+    """Group relative policy optimisation, through TRL."""
+
+    steps: Positive = 60
+    prompts: Positive = 12
+    """Prompts per step, over all processes."""
+    group: Annotated[int, Field(ge=2)] = 8
+    """Completions per prompt."""
+    accumulation: Positive = 1
+    learning_rate: Rate = 3e-4
+    kl: Annotated[float, Field(ge=0)] = 0.02
+    """Weight of the KL divergence to the phase's start."""
+    temperature: Rate = 1.0
+    loss: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dr_grpo"
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    max_grad_norm: Rate = 1.0
+    save_steps: Positive = 20
+
+
+class SimulatorPhase(GRPO):
+    """The adversary: regret (S1) times gates (S2)."""
+
+    steps: Positive = 40
+    rpm_samples: Positive = 2
+    """m: how often the frozen RPM answers each turn."""
+    fluency_quantile: Share = 0.05
+    persona_quantile: Share = 0.05
+    """A gate passes what is not below this quantile of real user turns."""
+
+
+class RewardWeights(Model):
+    """Weights of the RPM's reward parts, all in nats (R1, R2, R4)."""
+
+    information: float = 1.0
+    """R1 on shifted scenarios, R2 on ID ones: D1 of the response, relative to its reference."""
+    register_gap: float = 1.0
+    """R4: log q(y|x), what D1 leaves out."""
+
+
+class RPMPhase(GRPO):
+    """The role-playing model against the shifts of this iteration."""
+
+    id_share: Share = 0.25
+    """R2: the anchor's share of the prompts."""
+    replay_share: Share = 0.25
+    """Share drawn from the pool's older scenarios, by rank of regret and staleness; the rest is fresh."""
+    weights: RewardWeights = RewardWeights()
+
+
+class Loop(Model):
+    """The co-evolving loop (method section 5)."""
+
+    iterations: Positive = 2
+    shifts: tuple[str, ...] = tuple(tag for tag in SHIFT_OF_TAG if tag != "WordLevelComposition")
+    """The schedule of shifts that the simulator is asked for, in turn."""
+    harvest: Positive = 512
+    """Turns that the trained simulator writes for the RPM's phase; those that pass every gate enter the pool."""
+    past_share: Share = 0.25
+    """Share of the harvest written by simulators of past iterations, so that the game does not cycle."""
+    pool_size: Positive = 4096
+    tolerance_nats: Annotated[float, Field(ge=0)] = 0.5
+    """A new RPM is kept only if its R-EMI on held-out ID scenarios fell by no more than this."""
+    simulator: SimulatorPhase = SimulatorPhase()
+    rpm: RPMPhase = RPMPhase()
+
+
+class Evaluation(Model):
+    """What is measured before and after (method sections 2 and 3)."""
+
+    estimator: Literal["learned_marginal", "club", "l1out"] = "club"
+    negatives: Literal["pool", "subset"] = "pool"
+    k: Positive = 16
+    """Negatives a response, by a circulant design."""
+    resamples: Positive = 2000
+    """Bootstrap draws of every 95 % interval."""
+    repetition_penalty: Rate = 1.0
+
+
+class Tracking(Model):
+    """wandb, beside `metrics.jsonl`; offline unless WANDB_API_KEY is set."""
+
+    wandb: bool = False
+    project: str = "coevo"
+
+
+class Recipe(Model):
+    """A whole run."""
+
+    name: str
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: Annotated[WorldData | FileData, Field(discriminator="kind")] = WorldData()
+    base: Annotated[SmallBase | HubBase, Field(discriminator="kind")] = SmallBase()
+    lora: LoRA | None = LoRA()
+    """null trains all weights of a role."""
+    limits: Limits = Limits()
+    pretrain: Pretrain | None = None
+    rpm_sft: SFT = SFT()
+    scorer_sft: ScorerSFT = ScorerSFT()
+    simulator_sft: SimulatorSFT = SimulatorSFT()
+    loop: Loop = Loop()
+    evaluation: Evaluation = Evaluation()
+    tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Recipe:
+        needs_pretrain = isinstance(self.base, SmallBase) and self.base.path is None
+        if needs_pretrain != (self.pretrain is not None):
+            raise ValueError(
+                "pretrain goes with a small base of path null, and only with it: "
+                f"base.path is {self.base.path!r} and pretrain is {'set' if self.pretrain else 'null'}"
+            )
+        for grpo, where in ((self.loop.simulator, "loop.simulator"), (self.loop.rpm, "loop.rpm")):
+            if grpo.prompts % grpo.accumulation:
+                raise ValueError(f"{where}.prompts={grpo.prompts} must be a multiple of accumulation={grpo.accumulation}")
+        if self.loop.rpm.id_share + self.loop.rpm.replay_share > 1:
+            raise ValueError("loop.rpm.id_share + replay_share must be at most 1; lower one of them")
+        known = (*SHIFT_OF_TAG, *PLAIN_SHIFTS)
+        unknown = [tag for tag in self.loop.shifts if tag not in known]
+        if unknown or not self.loop.shifts:
+            raise ValueError(f"loop.shifts has {unknown or 'no tag'}; known tags: {', '.join(known)}")
+        return self
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a YAML recipe and applies dotted `key=value` overrides; values are YAML too.
+
+    Raises:
+        ConfigError: unreadable file, unknown key (with the nearest right name), wrong type or value.
+    """
+    path = Path(path)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such recipe. Shipped ones are under recipes/.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: a recipe is a mapping of keys to values, found {type(tree).__name__}.")
+    for override in overrides:
+        _apply(tree, override)
+    return parse_recipe(tree, str(path))
+
+
+def parse_recipe(tree: dict[str, Any], origin: str) -> Recipe:
+    """Validates a recipe's tree; `origin` is named in errors."""
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        lines = [f"  {_explain(problem)}" for problem in error.errors()]
+        raise ConfigError(f"{origin}: {len(lines)} problem(s) in the recipe:\n" + "\n".join(lines)) from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe with every default written out, as YAML."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"override {override!r}: expected key=value, for example loop.iterations=3.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"override {override!r}: the value is not valid YAML; quote it.") from None
+    *parents, last = key.split(".")
+    node = tree
+    for part in parents:
+        child = node.setdefault(part, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"override {override!r}: {part!r} holds {child!r}, it has no keys of its own.")
+        node = child
+    node[last] = value
+
+
+def _explain(problem: Any) -> str:
+    # pydantic names the chosen member of a discriminated union in the location; users never wrote it
+    location = [str(part) for part in problem["loc"] if part not in ("world", "file", "small", "hub")]
+    where = ".".join(location) or "recipe"
+    if problem["type"] == "extra_forbidden":
+        names = _fields_at(location[:-1])
+        near = difflib.get_close_matches(location[-1], names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(names)}"
+        return f"{where}: unknown key; {hint}"
+    message = problem["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
+    return f"{where}: {message}{shown}"
+
+
+def _fields_at(location: Sequence[str]) -> list[str]:
+    """Names of the keys that are known at a place of the schema, over all members of a union."""
+    schema = Recipe.model_json_schema()
+    nodes = [schema]
+    for part in location:
+        nodes = [child for node in nodes for child in _members(node.get("properties", {}).get(part, {}), schema)]
+    return sorted({name for node in nodes for name in node.get("properties", {})})
+
+
+def _members(node: dict[str, Any], schema: dict[str, Any]) -> list[dict[str, Any]]:
+    options = node.get("anyOf", node.get("oneOf", [node]))
+    named = [schema["$defs"][option["$ref"].rsplit("/", 1)[1]] for option in options if "$ref" in option]
+    return named

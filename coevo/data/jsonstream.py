@@ -1,0 +1,181 @@
+"""Reading a large JSON object of lists one element at a time, with line numbers and byte offsets for messages."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from coevo.errors import DataError
+
+CHUNK_BYTES = 1 << 16
+_LONGEST_TOKEN = 16
+"""A JSON error this close to the buffer's end may come of a number, word or escape that is cut there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One element of one list."""
+
+    key: str
+    """Name of the list."""
+    index: int
+    value: Any
+    line: int
+    """Line on which the element begins, from 1."""
+    raw: str
+    """Its text, for finding the line of a field."""
+
+
+class JsonLists:
+    """An open file that holds one JSON object whose values are lists; holds one chunk and one element in memory.
+
+    Raises:
+        DataError: the file cannot be opened, is not UTF-8 (with the byte's offset), is cut short, or is not such JSON.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = path.open("rb")
+        except OSError as error:
+            raise DataError(f"{path}: cannot be opened ({error.strerror}); expected a JSON file; check the path") from error
+        self._path = path
+        self._decoder = codecs.getincrementaldecoder("utf-8")("strict")
+        self._json = json.JSONDecoder()
+        self._buffer = ""
+        self._position = 0
+        self._line = 1
+        self._n_bytes = 0
+        self._ended = False
+        self._place = "the opening brace"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+    def elements(self) -> Iterator[Element | str]:
+        """Yield, for each list in turn, its key (a str) and then its elements."""
+        if self._peek() == "\ufeff":
+            self._advance(1)
+        self._take("{", "an object that maps split names to lists of samples")
+        seen: set[str] = set()
+        while self._peek() != "}" or seen:
+            self._place = "a split's name"
+            key = self._value()[0]
+            if not isinstance(key, str):
+                raise self._malformed(f"{key!r}", "a split's name in quotes")
+            if key in seen:
+                raise DataError(f"{self._path}:{self._line}: split {key!r} occurs twice; expected once; merge the two")
+            seen.add(key)
+            yield key
+            self._place = f"split {key!r}"
+            self._take(":", "':' after the split's name")
+            yield from self._list(key)
+            if not self._comma("}"):
+                break
+        self._take("}", "'}' at the end of the file")
+        if self._peek():
+            raise self._malformed(repr(self._peek()), "nothing after the closing brace")
+
+    def _list(self, key: str) -> Iterator[Element]:
+        self._take("[", f"a list of samples in split {key!r}")
+        index = 0
+        while self._peek() != "]" or index:
+            self._place = f"split {key!r}, sample {index}"
+            self._peek()
+            line = self._line
+            value, raw = self._value()
+            yield Element(key, index, value, line, raw)
+            index += 1
+            if not self._comma("]"):
+                break
+        self._take("]", f"']' after the samples of split {key!r}")
+
+    def _comma(self, closer: str) -> bool:
+        if self._peek() == closer:
+            return False
+        self._take(",", f"',' or '{closer}'")
+        return True
+
+    def _take(self, token: str, expected: str) -> None:
+        found = self._peek()
+        if found != token:
+            raise self._malformed(repr(found), expected) if found else self._cut_short()
+        self._advance(1)
+
+    def _peek(self) -> str:
+        """Skip white space and return the next character, or nothing at the end."""
+        while True:
+            while self._position < len(self._buffer):
+                character = self._buffer[self._position]
+                if character not in " \t\r\n":
+                    return character
+                self._advance(1)
+            if not self._fill():
+                return ""
+
+    def _value(self) -> tuple[Any, str]:
+        """Decode one JSON value; return it and its text."""
+        if not self._peek():
+            raise self._cut_short()
+        while True:
+            try:
+                value, end = self._json.raw_decode(self._buffer, self._position)
+            except json.JSONDecodeError as error:
+                text = self._buffer.rstrip()
+                cut = error.msg.startswith("Unterminated string") or error.pos > len(self._buffer) - _LONGEST_TOKEN
+                if cut and self._fill():
+                    continue
+                if error.pos >= len(text) or (cut and not text.endswith(("}", "]"))):
+                    raise self._cut_short() from error
+                line = self._line + self._buffer.count("\n", self._position, error.pos)
+                raise DataError(
+                    f"{self._path}:{line}: {self._place}: malformed JSON, {error.msg} at "
+                    f"{self._buffer[error.pos : error.pos + 30]!r}; correct this line or write the file again"
+                ) from error
+            except (RecursionError, ValueError) as error:
+                raise self._malformed(f"JSON that cannot be read ({error})", "samples of a few levels") from error
+            if end == len(self._buffer) and self._fill():
+                continue
+            raw = self._buffer[self._position : end]
+            self._advance(end - self._position)
+            return value, raw
+
+    def _advance(self, n: int) -> None:
+        self._line += self._buffer.count("\n", self._position, self._position + n)
+        self._position += n
+
+    def _fill(self) -> bool:
+        """Read on; at least as much as is held, so that long values cost linear time. False at the end."""
+        if self._ended:
+            return False
+        held = self._buffer[self._position :]
+        pending = len(self._decoder.getstate()[0])
+        data = self._file.read(max(CHUNK_BYTES, 2 * len(held)))
+        try:
+            text = self._decoder.decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            offset = self._n_bytes - pending + error.start
+            raise DataError(
+                f"{self._path}: byte {offset} (0x{error.object[error.start]:02x}) is not valid UTF-8 ({error.reason}), "
+                f"in or after {self._place}; expected UTF-8; convert the file, for example with iconv -t UTF-8"
+            ) from error
+        self._n_bytes += len(data)
+        self._ended = not data
+        self._buffer, self._position = held + text, 0
+        return bool(data)
+
+    def _malformed(self, found: str, expected: str) -> DataError:
+        return DataError(f"{self._path}:{self._line}: {self._place}: found {found}; expected {expected}; correct this line")
+
+    def _cut_short(self) -> DataError:
+        return DataError(
+            f"{self._path}: the file ends after {self._n_bytes} bytes, in {self._place} (begun on line {self._line}); "
+            "expected complete JSON; the file is cut short, copy or write it again"
+        )

@@ -1,0 +1,329 @@
+"""The RPGBench layout: one JSON object, split -> list of samples. Read as a stream, written atomically.
+
+A sample has `sample_ID`, `subset_tag`, `user_persona` (text), `agent_character` (text or object), `dialogue_context`
+(`{"user_query": …}` and `{"agent_response": …}` in turn, beginning and ending with the user) and
+`agent_golden_response`. Files of ours may add `parent_ID`; other fields are ignored.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from coevo.data.jsonstream import Element, JsonLists
+from coevo.errors import DataError
+from coevo.types import Scenario, Turn
+
+ROLE_OF_KEY: dict[str, Literal["user", "agent"]] = {"user_query": "user", "agent_response": "agent"}
+KEY_OF_ROLE = {role: key for key, role in ROLE_OF_KEY.items()}
+_JSON_TYPES = {
+    str: "text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with one sample, or with the file."""
+
+    place: str
+    """`file:line: split, sample index (sample_ID), field`."""
+    field: str
+    """The field without indices, to count by; `file` for what stops the reading."""
+    message: str
+    """Value, what was expected, remedy."""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}" if self.place else self.message
+
+
+@dataclass(slots=True)
+class CheckReport:
+    """What `check` found in a file."""
+
+    path: str
+    n_samples: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(split, subset_tag) -> valid samples."""
+    splits: list[str] = field(default_factory=list)
+    n_prompt_characters: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(split, subset_tag) -> summed characters of persona, character and dialogue; divide by n_samples for the mean."""
+    n_reference_characters: Counter[tuple[str, str]] = field(default_factory=Counter)
+    n_messages: Counter[tuple[str, str]] = field(default_factory=Counter)
+    longest_prompt: tuple[int, str] = (0, "")
+    """Characters, sample_ID."""
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def n_problems(self) -> Counter[str]:
+        """field -> how many problems."""
+        return Counter(problem.field for problem in self.problems)
+
+    @property
+    def ok(self) -> bool:
+        """True if nothing is wrong."""
+        return not self.problems
+
+
+class _Sample:
+    """One element under inspection: gathers its problems, and makes the Scenario if there are none."""
+
+    def __init__(self, path: str, element: Element) -> None:
+        self._path, self._element = path, element
+        self._sample_id: str | None = None
+        self.problems: list[Problem] = []
+
+    def scenario(self) -> Scenario | None:
+        """Return the scenario, or None with `problems` filled."""
+        raw = self._element.value
+        if not isinstance(raw, dict):
+            self._add("", raw, "an object with the fields of a sample", "list its fields by name")
+            return None
+        self._sample_id = raw.get("sample_ID") if isinstance(raw.get("sample_ID"), str) else None
+        sample_id = self._text(raw, "sample_ID", "give each sample its own name")
+        tag = self._text(raw, "subset_tag", "the subset's name, or the split's for in-distribution samples")
+        persona = self._text(raw, "user_persona", "write who the user is")
+        reference = self._text(raw, "agent_golden_response", "a sample without a reference cannot be scored: remove it")
+        character = self._character(raw)
+        turns = self._dialogue(raw)
+        parent = raw.get("parent_ID")
+        if parent is not None and not isinstance(parent, str):
+            self._add("parent_ID", parent, "the sample_ID of the parent", "correct or remove the field")
+        if self.problems:
+            return None
+        return Scenario(sample_id, self._element.key, tag, persona, character, turns, reference, parent)
+
+    def duplicate(self) -> Problem:
+        """Return the problem of a sample_ID that came before."""
+        return self._problem("sample_ID", f"is {self._sample_id!r}, which an earlier sample has; expected a unique name")
+
+    def _text(self, raw: Mapping[str, Any], key: str, remedy: str) -> str:
+        value = raw.get(key)
+        if not isinstance(value, str) or not value.strip():
+            self._add(key, value, "non-empty text", remedy, missing=key not in raw)
+            return ""
+        self._encodable(key, value)
+        return value
+
+    def _encodable(self, where: str, text: str) -> None:
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            self._add(where, text, "text that UTF-8 can hold", "remove the half of a surrogate pair (\\ud8…)")
+
+    def _character(self, raw: Mapping[str, Any]) -> str | dict[str, Any]:
+        key, value = "agent_character", raw.get("agent_character")
+        if (isinstance(value, str) and value.strip()) or (isinstance(value, dict) and value):
+            self._encodable(key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+            return value
+        self._add(key, value, "non-empty text or an object", "write whom the agent plays", missing=key not in raw)
+        return ""
+
+    def _dialogue(self, raw: Mapping[str, Any]) -> tuple[Turn, ...]:
+        key, messages = "dialogue_context", raw.get("dialogue_context")
+        if not isinstance(messages, list) or not messages:
+            expected = "a non-empty list of messages"
+            self._add(key, messages, expected, "begin and end it with a user_query", missing=key not in raw)
+            return ()
+        turns = [self._turn(i, message) for i, message in enumerate(messages)]
+        roles = [turn.role if turn else None for turn in turns]
+        if roles[0] == "agent":
+            self._add(f"{key}[0]", messages[0], "the user's first message", "remove it or put a user_query before it")
+        for i in range(1, len(roles)):
+            if roles[i] is not None and roles[i] == roles[i - 1]:
+                other = "agent" if roles[i] == "user" else "user"
+                expected = f"a message of the {other}, as message {i - 1} is of the {roles[i]} too"
+                self._add(f"{key}[{i}]", messages[i], expected, "join the two or add the missing one")
+        if roles[-1] == "agent":
+            where = f"{key}[{len(messages) - 1}]"
+            expected = "the user's query as the last message"
+            self._add(where, messages[-1], expected, "move this text to agent_golden_response or remove it")
+        return tuple(turn for turn in turns if turn)
+
+    def _turn(self, i: int, message: Any) -> Turn | None:
+        where = f"dialogue_context[{i}]"
+        keys = [key for key in ROLE_OF_KEY if isinstance(message, dict) and key in message]
+        if len(keys) != 1:
+            self._add(where, message, "an object with one of user_query and agent_response", "correct its fields")
+            return None
+        text = message[keys[0]]
+        if not isinstance(text, str) or not text.strip():
+            self._add(f"{where}.{keys[0]}", text, "non-empty text", "write the message or remove the sample")
+        else:
+            self._encodable(f"{where}.{keys[0]}", text)
+        return Turn(ROLE_OF_KEY[keys[0]], text if isinstance(text, str) else "")
+
+    def _add(self, where: str, value: Any, expected: str, remedy: str, missing: bool = False) -> None:
+        if missing:
+            found = "is missing"
+        else:
+            text = repr(value)
+            shown = text if len(text) <= 80 else text[:80] + "…"
+            found = f"is {shown} ({_JSON_TYPES.get(type(value), 'null')})"
+        self.problems.append(self._problem(where, f"{found}; expected {expected}; {remedy}"))
+
+    def _problem(self, where: str, message: str) -> Problem:
+        element = self._element
+        name = f" ({self._sample_id!r})" if self._sample_id is not None else ""
+        line = self._line(where)
+        place = f"{self._path}{f':{line}' if line else ''}: split {element.key!r}, sample {element.index}{name}"
+        return Problem(f"{place}, field {where}" if where else place, re.sub(r"\[\d+\]", "", where), message)
+
+    def _line(self, where: str) -> int:
+        """Find the line of a field, or of the sample's beginning if it lacks the field."""
+        key, _, rest = where.partition("[")
+        raw = self._element.raw
+        start = raw.find(f'"{key}"') if key else 0
+        if rest and start >= 0:
+            message = int(rest.partition("]")[0])
+            messages = list(re.finditer(rf'"(?:{"|".join(ROLE_OF_KEY)})"', raw))
+            start = messages[message].start() if message < len(messages) else start
+        return self._element.line + raw.count("\n", 0, max(start, 0))
+
+
+def read_rpgbench(path: str | os.PathLike[str], splits: Iterable[str] | None = None) -> Iterator[Scenario]:
+    """Stream the scenarios of a file, in the file's order, holding one chunk and the names seen in memory.
+
+    The file's existence and the names of the splits are checked at the call, the samples as they are read.
+
+    Args:
+        path: a JSON file in the RPGBench layout.
+        splits: which splits to read; None reads all. Samples of others are passed over unchecked.
+
+    Raises:
+        DataError: names file, line, sample and field of the first thing that is wrong.
+    """
+    wanted = {splits} if isinstance(splits, str) else None if splits is None else set(splits)
+    names = split_names(path) if wanted is not None else []
+    for name in sorted(wanted or ()):
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0)
+            raise DataError(
+                f"{os.fspath(path)}: has no split {name!r}; it has {', '.join(names) or 'none'}"
+                + (f"; nearest: {near[0]}" if near else "")
+            )
+    with JsonLists(Path(path)):
+        return _read(Path(path), wanted)
+
+
+def split_names(path: str | os.PathLike[str]) -> list[str]:
+    """Return the names of a file's splits, in the file's order.
+
+    Raises:
+        DataError: the file is absent, not UTF-8, cut short or malformed.
+    """
+    with JsonLists(Path(path)) as lists:
+        return [item for item in lists.elements() if isinstance(item, str)]
+
+
+def check(path: str | os.PathLike[str]) -> CheckReport:
+    """Read a whole file and report counts, lengths and all problems; never raises for what is in the file.
+
+    Raises:
+        DataError: the file cannot be opened.
+    """
+    report = CheckReport(os.fspath(path))
+    seen: set[str] = set()
+    with JsonLists(Path(path)) as lists:
+        try:
+            for item in lists.elements():
+                if isinstance(item, str):
+                    report.splits.append(item)
+                    continue
+                sample = _Sample(report.path, item)
+                scenario = sample.scenario()
+                sample_id = item.value.get("sample_ID") if isinstance(item.value, dict) else None
+                if isinstance(sample_id, str) and sample_id in seen:
+                    sample.problems.append(sample.duplicate())
+                elif isinstance(sample_id, str):
+                    seen.add(sample_id)
+                report.problems.extend(sample.problems)
+                if scenario is not None and not sample.problems:
+                    _count(report, scenario)
+        except DataError as error:
+            report.problems.append(Problem("", "file", str(error)))
+    return report
+
+
+def write_rpgbench(path: str | os.PathLike[str], scenarios: Iterable[Scenario]) -> None:
+    """Write scenarios, grouped by split, so that `read_rpgbench` gives them back; atomic (temporary file, then rename).
+
+    Raises:
+        DataError: a scenario that could not be read back (blank reference or query, repeated sample_id, …), or a folder
+            that cannot be written; an existing file is then left as it was.
+    """
+    target = Path(path)
+    groups: dict[str, list[dict[str, Any]]] = {}
+    seen: set[str] = set()
+    for scenario in scenarios:
+        record = _record(scenario)
+        group = groups.setdefault(scenario.split, [])
+        sample = _Sample(os.fspath(path), Element(scenario.split, len(group), record, 0, ""))
+        if sample.scenario() is not None and scenario.sample_id in seen:
+            sample.problems.append(sample.duplicate())
+        if sample.problems:
+            raise DataError(f"not written: {sample.problems[0]}")
+        seen.add(scenario.sample_id)
+        group.append(record)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                json.dump(groups, file, ensure_ascii=False, indent=1)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"{target}: cannot be written ({error.strerror}); check the folder and its rights") from error
+
+
+def _read(path: Path, wanted: set[str] | None) -> Iterator[Scenario]:
+    seen: set[str] = set()
+    with JsonLists(path) as lists:
+        for item in lists.elements():
+            if isinstance(item, str) or (wanted is not None and item.key not in wanted):
+                continue
+            sample = _Sample(str(path), item)
+            scenario = sample.scenario()
+            if scenario is None:
+                raise DataError(str(sample.problems[0]))
+            if scenario.sample_id in seen:
+                raise DataError(str(sample.duplicate()))
+            seen.add(scenario.sample_id)
+            yield scenario
+
+
+def _record(scenario: Scenario) -> dict[str, Any]:
+    character = scenario.character if isinstance(scenario.character, str) else dict(scenario.character)
+    record = {
+        "sample_ID": scenario.sample_id,
+        "subset_tag": scenario.subset_tag,
+        "user_persona": scenario.persona,
+        "agent_character": character,
+        "dialogue_context": [{KEY_OF_ROLE[turn.role]: turn.text} for turn in scenario.dialogue],
+        "agent_golden_response": scenario.reference,
+    }
+    return record if scenario.parent is None else {**record, "parent_ID": scenario.parent}
+
+
+def _count(report: CheckReport, scenario: Scenario) -> None:
+    key = (scenario.split, scenario.subset_tag)
+    character = scenario.character
+    text = character if isinstance(character, str) else json.dumps(character, ensure_ascii=False)
+    n_prompt = len(scenario.persona) + len(text) + sum(len(turn.text) for turn in scenario.dialogue)
+    report.n_samples[key] += 1
+    report.n_prompt_characters[key] += n_prompt
+    report.n_reference_characters[key] += len(scenario.reference)
+    report.n_messages[key] += len(scenario.dialogue)
+    report.longest_prompt = max(report.longest_prompt, (n_prompt, scenario.sample_id))

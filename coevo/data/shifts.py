@@ -1,0 +1,145 @@
+"""Where shifted scenarios come from: one interface for the world, whose references are exact, and for real files.
+
+A source makes a **frame** x' from an ID parent and a tag, with a blank final query for the simulator to write, and
+**finishes** it with that query by giving it a reference. How the reference comes about is the source's `reference`:
+`oracle` (drawn from the exact P(y*|x')) or `carry` (the parent's, for shifts that keep the meaning).
+"""
+
+from __future__ import annotations
+
+import difflib
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, Protocol
+
+from coevo.data import world
+from coevo.data.world import Unreadable
+from coevo.errors import DataError
+from coevo.types import SHIFT_OF_TAG, Scenario, Turn
+
+
+class Shifts(Protocol):
+    """What the loop asks of a source of shifted scenarios."""
+
+    tags: tuple[str, ...]
+    """The shifts that this source can make."""
+    reference: Literal["oracle", "carry"]
+
+    def frame(self, parent: Scenario, tag: str, rng: random.Random) -> Scenario:
+        """Make x' with a blank final query and a blank reference; `parent` names the ID scenario."""
+        ...
+
+    def finish(self, frame: Scenario, query: str, rng: random.Random) -> Scenario | Unreadable:
+        """Put the query into the frame and give it its reference, or say why it can have none."""
+        ...
+
+
+class WorldShifts:
+    """The world's shifts: all eleven tags, references by oracle."""
+
+    tags: tuple[str, ...] = tuple(SHIFT_OF_TAG)
+    reference: Literal["oracle", "carry"] = "oracle"
+
+    def __init__(self, parents: Sequence[Scenario]) -> None:
+        """Take the ID scenarios; the world needs none of them, since it makes each shift from its own words."""
+
+    def frame(self, parent: Scenario, tag: str, rng: random.Random) -> Scenario:
+        """See Shifts.frame and world.shift."""
+        return world.frame(world.shift(parent, tag, rng))
+
+    def finish(self, frame: Scenario, query: str, rng: random.Random) -> Scenario | Unreadable:
+        """See Shifts.finish and world.with_query; a query that hides the shift asked for is refused."""
+        made = world.with_query(frame, query, rng)
+        if isinstance(made, Scenario) and not world.shows_shift(made):
+            return Unreadable("shift", f"the query does not show {frame.subset_tag}")
+        return made
+
+
+class FileShifts:
+    """Shifts that can be made of real files without a model; the parent's reference is carried.
+
+    - `user`: the persona of another parent; the simulator rewrites the query in that user's manner. The reference stays
+      right as far as it answers the query rather than the person.
+    - `WordLevelComposition`: the words of every message of the history are shuffled; the simulator writes the query.
+
+    Character shifts and longer dialogues change what a good reply is, so they are not offered under `carry`. No parser
+    knows what a query means here: that it keeps the parent's meaning is for the gates to judge.
+    """
+
+    tags: tuple[str, ...] = ("user", "WordLevelComposition")
+    reference: Literal["oracle", "carry"] = "carry"
+
+    def __init__(self, parents: Sequence[Scenario]) -> None:
+        """Take the ID scenarios that personas and references come from.
+
+        Raises:
+            DataError: no parents, or all of them with one persona, so that no user can be shifted.
+        """
+        self._parents = {parent.sample_id: parent for parent in parents}
+        self._personas = sorted({parent.persona for parent in parents})
+        if len(self._personas) < 2:
+            raise DataError(
+                f"{len(self._personas)} distinct user_persona in {len(self._parents)} ID samples; expected at least 2 to "
+                "make user shifts; give more ID samples"
+            )
+
+    def frame(self, parent: Scenario, tag: str, rng: random.Random) -> Scenario:
+        """See Shifts.frame.
+
+        Raises:
+            DataError: unknown tag, or a parent that the source was not given.
+        """
+        _known_tag(tag, self.tags)
+        self._parent(parent.sample_id)
+        persona, history = parent.persona, parent.dialogue[:-1]
+        if tag == "user":
+            others = [other for other in self._personas if other != parent.persona]
+            persona = rng.choice(others)
+        else:
+            history = tuple(Turn(turn.role, _shuffled(turn.text, rng)) for turn in history)
+        return replace(
+            parent,
+            sample_id=f"{parent.sample_id}/{tag}-{rng.getrandbits(32):08x}",
+            split="Shifted",
+            subset_tag=tag,
+            persona=persona,
+            dialogue=(*history, Turn("user", "")),
+            reference="",
+            parent=parent.sample_id,
+        )
+
+    def finish(self, frame: Scenario, query: str, rng: random.Random) -> Scenario | Unreadable:
+        """See Shifts.finish; only a blank query is refused.
+
+        Raises:
+            DataError: the frame's parent is not among the source's.
+        """
+        if not query.strip():
+            return Unreadable("empty", "the query is blank; expected text")
+        parent = self._parent(frame.parent)
+        turns = (*frame.dialogue[:-1], Turn("user", query.strip()))
+        return replace(frame, dialogue=turns, reference=parent.reference)
+
+    def _parent(self, sample_id: str | None) -> Scenario:
+        if sample_id is None or sample_id not in self._parents:
+            raise DataError(
+                f"parent {sample_id!r} is not one of the {len(self._parents)} ID samples that this source was made with; "
+                "give it the same ID file"
+            )
+        return self._parents[sample_id]
+
+
+SOURCES: dict[str, type[WorldShifts | FileShifts]] = {"world": WorldShifts, "file": FileShifts}
+"""name -> class; each is made with the ID parents."""
+
+
+def _known_tag(tag: str, tags: Sequence[str]) -> None:
+    if tag not in tags:
+        near = difflib.get_close_matches(tag, tags, n=1, cutoff=0)
+        raise DataError(f"unknown shift tag {tag!r}; expected one of {', '.join(tags)}; nearest: {near[0]}")
+
+
+def _shuffled(text: str, rng: random.Random) -> str:
+    words = text.split()
+    return " ".join(rng.sample(words, len(words)))

@@ -1,0 +1,239 @@
+"""Load bases and policies, and save policies with their lineage. Only safetensors, never code from the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from coevo.errors import CheckpointError
+from coevo.lm.contexts import plain_local_modules, seeded
+from coevo.lm.lineage import (
+    ADAPTER_FILE,
+    atomic_directory,
+    check_lineage,
+    read_lineage,
+    weights_hash,
+    whole_tensor,
+    write_lineage,
+)
+from coevo.types import Lineage
+
+ADAPTER = "default"
+"""Name of every trained adapter: TRL's reference model is hard-wired to it, another name silently gives a wrong one."""
+_HUB_FILES = ["*.json", "*.txt", "*.jinja", "*.model", "model*.safetensors"]
+
+
+class LoraShape(Protocol):
+    """What `new_adapter` reads."""
+
+    @property
+    def r(self) -> int:
+        """Rank of the two factors."""
+
+    @property
+    def alpha(self) -> int:
+        """The product of the factors is scaled by alpha / r."""
+
+    @property
+    def dropout(self) -> float:
+        """Share of the adapter's inputs dropped in training."""
+
+    @property
+    def seed(self) -> int:
+        """Of the first factor's initial weights; the second begins at zero."""
+
+
+def local_directory(path: str | Path) -> Path:
+    """The directory of a model: `path` itself if it is one, else the snapshot of the hub id, downloaded if needed.
+
+    Raises:
+        CheckpointError: neither a directory nor a repository that can be reached.
+    """
+    if Path(path).is_dir():
+        return Path(path)
+    try:
+        return Path(snapshot_download(str(path), allow_patterns=_HUB_FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise CheckpointError(
+            f"{path}: neither a local directory nor a model that the hub gives ({type(error).__name__}: {error}). "
+            "Check the spelling, the network and the access token, or give a local directory."
+        ) from error
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a base (also that of every policy on it), with left padding.
+
+    A tokenizer without a pad token pads with its end token; coevo masks by length, so the two are never confused.
+
+    Raises:
+        CheckpointError: it cannot be loaded, or has no chat template or no end-of-turn token.
+    """
+    directory = local_directory(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, padding_side="left")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: no tokenizer can be loaded ({error}). Give a complete model directory.") from error
+    for name in ("chat_template", "eos_token"):
+        if getattr(tokenizer, name) is None:
+            raise CheckpointError(f"{path}: the tokenizer has no {name}. Use a chat model, or set it in the base's files.")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(
+    path: str | Path, *, dtype: str | torch.dtype = "auto", attn: str | None = None, local: bool = False
+) -> PreTrainedModel:
+    """Load full weights from a hub id or a directory.
+
+    Args:
+        path: hub id or local directory with safetensors weights.
+        dtype: a torch dtype or its name; `auto` is the one the weights are stored in.
+        attn: attention implementation (`sdpa`, `eager`, `flash_attention_2`); None leaves it to transformers.
+        local: keep the model whole on this rank although ZeRO-3 is configured; else it is partitioned while loading.
+
+    Raises:
+        CheckpointError: no such model, or no safetensors weights in it.
+    """
+    if local:
+        with plain_local_modules():
+            return load_base(path, dtype=dtype, attn=attn)
+    directory = local_directory(path)
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            directory, dtype=dtype, attn_implementation=attn, trust_remote_code=False, use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be loaded as a causal model from safetensors ({error}).") from error
+
+
+def new_adapter(model: PreTrainedModel, lora: LoraShape) -> PeftModel:
+    """Put a fresh trainable LoRA adapter named `default` on all linear layers except the output head.
+
+    Its weights depend on `lora.seed` alone; the second factor is zero, so the policy begins as its base.
+    """
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    with seeded(lora.seed):
+        return get_peft_model(model, config, adapter_name=ADAPTER)
+
+
+def load_policy(
+    base_path: str | Path,
+    policy_dir: str | Path | None,
+    *,
+    trainable: bool,
+    dtype: str | torch.dtype = "auto",
+    attn: str | None = None,
+) -> PreTrainedModel | PeftModel:
+    """Load a policy: an adapter on its base, full weights, or (None) the base itself.
+
+    Trainable: an adapter comes back as a PeftModel whose `default` adapter alone has gradients. Frozen: a plain local
+    model in evaluation mode, without gradients and with the adapter merged (in the base's dtype), so that neither
+    PEFT's active-adapter state nor ZeRO-3 can matter.
+
+    Raises:
+        CheckpointError: lineage and base, or lineage and weight files, do not fit; found before weights are loaded.
+    """
+    if not trainable:
+        with plain_local_modules():
+            frozen = _load_checked(base_path, policy_dir, False, dtype, attn)
+        model = frozen.merge_and_unload() if isinstance(frozen, PeftModel) else frozen
+        return model.eval().requires_grad_(False)
+    return _load_checked(base_path, policy_dir, True, dtype, attn)
+
+
+def _load_checked(
+    base_path: str | Path, policy_dir: str | Path | None, trainable: bool, dtype: str | torch.dtype, attn: str | None
+) -> PreTrainedModel | PeftModel:
+    if policy_dir is None:
+        return load_base(base_path, dtype=dtype, attn=attn)
+    base_directory = local_directory(base_path)
+    check_lineage(policy_dir, base_directory)
+    if not (Path(policy_dir) / ADAPTER_FILE).is_file():
+        return load_base(policy_dir, dtype=dtype, attn=attn)
+    base = load_base(base_directory, dtype=dtype, attn=attn)
+    try:
+        return PeftModel.from_pretrained(base, policy_dir, adapter_name=ADAPTER, is_trainable=trainable)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{policy_dir}: adapter cannot be put on {base_path} ({error}).") from error
+
+
+def save_policy(
+    model: PreTrainedModel | PeftModel,
+    directory: str | Path,
+    *,
+    role: str,
+    base_hash: str,
+    parent_hash: str | None,
+    phase: str,
+) -> Lineage:
+    """Write a policy and its lineage as one directory that appears whole or not at all.
+
+    A PeftModel is saved as its `default` adapter, any other model as full weights. In a distributed run every rank
+    calls it (sharded weights are gathered), rank 0 writes, and all return when the directory is there; it must be on
+    a file system that all ranks share. `model` is the unwrapped model, not a DDP or DeepSpeed wrapper.
+
+    Args:
+        model: the trained model.
+        directory: where to; a policy that was there is replaced.
+        role: rpm, scorer, simulator, ...
+        base_hash: `weights_hash` of the base.
+        parent_hash: `weights_hash` of the policy that training began from; None if it began from the base.
+        phase: name of the phase that trained it.
+    """
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    writes = not distributed or torch.distributed.get_rank() == 0
+    weights = _whole_weights(model, keep=writes)
+    if writes:
+        with atomic_directory(directory) as work:
+            _write_weights(model, weights, work)
+            written = Lineage(role, base_hash, parent_hash, weights_hash(work), phase)
+            write_lineage(work, written)
+    if distributed:
+        torch.distributed.barrier()
+    return read_lineage(directory)
+
+
+def _whole_weights(model: PreTrainedModel | PeftModel, keep: bool) -> dict[str, torch.Tensor]:
+    """Name -> full CPU tensor of what is to be saved; empty where not kept. Tied tensors stay one tensor."""
+    adapter_only = isinstance(model, PeftModel)
+    if adapter_only and ADAPTER not in model.peft_config:
+        raise CheckpointError(f"the model has adapters {sorted(model.peft_config)}, expected one named {ADAPTER!r}.")
+    whole: dict[int, torch.Tensor] = {}
+    weights = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if adapter_only and f".{ADAPTER}" not in name:
+            continue
+        if id(tensor) not in whole:
+            copy = whole_tensor(tensor)  # Collective when sharded: every rank takes part, whether it keeps or not.
+            whole[id(tensor)] = copy if keep else torch.empty(0)
+        if keep:
+            weights[name] = whole[id(tensor)]
+    return weights
+
+
+def _write_weights(model: PreTrainedModel | PeftModel, weights: dict[str, torch.Tensor], work: Path) -> None:
+    if not isinstance(model, PeftModel):
+        with plain_local_modules():
+            model.save_pretrained(work, state_dict=weights)
+        return
+    # save_embedding_layers=False: "auto" would ask the hub whether the base's vocabulary has changed.
+    state = get_peft_model_state_dict(model, state_dict=weights, adapter_name=ADAPTER, save_embedding_layers=False)
+    save_file({name: t.contiguous() for name, t in sorted(state.items())}, work / ADAPTER_FILE, {"format": "pt"})
+    config = model.peft_config[ADAPTER]
+    mode, config.inference_mode = config.inference_mode, True
+    config.save_pretrained(str(work))
+    config.inference_mode = mode

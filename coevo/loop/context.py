@@ -1,0 +1,209 @@
+"""What every phase of a run works with: recipe, folder, data, base, and where the current policies are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from coevo.config import HubBase, Recipe
+from coevo.lm import dist
+from coevo.lm.generation import Generated, generate
+from coevo.lm.likelihood import encode_prompt, render
+from coevo.lm.lineage import atomic_directory, weights_hash
+from coevo.lm.loading import load_policy, load_tokenizer, new_adapter, save_policy
+from coevo.loop.folder import RunFolder
+from coevo.loop.material import Material
+from coevo.loop.plan import PhasePlan
+from coevo.loop.progress import Progress
+from coevo.prompts import Role, messages
+from coevo.scoring.scorer import Scorer
+from coevo.train.common import Job
+from coevo.types import Response, Scenario
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def seed_of(*parts: object) -> int:
+    """A seed that depends on nothing but its parts: the same in every process and on every machine."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % (2**31)
+
+
+@dataclass(frozen=True)
+class LoRASeeded:
+    """A recipe's LoRA shape with the seed of its first weights."""
+
+    r: int
+    alpha: int
+    dropout: float
+    seed: int
+
+
+class Context:
+    """One run in progress."""
+
+    def __init__(
+        self, recipe: Recipe, folder: RunFolder, material: Material, plan: Sequence[PhasePlan], progress: Progress
+    ) -> None:
+        self.recipe = recipe
+        self.folder = folder
+        self.material = material
+        self.plan = list(plan)
+        self.progress = progress
+        self.log_metrics: Callable[[dict[str, Any]], None] = lambda row: None
+        self._tokenizer: Any = None
+
+    # models ------------------------------------------------------------------------------------------------------
+
+    @property
+    def base(self) -> Path | str:
+        """The base model that every policy of this run sits on."""
+        if self.recipe.pretrain is not None:
+            return self.folder.policy(self.phase_name("pretrain"))
+        if self.recipe.base.path == "builtin":
+            return Path(str(resources.files("coevo.lm") / "builtin"))
+        return self.recipe.base.path  # type: ignore[return-value]
+
+    @property
+    def tokenizer(self) -> Any:
+        """The base's tokenizer."""
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self.base)
+        return self._tokenizer
+
+    def use_tokenizer(self, directory: Path) -> None:
+        """Takes a tokenizer from a place of its own, while the base that it belongs to is still being trained."""
+        self._tokenizer = load_tokenizer(directory)
+
+    def load(self, name: str | None, *, trainable: bool) -> PreTrainedModel:
+        """Loads the policy that phase `name` wrote, on a fresh base; None is the base itself, or a new adapter on it."""
+        dtype = self.recipe.base.dtype if isinstance(self.recipe.base, HubBase) else "float32"
+        directory = self.folder.policy(name) if name else None
+        model = load_policy(self.base, directory, trainable=trainable, dtype=dtype)
+        lora = self.recipe.lora
+        if trainable and name is None and lora is not None:
+            seed = seed_of(self.recipe.seed, "adapter")
+            model = new_adapter(model, LoRASeeded(lora.r, lora.alpha, lora.dropout, seed))
+        if not trainable and torch.cuda.is_available():
+            model = model.to(torch.device("cuda", torch.cuda.current_device()))
+        return model
+
+    def scorer(self, name: str, role: Role = "scorer") -> Scorer:
+        """A frozen policy as a scorer; its version is its weights' hash."""
+        limits = self.recipe.limits
+        return Scorer(
+            self.load(name, trainable=False),
+            self.tokenizer,
+            weights_hash(self.folder.policy(name)),
+            max_length=limits.prompt + max(limits.response, limits.turn),
+            tokens_per_batch=limits.tokens_per_batch,
+            role=role,
+        )
+
+    def job(self, phase: PhasePlan, model: PreTrainedModel, resume: bool, extra: Callable[[], dict[str, float]]) -> Job:
+        """A training job that logs every step to the run folder; `extra` adds what the rewards measured."""
+
+        def on_step(step: int, metrics: dict[str, float]) -> None:
+            row = {"phase": phase.name, "role": phase.role, "iteration": phase.iteration, "step": step}
+            row |= {key: round(value, 6) for key, value in (metrics | extra()).items()}
+            self.folder.append("metrics.jsonl", [row])
+            self.log_metrics(row)
+            shown = next((k for k in ("share_right", "regret", "reward", "loss") if k in row), None)
+            self.progress.advance(1, f"{shown} {row[shown]:.2f}" if shown else "")
+
+        return Job(
+            model=model,
+            tokenizer=self.tokenizer,
+            checkpoints=self.folder.phase(phase.name) / "checkpoints",
+            seed=seed_of(self.recipe.seed, phase.name),
+            resume=resume,
+            on_step=on_step,
+            gradient_checkpointing=isinstance(self.recipe.base, HubBase),
+        )
+
+    def save(self, phase: PhasePlan, model: PreTrainedModel, parent: str | None) -> None:
+        """Writes the trained policy with its lineage; all processes call it."""
+        save_policy(
+            model,
+            self.folder.policy(phase.name),
+            role=phase.role or "base",
+            base_hash=weights_hash(self.base),
+            parent_hash=weights_hash(self.folder.policy(parent)) if parent else None,
+            phase=phase.name,
+        )
+
+    def save_base(self, phase: PhasePlan, model: PreTrainedModel) -> None:
+        """Writes a freshly pretrained base with its tokenizer, as a model folder that any tool can load."""
+        if dist.is_main():
+            with atomic_directory(self.folder.policy(phase.name)) as work:
+                model.save_pretrained(work)
+                self.tokenizer.save_pretrained(work)
+        dist.barrier()
+
+    # text --------------------------------------------------------------------------------------------------------
+
+    def prompt(self, role: Role, scenario: Scenario, drop: frozenset[Any] = frozenset()) -> str:
+        """The rendered prompt, as training, generation and scoring all see it."""
+        return render(self.tokenizer, messages(role, scenario, drop))
+
+    def fits(self, role: Role, scenario: Scenario) -> bool:
+        """Whether the prompt is within the recipe's limit."""
+        return len(encode_prompt(self.tokenizer, self.prompt(role, scenario))) <= self.recipe.limits.prompt
+
+    def write(
+        self, model: PreTrainedModel, role: Role, scenarios: Sequence[Scenario], seeds: Sequence[int], temperature: float
+    ) -> list[Generated]:
+        """One text per scenario from a frozen policy, on this process alone."""
+        limits = self.recipe.limits
+        return generate(
+            model,
+            self.tokenizer,
+            [encode_prompt(self.tokenizer, self.prompt(role, x)) for x in scenarios],
+            max_new_tokens=limits.turn if role == "simulator" else limits.response,
+            temperature=temperature,
+            seeds=seeds,
+            repetition_penalty=self.recipe.evaluation.repetition_penalty if temperature == 0 else 1.0,
+        )
+
+    def respond(
+        self, model: PreTrainedModel, name: str, scenarios: Sequence[Scenario], advance: bool = True
+    ) -> list[Response]:
+        """Greedy responses, shared out over the processes; `advance` where the phase counts scenarios."""
+
+        def work(share: Sequence[Scenario]) -> list[Response]:
+            texts: list[Response] = []
+            for start in range(0, len(share), 256):
+                part = share[start : start + 256]
+                written = self.write(model, "rpm", part, [0] * len(part), temperature=0.0)
+                texts += [Response(x.sample_id, g.text.strip(), name, g.status) for x, g in zip(part, written, strict=True)]
+                if advance:
+                    self.progress.advance(len(part) * dist.world_size())
+            return texts
+
+        return dist.share_out(work, scenarios)
+
+    # where things are --------------------------------------------------------------------------------------------
+
+    def phase_name(self, kind: str, iteration: int | None = None) -> str:
+        """Name of the planned phase of this sort, such as `06-simulator-1`."""
+        suffix = kind if iteration is None else f"{kind}-{iteration}"
+        return next(p.name for p in self.plan if p.name.split("-", 1)[1] == suffix)
+
+    def current_rpm(self, iteration: int) -> str:
+        """The RPM in force before the given iteration's RPM phase: the last one that was accepted."""
+        for k in range(iteration - 1, 0, -1):
+            facts = self.folder.facts(self.phase_name("accept", k))
+            if facts is not None and facts["kept"]:
+                return self.phase_name("rpm", k)
+        return self.phase_name("sft-rpm")
+
+    def current_simulator(self, iteration: int) -> str:
+        """The simulator in force before the given iteration's simulator phase."""
+        return self.phase_name("simulator", iteration - 1) if iteration > 1 else self.phase_name("sft-simulator")

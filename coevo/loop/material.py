@@ -1,0 +1,102 @@
+"""The scenarios of a run: what each role learns from, what is tested on, and how shifted ones are made."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from coevo.config import FileData, Pretrain, Recipe, WorldData
+from coevo.data import rpgbench, shifts, world
+from coevo.errors import ConfigError
+from coevo.types import Scenario
+
+
+@dataclass(frozen=True)
+class WorldTruth:
+    """Exact answers that only the world has; what evaluation and logs take as truth."""
+
+    def share_right(self, scenario: Scenario, text: str) -> float:
+        """Share of the five slots that are right, in [0, 1]."""
+        return world.share_right(scenario, text)
+
+    def log_density(self, scenario: Scenario, text: str) -> float:
+        """Exact log P(y|x) in nats."""
+        return world.log_density(world.parse_scenario(scenario), text)
+
+
+@dataclass(frozen=True)
+class Material:
+    """Scenarios by use. Nothing in `tests` is ever trained on."""
+
+    id_train: list[Scenario]
+    """What the RPM is tuned on; parents of every shifted scenario."""
+    id_dev: list[Scenario]
+    """Held out of training; a new RPM is accepted or refused on it."""
+    shift_train: list[Scenario]
+    """What scorer and simulator learn from."""
+    tests: list[Scenario]
+    source: shifts.Shifts
+    truth: WorldTruth | None
+
+    def pretrain(self, config: Pretrain, seed: int) -> list[Scenario]:
+        """Scenarios for a small base: the world's with noisy answers, or the training scenarios of a file."""
+        if self.truth is not None:
+            return world.generate("ShiftTrain", config.samples or 40000, seed, noise=config.noise)
+        rng = random.Random(seed)
+        count = config.samples or len(self.shift_train)
+        return [self.shift_train[rng.randrange(len(self.shift_train))] for _ in range(count)]
+
+
+def load_material(recipe: Recipe) -> Material:
+    """Makes the world's scenarios or reads the file's.
+
+    Raises:
+        DataError: the file breaks the format or lacks a split.
+        ConfigError: too few training scenarios for the recipe, or shifts that the data cannot make.
+    """
+    material = _from_world(recipe.data) if isinstance(recipe.data, WorldData) else _from_file(recipe.data)
+    unknown = [tag for tag in recipe.loop.shifts if tag not in material.source.tags]
+    if unknown:
+        raise ConfigError(
+            f"loop.shifts asks for {', '.join(unknown)}, which data.kind={recipe.data.kind} cannot make; "
+            f"it makes: {', '.join(material.source.tags)}."
+        )
+    return material
+
+
+def _from_world(data: WorldData) -> Material:
+    train = world.generate("IDTrain", data.train + data.dev, seed=0)
+    tests: list[Scenario] = []
+    for split, tags in world.SPLITS.items():
+        if split.endswith("Test"):
+            tests += world.generate(split, data.test * len(tags), seed=0)
+    shift_train = world.generate("ShiftTrain", data.shift_train, seed=0)
+    source = shifts.WorldShifts(train[: data.train])
+    return Material(train[: data.train], train[data.train :], shift_train, tests, source, WorldTruth())
+
+
+def _from_file(data: FileData) -> Material:
+    train = list(rpgbench.read_rpgbench(data.path, [data.train_split]))
+    if len(train) <= data.dev:
+        raise ConfigError(
+            f"{data.path}: split {data.train_split} has {len(train)} samples and data.dev={data.dev} of them are held "
+            "out, so none is left to train on; lower data.dev."
+        )
+    tests = list(rpgbench.read_rpgbench(data.path, data.test_splits))
+    if data.test is not None:
+        tests = _at_most(tests, data.test)
+    train, dev = train[: -data.dev], train[-data.dev :]
+    return Material(train, dev, train, tests, shifts.FileShifts(train), None)
+
+
+def _at_most(scenarios: Sequence[Scenario], limit: int) -> list[Scenario]:
+    """The first `limit` scenarios of each subset tag."""
+    taken: dict[str, int] = {}
+    kept: list[Any] = []
+    for x in scenarios:
+        if taken.setdefault(x.subset_tag, 0) < limit:
+            taken[x.subset_tag] += 1
+            kept.append(x)
+    return kept

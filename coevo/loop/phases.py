@@ -1,0 +1,180 @@
+"""Phases that need no adversary: pretraining, supervised fine-tuning, evaluation. Each runs on a freshly loaded base."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from coevo.config import SFT, Pretrain, ScorerSFT, SimulatorSFT, SmallBase
+from coevo.errors import DataError
+from coevo.lm import dist
+from coevo.lm.likelihood import encode_pair
+from coevo.lm.lineage import atomic_directory
+from coevo.lm.small import build_base, train_tokenizer
+from coevo.loop.context import Context, seed_of
+from coevo.loop.folder import dump_row, read_rows, write_atomic
+from coevo.loop.plan import PhasePlan
+from coevo.prompts import ALL, NO_PERSONA, NOTHING, Component, Role, messages
+from coevo.scoring.evaluate import measure
+from coevo.scoring.scorer import Ask
+from coevo.train.sft import train_sft
+from coevo.types import Scenario, Score
+
+Row = tuple[list[int], list[int]]
+DROPS: tuple[frozenset[Component], ...] = (NO_PERSONA, frozenset(("c",)), frozenset(("d",)), ALL)
+
+
+TOKENIZER_SCENARIOS = 6000
+"""A tokenizer's merges are settled by so many scenarios; more cost time and change little."""
+
+
+def no_extra() -> dict[str, float]:
+    """A phase whose trainer measures everything itself."""
+    return {}
+
+
+def run_pretrain(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
+    """Trains tokenizer and small base on noisy answers, so that it knows every language and is sure of none."""
+    recipe, config = context.recipe, context.recipe.pretrain
+    assert isinstance(config, Pretrain) and isinstance(recipe.base, SmallBase)
+    scenarios = context.material.pretrain(config, seed_of(recipe.seed, "pretrain"))
+    tokenizer_dir = context.folder.phase(phase.name) / "tokenizer"
+    if dist.is_main() and not tokenizer_dir.exists():
+        with atomic_directory(tokenizer_dir) as work:
+            train_tokenizer(_texts(scenarios[:TOKENIZER_SCENARIOS]), recipe.base.vocab).save_pretrained(work)
+    dist.barrier()
+    context.use_tokenizer(tokenizer_dir)
+    rng = random.Random(seed_of(recipe.seed, "pretrain-roles"))
+    agent_share = config.role_shares[0] / sum(config.role_shares)
+    rows = []
+    for x in scenarios:
+        role: Role = "rpm" if rng.random() < agent_share else "simulator"
+        drop = rng.choice(DROPS) if rng.random() < 0.25 else NOTHING
+        rows.append((role, x, drop))
+    encoded = encode(context, phase, rows)
+    model = build_base(context.tokenizer, recipe.base, seed=seed_of(recipe.seed, "base"))
+    train_sft(context.job(phase, model, resume, no_extra), encoded, config)
+    context.save_base(phase, model)
+    return {"rows": len(encoded)}
+
+
+def _texts(scenarios: Sequence[Scenario]) -> Iterator[str]:
+    """What a tokenizer of this run will have to read and write."""
+    for x in scenarios:
+        yield from (message["content"] for role in ("rpm", "simulator") for message in messages(role, x))
+        yield from (x.reference, x.query)
+
+
+def run_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
+    """Tunes one role: the RPM on clean ID samples, the scorer with context dropout, the simulator on user turns."""
+    recipe, material = context.recipe, context.material
+    rng = random.Random(seed_of(recipe.seed, phase.name))
+    configs: dict[str, SFT] = {
+        "rpm": recipe.rpm_sft,
+        "scorer": recipe.scorer_sft,
+        "simulator": recipe.simulator_sft,
+    }
+    assert phase.role is not None
+    config = configs[phase.role]
+    source = material.id_train if phase.role == "rpm" else material.shift_train
+    chosen = rng.sample(source, min(config.samples or len(source), len(source)))
+    rows: list[tuple[Role, Scenario, frozenset[Component]]] = []
+    for x in chosen:
+        drop: frozenset[Component] = NOTHING
+        if isinstance(config, ScorerSFT) and rng.random() < config.context_dropout:
+            drop = rng.choice(DROPS)
+        if isinstance(config, SimulatorSFT) and rng.random() < config.context_dropout:
+            drop = NO_PERSONA
+        rows.append((phase.role, x, drop))  # type: ignore[arg-type]
+    encoded = encode(context, phase, rows)
+    model = context.load(None, trainable=True)
+    train_sft(context.job(phase, model, resume, no_extra), encoded, config)
+    context.save(phase, model, parent=None)
+    return {"rows": len(encoded), "skipped": len(rows) - len(encoded)}
+
+
+def encode(context: Context, phase: PhasePlan, rows: Sequence[tuple[Role, Scenario, frozenset[Component]]]) -> list[Row]:
+    """Token ids of each row; rows over the limits are counted, listed in the phase's folder, and left out.
+
+    Raises:
+        DataError: every row is over the limits.
+    """
+    limits = context.recipe.limits
+    kept: list[Row] = []
+    skipped = []
+    for role, x, drop in rows:
+        target = x.query if role == "simulator" else x.reference
+        prompt, response = encode_pair(context.tokenizer, context.prompt(role, x, drop), target)
+        room = limits.turn if role == "simulator" else limits.response
+        if len(prompt) > limits.prompt or len(response) > room or not response:
+            skipped.append({"sample_id": x.sample_id, "role": role, "prompt": len(prompt), "response": len(response)})
+        else:
+            kept.append((prompt, response))
+    if not kept:
+        raise DataError(
+            f"phase {phase.name}: all {len(rows)} samples are over limits.prompt={limits.prompt} or "
+            f"limits.response={limits.response}/turn={limits.turn} tokens; raise them. First: {skipped[:1]}"
+        )
+    if skipped:
+        name = context.folder.phase(phase.name) / "skipped.jsonl"
+        if dist.is_main():
+            write_atomic(name, "".join(dump_row(row) for row in skipped))
+        context.progress.say(f"{phase.name}: {len(skipped)} of {len(rows)} samples are over the token limits; see {name}")
+    return kept
+
+
+def run_evaluate(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
+    """Measures the RPM in force on every test subset and writes JSON beside one row per scenario."""
+    recipe, folder = context.recipe, context.folder
+    final = phase.name.endswith("final")
+    rpm = context.current_rpm(recipe.loop.iterations + 1 if final else 1)
+    model_name = f"rpm/{rpm}"
+    tests = [x for x in context.material.tests if context.fits("rpm", x)]
+    skipped = len(context.material.tests) - len(tests)
+    if skipped:
+        context.progress.say(f"{phase.name}: {skipped} test scenarios are over limits.prompt and were left out")
+    responses = context.respond(context.load(rpm, trainable=False), model_name, tests)
+    scorer = context.scorer(context.phase_name("sft-scorer"))
+
+    def score(asks: Sequence[Ask]) -> list[Score]:
+        return dist.share_out(scorer.score, asks)
+
+    cache_path = folder.root / "evaluation" / "references.json"
+    cache = json.loads(cache_path.read_text()) if cache_path.exists() else {}
+    measured = measure(
+        scorer,
+        tests,
+        responses,
+        recipe.evaluation,
+        seed_of(recipe.seed, "evaluation"),
+        reference_cache=cache,
+        truth=context.material.truth,
+        score_fn=score,
+    )
+    summary = measured.summary | {"over_long": skipped}
+    name = "final" if final else "sft"
+    files = [folder.root / "evaluation" / f"{name}{suffix}" for suffix in (".json", ".jsonl")]
+    if dist.is_main():
+        write_atomic(cache_path, json.dumps(cache))
+        write_atomic(files[0], json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+        write_atomic(files[1], "".join(dump_row(row.as_json()) for row in measured.rows))
+    dist.barrier()
+    folder.finish(phase.name, {"model": model_name}, files)
+    return {"model": model_name}
+
+
+def pool_rows(context: Context, before: int | None = None) -> list[dict[str, Any]]:
+    """Every pool entry, of iterations before the given one if it is given; scenarios are read back into records."""
+    rows = []
+    for k in range(1, context.recipe.loop.iterations + 1):
+        if before is None or k < before:
+            rows += list(read_rows(context.folder.root / "pool" / f"iteration-{k}.jsonl"))
+    return rows[-context.recipe.loop.pool_size :]
+
+
+def with_id(scenario: Scenario, sample_id: str) -> Scenario:
+    """The scenario under another name."""
+    return replace(scenario, sample_id=sample_id)

@@ -1,0 +1,252 @@
+"""The two players' rewards as GRPO sees them: frozen models around pure functions, with every part logged."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from coevo.data.shifts import Unreadable
+from coevo.lm import dist
+from coevo.loop.context import Context, seed_of
+from coevo.loop.material import Material
+from coevo.loop.plan import PhasePlan
+from coevo.scoring import gates as gate
+from coevo.scoring.rewards import Fit, fits, regret, repetition, rpm_reward, simulator_reward
+from coevo.scoring.scorer import Scorer
+from coevo.train.grpo import Completion
+from coevo.types import Reward, Scenario
+
+HARD_GATES = ("shift", "whole", "fluency", "persona")
+"""Gates that are 0 or 1; a turn passes when all are 1. Novelty is a factor between."""
+REPETITIVE = 0.6
+"""Share of repeated tokens from which a response counts as a loop, in the log."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One completion with its reward; what rollouts.jsonl holds."""
+
+    completion: Completion
+    reward: Reward
+    scenario: Scenario | None = None
+    """The scenario that a simulator's turn made, where it made one."""
+    answer: str = ""
+    """How an RPM answered the turn."""
+    reason: str = ""
+    """Why a turn made no scenario."""
+
+
+def draw_frame(material: Material, tag: str, rng: random.Random, sample_id: str) -> Scenario:
+    """A scenario of the shift asked for whose query is blank, on a random ID parent."""
+    parent = rng.choice(material.id_train)
+    return replace(material.source.frame(parent, tag, rng), sample_id=sample_id)
+
+
+def mean_parts(samples: Sequence[Sample]) -> dict[str, float]:
+    """Mean of every part over the samples that have it."""
+    values: dict[str, list[float]] = {}
+    for sample in samples:
+        for name, number in sample.reward.parts.items():
+            values.setdefault(name, []).append(number)
+    return {name: float(np.mean(numbers)) for name, numbers in sorted(values.items())}
+
+
+class _Logged:
+    """Keeps the last step's figures and writes every rollout."""
+
+    def __init__(self, context: Context, phase: PhasePlan, version: str) -> None:
+        self._context = context
+        self._phase = phase
+        self._version = version
+        self._figures: dict[str, float] = {}
+
+    def figures(self) -> dict[str, float]:
+        """What the last step's rewards measured, over all processes."""
+        return self._figures
+
+    def _record(self, samples: Sequence[Sample], prompts: Mapping[str, Scenario], step: int) -> None:
+        role = self._phase.role
+        rows = []
+        for sample in samples:
+            x = prompts[sample.completion.key]
+            row: dict[str, Any] = {
+                "phase": self._phase.name,
+                "step": step,
+                "role": role,
+                "sample_id": x.sample_id,
+                "subset_tag": x.subset_tag,
+                "prompt": self._context.prompt("simulator" if role == "simulator" else "rpm", x),
+                "completion": sample.completion.text,
+                "reward": sample.reward.total,
+                "parts": {name: round(number, 6) for name, number in sample.reward.parts.items()},
+                "status": sample.reward.status,
+                "scorer": self._version,
+            }
+            if role == "simulator":
+                row |= {"answer": sample.answer, "reason": sample.reason, "persona": x.persona}
+            rows.append(row)
+        self._context.folder.append("rollouts.jsonl", rows)
+
+
+class SimulatorReward(_Logged):
+    """S1 × S2: judges turns by what the frozen RPM answers to them."""
+
+    def __init__(
+        self,
+        context: Context,
+        phase: PhasePlan,
+        rpm: Any,
+        scorer: Scorer,
+        start: Scorer,
+        limits: gate.Thresholds,
+        pool: Mapping[str, int],
+    ) -> None:
+        super().__init__(context, phase, scorer.version)
+        self._rpm, self._scorer, self._start = rpm, scorer, start
+        self._limits, self._pool = limits, pool
+        self.frames: dict[str, Scenario] = {}
+
+    def __call__(self, completions: Sequence[Completion], step: int) -> list[float | None]:
+        """GRPO's reward of this process's completions."""
+        samples = self.judge(completions)
+        self.log(dist.gather(samples), step)
+        return [sample.reward.total for sample in samples]
+
+    def log(self, samples: Sequence[Sample], step: int) -> None:
+        """Figures and rollouts of all processes' samples."""
+        figures = mean_parts(samples)
+        figures["pass_rate"] = float(np.mean([_passes(s.reward.parts) for s in samples]))
+        figures["distinct_turns"] = len({s.completion.text for s in samples}) / len(samples)
+        figures["unscored"] = float(np.mean([s.reward.total is None for s in samples]))
+        self._figures = figures
+        self._record(samples, self.frames, step)
+
+    def judge(self, completions: Sequence[Completion]) -> list[Sample]:
+        """Gates and regret of this process's turns; all processes call it together."""
+        made = [self._scenario(c) for c in completions]
+        good = [i for i, x in enumerate(made) if isinstance(x, Scenario)]
+        readable = [x for x in made if isinstance(x, Scenario)]
+        regrets, answers = self._regrets(readable)
+        read = dict(zip(good, gate.naturalness(self._start, readable), strict=True))
+        turns = [c.text for c in completions]
+        novel = gate.novelty(turns, dist.gather(turns), self._pool)
+        samples = []
+        for i, completion in enumerate(completions):
+            x, frame = made[i], self.frames[completion.key]
+            natural = gate.natural_gates(read[i], self._limits) if i in read else {"fluency": 0.0, "persona": 0.0}
+            secrets = [x.reference] if isinstance(x, Scenario) else []
+            opened = {
+                "shift": float(isinstance(x, Scenario)),
+                "whole": gate.whole(completion.text, completion.status, self._context.prompt("simulator", frame), secrets),
+                **natural,
+                "novelty": novel[i],
+            }
+            place = good.index(i) if i in read else None
+            reward = simulator_reward(regrets[place] if place is not None else None, opened)
+            samples.append(
+                Sample(
+                    completion,
+                    reward,
+                    x if isinstance(x, Scenario) else None,
+                    answers[place] if place is not None else "",
+                    x.reason if isinstance(x, Unreadable) else "",
+                )
+            )
+        return samples
+
+    def _scenario(self, completion: Completion) -> Scenario | Unreadable:
+        if completion.status != "ok":
+            return Unreadable("empty" if completion.status == "empty" else "unfinished", completion.status)
+        frame = self.frames[completion.key]
+        rng = random.Random(seed_of(self._context.recipe.seed, frame.sample_id, completion.text))
+        return self._context.material.source.finish(frame, completion.text, rng)
+
+    def _regrets(self, scenarios: Sequence[Scenario]) -> tuple[list[float | None], list[str]]:
+        """S1 of each scenario, None where nothing can be scored, and one of the RPM's answers."""
+        config = self._context.recipe.loop
+        m = config.simulator.rpm_samples
+        room = [x for x in scenarios if self._context.fits("rpm", x)]
+        repeated = [x for x in room for _ in range(m)]
+        seeds = [seed_of(self._context.recipe.seed, x.sample_id, x.query, k) for x in room for k in range(m)]
+        answers = self._context.write(self._rpm, "rpm", repeated, seeds, config.rpm.temperature)
+        texts = [a.text.strip() if a.status == "ok" else "" for a in answers]
+        found = fits(self._scorer, [*room, *repeated], [*(x.reference for x in room), *texts])
+        result: dict[str, tuple[float | None, str]] = {}
+        for n, x in enumerate(room):
+            reference = found[n]
+            mine = [f for f in found[len(room) + n * m : len(room) + (n + 1) * m] if isinstance(f, Fit)]
+            known = isinstance(reference, Fit) and mine
+            number = regret(reference, mine, config.rpm.weights) if known and isinstance(reference, Fit) else None
+            result[_identity(x)] = (number, answers[n * m].text.strip())
+        missing = (None, "")
+        both = [result.get(_identity(x), missing) for x in scenarios]
+        return [number for number, _ in both], [text for _, text in both]
+
+
+def _identity(x: Scenario) -> str:
+    return f"{x.sample_id}\x1f{x.query}"
+
+
+def _passes(parts: Mapping[str, float]) -> bool:
+    return all(parts[f"gate/{name}"] > 0 for name in HARD_GATES)
+
+
+class RPMReward(_Logged):
+    """R1, R2 and R4 of the role-playing model's answers."""
+
+    def __init__(self, context: Context, phase: PhasePlan, scorer: Scorer, scenarios: dict[str, Scenario]) -> None:
+        super().__init__(context, phase, scorer.version)
+        self._scorer = scorer
+        self._scenarios = scenarios
+        self.references: dict[str, Fit | str] = {}
+        self.baselines: dict[str, float] = {}
+
+    def __call__(self, completions: Sequence[Completion], step: int) -> list[float | None]:
+        """GRPO's reward of this process's completions."""
+        samples = self.judge(completions)
+        everyone = dist.gather(samples)
+        self._figures = {f"part/{name}": number for name, number in mean_parts(everyone).items()}
+        self._figures["unscored"] = float(np.mean([s.reward.total is None for s in everyone]))
+        loops = [repetition(s.completion.tokens) for s in everyone]
+        self._figures["repetition"] = float(np.mean(loops))
+        self._figures["loops"] = float(np.mean([r >= REPETITIVE for r in loops]))
+        self._truth(everyone)
+        self._record(everyone, self._scenarios, step)
+        return [sample.reward.total for sample in samples]
+
+    def judge(self, completions: Sequence[Completion]) -> list[Sample]:
+        """Rewards of this process's answers; all processes call it together."""
+        weights = self._context.recipe.loop.rpm.weights
+        scenarios = [self._scenarios[c.key] for c in completions]
+        found = fits(self._scorer, scenarios, [c.text if c.status == "ok" else "" for c in completions])
+        samples = []
+        for completion, x, fit in zip(completions, scenarios, found, strict=True):
+            reference = self.references[x.sample_id]
+            if isinstance(fit, Fit) and isinstance(reference, Fit):
+                anchor = x.shift == "id"
+                baseline = 0.0 if anchor else self.baselines.get(x.parent or "", 0.0)
+                reward = rpm_reward(fit, reference, baseline, weights, anchor)
+            else:
+                status = completion.status if completion.status != "ok" else str(fit if isinstance(fit, str) else reference)
+                reward = Reward(None, {}, status)
+            samples.append(Sample(completion, reward))
+        return samples
+
+    def _truth(self, samples: Sequence[Sample]) -> None:
+        """In the world, the share of right slots beside the reward: it is logged, never rewarded."""
+        truth = self._context.material.truth
+        if truth is None:
+            return
+        shares: dict[str, list[float]] = {"id": [], "shifted": []}
+        for s in samples:
+            x = self._scenarios[s.completion.key]
+            shares["id" if x.shift == "id" else "shifted"].append(truth.share_right(x, s.completion.text))
+        every = [*shares["id"], *shares["shifted"]]
+        self._figures["share_right"] = float(np.mean(every))
+        for name, numbers in shares.items():
+            if numbers:
+                self._figures[f"share_right/{name}"] = float(np.mean(numbers))

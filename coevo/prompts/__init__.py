@@ -1,0 +1,79 @@
+"""Every prompt that coevo sends to a model: Jinja files under `templates/`, and the one function that renders them.
+
+The RPM and the scorer read the same conversation, so that the scorer's likelihood is of the very text the RPM answered.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from functools import cache
+from typing import Any, Literal
+
+import jinja2
+
+from coevo.types import Scenario
+
+Role = Literal["rpm", "scorer", "simulator"]
+Component = Literal["u", "c", "d"]
+
+ABSENT = "-"
+"""The mark of absence that context dropout puts in place of a component (method M4)."""
+ALL: frozenset[Component] = frozenset(("u", "c", "d"))
+NOTHING: frozenset[Component] = frozenset()
+NO_PERSONA: frozenset[Component] = frozenset(("u",))
+
+
+def messages(role: Role, scenario: Scenario, drop: Collection[Component] = NOTHING) -> list[dict[str, str]]:
+    """Chat messages that ask `role` for its next text, with the components in `drop` replaced by the mark of absence.
+
+    For the RPM and the scorer that text is the agent's response; for the simulator it is the user's final query, which is
+    therefore not shown.
+
+    Args:
+        role: who is asked.
+        scenario: x = (u, c, d).
+        drop: components that the reader must not see: persona `u`, character `c`, dialogue `d`.
+    """
+    seen = {
+        "persona": ABSENT if "u" in drop else scenario.persona,
+        "character": ABSENT if "c" in drop else character_text(scenario.character),
+    }
+    if role == "simulator":
+        history = [] if "d" in drop else scenario.dialogue[:-1]
+        return [{"role": "system", "content": _render("simulator", seen | {"turns": history})}]
+    system = {"role": "system", "content": _render("rpm", seen)}
+    if "d" in drop:
+        return [system, {"role": "user", "content": ABSENT}]
+    names = {"user": "user", "agent": "assistant"}
+    return [system, *({"role": names[turn.role], "content": turn.text} for turn in scenario.dialogue)]
+
+
+def character_text(character: Any) -> str:
+    """A character card as one text: a string as it is, an object as `key: value` sentences in the file's order."""
+    if isinstance(character, str):
+        return character
+    return "; ".join(f"{key}: {_value_text(value)}" for key, value in character.items())
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return " / ".join(_value_text(item) for item in value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("coevo.prompts", "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+    )
+
+
+def _render(name: str, fields: dict[str, Any]) -> str:
+    return _environment().get_template(f"{name}.j2").render(**fields).strip()

@@ -1,0 +1,33 @@
+"""The report of a run: table.md, results.json, plots and one HTML file, read off the run folder and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from coevo.report.read import read_run, simulator_examples
+from coevo.report.tables import console_table
+
+__all__ = ["build", "console_table", "simulator_examples"]
+
+
+def build(run_dir: str | Path) -> list[Path]:
+    """Writes RUN/report/, also of a run that is not finished; what is not there yet is named in the report.
+
+    Returns:
+        The files written: table.md, results.json, a PNG per plot that has data, report.html.
+
+    Raises:
+        DataError: the folder is not a run folder, or a file in it is broken.
+    """
+    # drawing is slow to import, and the console table does without
+    from coevo.report.html import render
+    from coevo.report.plots import draw
+    from coevo.report.tables import markdown, results
+    from coevo.report.write import write_bytes
+
+    run = read_run(run_dir)
+    images = draw(run)
+    files = {"table.md": markdown(run).encode(), "results.json": results(run).encode()}
+    files |= images
+    files["report.html"] = render(run, images).encode()
+    return [write_bytes(run.path / "report" / name, content) for name, content in files.items()]

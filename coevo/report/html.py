@@ -1,0 +1,65 @@
+"""report.html: one file with everything in it, to open, keep or send. All text of data or models is escaped."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+
+from coevo.report.read import Run, choose_turns, lost_most
+from coevo.report.tables import COLUMNS, LEGEND, decisions, lines, stamp, verdicts
+
+CAPTIONS = {
+    "remid_by_subset.png": "R-EMID per subset, before and after co-evolution",
+    "reward_parts.png": "The role-playing model's reward and its parts, over steps and iterations",
+    "simulator.png": "The simulator's regret and gates, over steps and iterations",
+    "learning.png": "Losses of the supervised phases",
+}
+_TURN: dict[str, Any] = dict.fromkeys(("phase", "step", "sample_id", "subset_tag", "status"), "") | dict.fromkeys(
+    ("reward", "parts", "answer", "prompt")
+)
+"""A rollout's keys, for one that does not have them all."""
+
+
+def render(run: Run, images: Mapping[str, bytes]) -> str:
+    """The page; `images` are PNGs by file name."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("coevo.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["nats"] = _nats
+    environment.filters["plain"] = _plain
+    figures = [
+        {"caption": CAPTIONS[name], "source": "data:image/png;base64," + base64.b64encode(image).decode()}
+        for name, image in images.items()
+    ]
+    return environment.get_template("report.html.j2").render(
+        run=run,
+        stamp=stamp(run),
+        legend=LEGEND,
+        verdicts=[*decisions(run), *verdicts(run)],
+        headings=[heading for _, heading, _ in COLUMNS],
+        tables=[("Means per shift", lines(run, "shifts")), ("Per subset", lines(run, "subsets"))],
+        figures=figures,
+        turns=[_TURN | turn for turn in choose_turns(run.turns, 10)],
+        losses=lost_most(run),
+    )
+
+
+def _nats(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, int | float) and value == value else "n/a"
+
+
+def _plain(value: Any) -> str:
+    """Any JSON value as text; a chat's messages one after another."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, list) and all(isinstance(item, dict) and "content" in item for item in value):
+        return "\n\n".join(f"{item.get('role', '')}: {item['content']}" for item in value)
+    return json.dumps(value, ensure_ascii=False, indent=1)

@@ -1,0 +1,175 @@
+"""A run folder as the report sees it. Whatever an unfinished run does not have yet is listed, not an error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from coevo.config import Evaluation
+from coevo.errors import DataError
+from coevo.scoring.summary import COMPONENTS, EXACT, MEASURES, Row, summarise
+
+Record = dict[str, Any]
+BEFORE, AFTER = "sft", "final"
+"""Names of the two evaluations: after the warm starts, and after the last iteration."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the report reads of a run folder."""
+
+    path: Path
+    recipe: Record
+    environment: Record
+    metrics: list[Record]
+    before: Record | None
+    """The evaluation dict before co-evolution; None if it has not been made."""
+    after: Record | None
+    rows_before: list[Row]
+    rows_after: list[Row]
+    turns: list[Record]
+    """Rollouts of the last iteration's simulator."""
+
+    @property
+    def name(self) -> str:
+        """The recipe's name, or the folder's."""
+        return str(self.recipe.get("name", self.path.name))
+
+    @property
+    def comparable(self) -> bool:
+        """Whether both evaluations were made the same way: scorer, estimator, negatives, K and seed."""
+        stamp = ("scorer", "estimator", "scale", "negatives", "k", "seed")
+        return bool(self.before and self.after) and _pick(self.before, stamp) == _pick(self.after, stamp)
+
+    @cached_property
+    def change(self) -> Record | None:
+        """After minus before as an evaluation dict, paired by scenario; its `remid` is the change of R-EMID.
+
+        Pairing takes out what makes scenarios easy or hard for both models, so these intervals are narrower than what
+        the two models' own intervals suggest. None if the two evaluations cannot be compared.
+        """
+        pairs = _paired(self.rows_before, self.rows_after)
+        if not self.comparable or not pairs or self.before is None:
+            return None
+        config = Evaluation(**_pick(self.before, ("estimator", "negatives", "k", "resamples")))
+        rows = [_difference(before, after) for before, after in pairs]
+        return summarise(rows, config, self.before["seed"], model="after - before", scorer=self.before["scorer"])
+
+    @property
+    def missing(self) -> list[str]:
+        """What an unfinished run does not have, in words."""
+        notes = []
+        if self.before is None:
+            notes.append("The evaluation before co-evolution (evaluation/sft.json) has not been made yet.")
+        if self.after is None:
+            notes.append("The evaluation after co-evolution (evaluation/final.json) has not been made yet.")
+        if self.before and self.after and not self.comparable:
+            notes.append("Before and after were measured differently (scorer, design or seed): do not compare them.")
+        if not any(row.get("role") == "rpm" and row.get("iteration") for row in self.metrics):
+            notes.append("No step of the role-playing model's phase has been logged yet.")
+        if not self.turns:
+            notes.append("No turn of a simulator has been logged yet.")
+        return notes
+
+
+def read_run(run_dir: str | Path) -> Run:
+    """Reads a run folder, finished or not.
+
+    Raises:
+        DataError: no such folder, no recipe in it, or a file that cannot be parsed.
+    """
+    path = Path(run_dir)
+    if not (path / "resolved.yaml").is_file():
+        raise DataError(f"{path}: not a run folder: it has no resolved.yaml. Give the folder that `coevo run` wrote.")
+    return Run(
+        path=path,
+        recipe=yaml.safe_load((path / "resolved.yaml").read_text(encoding="utf-8")) or {},
+        environment=_read_json(path / "environment.json") or {},
+        metrics=list(_read_lines(path / "metrics.jsonl")),
+        before=_read_json(path / "evaluation" / f"{BEFORE}.json"),
+        after=_read_json(path / "evaluation" / f"{AFTER}.json"),
+        rows_before=[Row.from_json(record) for record in _read_lines(path / "evaluation" / f"{BEFORE}.jsonl")],
+        rows_after=[Row.from_json(record) for record in _read_lines(path / "evaluation" / f"{AFTER}.jsonl")],
+        turns=_last_turns(path / "rollouts.jsonl"),
+    )
+
+
+def simulator_examples(run_dir: str | Path, n: int = 10) -> list[Record]:
+    """Turns that the last iteration's simulator wrote, with an RPM's answer, as rows of rollouts.jsonl."""
+    return choose_turns(_last_turns(Path(run_dir) / "rollouts.jsonl"), n)
+
+
+def choose_turns(turns: list[Record], n: int) -> list[Record]:
+    """The latest distinct turns, one subset after another in turn; chosen by place, not by how well they look."""
+    by_tag: dict[str, dict[str, Record]] = {}
+    for row in reversed(turns):
+        by_tag.setdefault(str(row.get("subset_tag")), {}).setdefault(str(row.get("completion")), row)
+    queues = [list(by_tag[tag].values()) for tag in sorted(by_tag)]
+    depth = max(map(len, queues), default=0)
+    return [queue[place] for place in range(depth) for queue in queues if place < len(queue)][:n]
+
+
+def lost_most(run: Run, n: int = 10) -> list[tuple[Row, Row | None]]:
+    """Scenarios with the lowest R-EMI in the latest evaluation, each with its row before if there is one."""
+    latest = run.rows_after or run.rows_before
+    earlier = {row.sample_id: row for row in run.rows_before} if run.rows_after else {}
+    scored = sorted((row for row in latest if row.status == "ok"), key=lambda row: row.remi)
+    return [(row, earlier.get(row.sample_id)) for row in scored[:n]]
+
+
+def _last_turns(path: Path) -> list[Record]:
+    turns: list[Record] = []
+    phase = None
+    for row in _read_lines(path):
+        if row.get("role") == "simulator" and "completion" in row:
+            if row.get("phase") != phase:
+                phase, turns = row.get("phase"), []
+            turns.append(row)
+    return turns
+
+
+def _read_json(path: Path) -> Record | None:
+    if not path.is_file():
+        return None
+    try:
+        record: Record = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not valid JSON: {error}. Resume the run to write it again.") from None
+    return record
+
+
+def _read_lines(path: Path) -> Iterator[Record]:
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield json.loads(line)
+            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                if not line.endswith(b"\n"):
+                    return  # the run is writing this line just now, or was stopped in the middle of it
+                raise DataError(f"{path}, line {number}: not valid JSON: {error}. Remove or mend the line.") from None
+
+
+def _pick(record: Record | None, names: tuple[str, ...]) -> Record:
+    return {name: (record or {}).get(name) for name in names}
+
+
+def _paired(before: list[Row], after: list[Row]) -> list[tuple[Row, Row]]:
+    by_id = {row.sample_id: row for row in before}
+    return [(by_id[row.sample_id], row) for row in after if row.sample_id in by_id]
+
+
+def _difference(before: Row, after: Row) -> Row:
+    # a number that one of the two lacks is NaN in the difference, so only scenarios scored for both count
+    names = (*MEASURES, *(f"component_{z}" for z in COMPONENTS), *EXACT)
+    status = "ok" if before.status == after.status == "ok" else "unpaired"
+    return replace(after, status=status, **{name: getattr(after, name) - getattr(before, name) for name in names})

@@ -1,0 +1,313 @@
+"""From responses to the measures of the method: R-EMI, the register gap M, R-EMID and their intervals.
+
+Three steps, so that a distributed run can share out the middle one: `plan` says which likelihoods are needed, any
+`score_fn` gives them, `assemble` turns them into one row a scenario. `measure` is the three in turn, ending in the
+evaluation dict.
+
+Every text, response or reference, is asked for under the same contexts: its own; K others (`club`, `l1out`) or none
+(`learned_marginal`, M4); and its own without u, without c, without d (A1). M4 is therefore a design with one negative.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from coevo.config import Evaluation
+from coevo.errors import ScoreError
+from coevo.maths.information import Agg, circulant_offsets, component_remi, emi, neighbours, outside
+from coevo.maths.stats import Floats, seed_of
+from coevo.prompts import ALL, NOTHING, Component
+from coevo.scoring.scorer import Ask
+from coevo.scoring.summary import Row, summarise
+from coevo.types import Response, Scenario, Score
+
+COMPONENTS: tuple[Component, ...] = ("u", "c", "d")
+ASKS_PER_CALL = 16384
+"""Likelihoods asked for at once: enough to batch by length, few enough that their token ids fit in memory."""
+ScoreFn = Callable[[Sequence[Ask]], list[Score]]
+Cache = MutableMapping[str, Any]
+"""References' likelihoods by (scorer version, design, sample_id); a plain dict, and JSON as it stands."""
+
+
+class Scores(Protocol):
+    """What is needed of a scorer: its version, and likelihoods in the order asked."""
+
+    @property
+    def version(self) -> str:
+        """Content hash of the scorer's weights."""
+
+    def score(self, asks: Sequence[Ask]) -> list[Score]:
+        """Likelihoods in the order asked."""
+
+
+class Truth(Protocol):
+    """A world that knows P(y|x)."""
+
+    def share_right(self, scenario: Scenario, text: str) -> float:
+        """Share of the response's slots that are right, 0 to 1."""
+
+    def log_density(self, scenario: Scenario, text: str) -> float:
+        """log p(text | scenario), nats; may be -inf."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One evaluation: a row a scenario, and the evaluation dict made of them."""
+
+    rows: list[Row]
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which likelihoods an evaluation needs, and where each goes."""
+
+    scenarios: Sequence[Scenario]
+    responses: Sequence[Response]
+    """In the scenarios' order."""
+    agg: Agg
+    negatives: list[list[int]]
+    """By scenario, the places of its K negatives; none for the learned marginal, which has the empty context."""
+    asks: list[Ask]
+    slots: list[tuple[int, bool]]
+    """By block of asks (one text under all its contexts): the scenario's place, and whether it is the reference."""
+    keys: list[str]
+    """By scenario, where its reference's likelihoods are in the cache."""
+
+    def contexts(self, place: int) -> list[tuple[Scenario, frozenset[Component]]]:
+        """What the texts of one scenario are asked under: own, negatives, own without each component."""
+        own = self.scenarios[place]
+        others = [(self.scenarios[other], NOTHING) for other in self.negatives[place]] or [(own, ALL)]
+        return [(own, NOTHING), *others, *((own, frozenset((z,))) for z in COMPONENTS)]
+
+
+def measure(
+    scorer: Scores,
+    scenarios: Sequence[Scenario],
+    responses: Sequence[Response],
+    config: Evaluation,
+    seed: int,
+    *,
+    reference_cache: Cache | None = None,
+    truth: Truth | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    score_fn: ScoreFn | None = None,
+) -> Measurement:
+    """Measures one model's responses against the references (E1, E2, D1-D3, A1).
+
+    Args:
+        scorer: the frozen scorer; its version is stamped on the result.
+        scenarios: of every subset; the ID subset is the one whose shift is `id`.
+        responses: one per scenario, of one model, in any order.
+        config: estimator, negatives, K and bootstrap.
+        seed: fixes the design and the bootstrap. Two models measured with one seed are paired.
+        reference_cache: read and filled, so that an evaluation before and one after score the references once.
+        truth: a world's exact density, for share_right and the exact measures.
+        progress: told how many likelihoods are done, of how many.
+        score_fn: scores a list of asks, by default `scorer.score`; a distributed run shares the list out here.
+
+    Raises:
+        ScoreError: responses that do not fit the scenarios, or a subset with nothing to contrast with.
+    """
+    cache = {} if reference_cache is None else reference_cache
+    score_fn = score_fn or scorer.score
+    planned = plan(scorer.version, scenarios, responses, config, seed, cache)
+    scores: list[Score] = []
+    for start in range(0, len(planned.asks), ASKS_PER_CALL):
+        scores += score_fn(planned.asks[start : start + ASKS_PER_CALL])
+        if progress:
+            progress(len(scores), len(planned.asks))
+    rows = assemble(planned, scores, cache, truth)
+    return Measurement(rows, summarise(rows, config, seed, model=responses[0].model, scorer=scorer.version))
+
+
+def plan(
+    version: str,
+    scenarios: Sequence[Scenario],
+    responses: Sequence[Response],
+    config: Evaluation,
+    seed: int,
+    cache: Mapping[str, Any],
+) -> Plan:
+    """Which likelihoods are needed: none for a response that is not `ok`, none for a reference that is in the cache."""
+    aligned = _align(scenarios, responses)
+    negatives = _negatives(scenarios, config, seed)
+    design = _digest([config.estimator, negatives, [_content(scenario) for scenario in scenarios]])
+    planned = Plan(
+        scenarios,
+        aligned,
+        "l1out" if config.estimator == "l1out" else "club",
+        negatives,
+        [],
+        [],
+        [f"{version}:{design}:{scenario.sample_id}" for scenario in scenarios],
+    )
+    for place, (scenario, response) in enumerate(zip(scenarios, aligned, strict=True)):
+        if response.status != "ok" or not scenario.reference:
+            continue
+        contexts = planned.contexts(place)
+        texts = [(response.text, False)]
+        if planned.keys[place] not in cache:
+            texts.append((scenario.reference, True))
+        for text, is_reference in texts:
+            planned.slots.append((place, is_reference))
+            planned.asks.extend(Ask(context, text, drop) for context, drop in contexts)
+    return planned
+
+
+def assemble(planned: Plan, scores: Sequence[Score], cache: Cache, truth: Truth | None = None) -> list[Row]:
+    """One row a scenario from the plan's likelihoods; references' likelihoods enter the cache.
+
+    Args:
+        planned: as made by `plan` with this cache.
+        scores: one per ask of the plan, in its order.
+        cache: references' likelihoods, read and filled.
+        truth: a world's exact density.
+    """
+    if len(scores) != len(planned.asks):
+        raise ScoreError(f"evaluation: {len(planned.asks)} likelihoods asked for, {len(scores)} came back; score each.")
+    blocks: dict[int, list[Score]] = {}
+    position = 0
+    for place, is_reference in planned.slots:
+        width = len(planned.contexts(place))
+        block = list(scores[position : position + width])
+        position += width
+        if is_reference:
+            cache[planned.keys[place]] = [_pack(score) for score in block]
+        else:
+            blocks[place] = block
+    return [_row(planned, place, blocks.get(place), cache, truth) for place in range(len(planned.scenarios))]
+
+
+# --- which contexts -------------------------------------------------------------------------------------------------
+
+
+def _align(scenarios: Sequence[Scenario], responses: Sequence[Response]) -> list[Response]:
+    ids = [scenario.sample_id for scenario in scenarios]
+    by_id = {response.sample_id: response for response in responses}
+    missing = sorted(set(ids) - set(by_id))
+    if not ids or missing or len(by_id) != len(responses) or len(set(ids)) != len(ids) or len(ids) != len(responses):
+        raise ScoreError(
+            f"evaluation: {len(ids)} scenarios and {len(responses)} responses do not match one to one by sample_id "
+            f"(without a response: {', '.join(missing[:3]) or 'none'}); give one response per scenario."
+        )
+    models = sorted({response.model for response in responses})
+    if len(models) > 1:
+        raise ScoreError(f"evaluation: responses of several models ({', '.join(models)}); measure one model at a time.")
+    return [by_id[sample_id] for sample_id in ids]
+
+
+def _negatives(scenarios: Sequence[Scenario], config: Evaluation, seed: int) -> list[list[int]]:
+    """By scenario, the places of its negatives on a circle in random order, one circle a population."""
+    negatives: list[list[int]] = [[] for _ in scenarios]
+    if config.estimator == "learned_marginal":
+        return negatives
+    circles: dict[str, list[int]] = {}
+    for place, scenario in enumerate(scenarios):
+        circles.setdefault(scenario.subset_tag if config.negatives == "subset" else "pool", []).append(place)
+    for name, places in circles.items():
+        if len(places) < 2:
+            raise ScoreError(
+                f"evaluation: {name!r} has {len(places)} scenario, and a contrast needs at least 2; "
+                "evaluate more of it, or set evaluation.estimator=learned_marginal."
+            )
+        # a random order mixes the subsets of a pool, which come one after another
+        circle = np.array(places)[np.random.default_rng(seed_of(seed, name)).permutation(len(places))]
+        contexts = neighbours(len(places), circulant_offsets(len(places), config.k, seed))
+        for position, place in enumerate(circle):
+            negatives[place] = circle[contexts[position]].tolist()
+    return negatives
+
+
+def _content(scenario: Scenario) -> str:
+    character = scenario.character if isinstance(scenario.character, str) else dict(scenario.character)
+    turns = [(turn.role, turn.text) for turn in scenario.dialogue]
+    return _digest([scenario.sample_id, scenario.persona, character, turns, scenario.reference])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+# --- from likelihoods to rows ---------------------------------------------------------------------------------------
+
+
+def _pack(score: Score) -> list[Any]:
+    return [score.logprob_nats if score.status == "ok" else None, score.n_tokens, score.status]
+
+
+def _unpack(packed: Sequence[Any]) -> Score:
+    nats, n_tokens, status = packed
+    return Score(math.nan if nats is None else nats, n_tokens, status)
+
+
+def _row(planned: Plan, place: int, block: list[Score] | None, cache: Cache, truth: Truth | None) -> Row:
+    scenario, response = planned.scenarios[place], planned.responses[place]
+    numbers: dict[str, Any] = {}
+    if block is None:
+        status: str = response.status if response.status != "ok" else "reference_empty"
+    else:
+        reference = [_unpack(packed) for packed in cache[planned.keys[place]]]
+        pairs = list(zip(block, reference, strict=True))
+        # what one of the two cannot be scored under is left out for both, so that they stay paired
+        nats = np.array([[y.logprob_nats, r.logprob_nats] for y, r in pairs])
+        nats[[y.status != "ok" or r.status != "ok" for y, r in pairs]] = math.nan
+        status = _status(block[0], reference[0], nats)
+        if status == "ok":
+            numbers = _numbers(nats, planned.agg)
+            if truth:
+                numbers |= _exact(planned, place, nats, truth)
+    return Row(
+        sample_id=scenario.sample_id,
+        subset_tag=scenario.subset_tag,
+        persona=scenario.persona,
+        query=scenario.query,
+        response=response.text,
+        reference=scenario.reference,
+        status=status,
+        share_right=truth.share_right(scenario, response.text) if truth else math.nan,
+        **numbers,
+    )
+
+
+def _status(own: Score, reference_own: Score, nats: Floats) -> str:
+    if own.status != "ok":
+        return own.status
+    if reference_own.status != "ok":
+        return f"reference_{reference_own.status}"
+    return "no_negatives" if np.isnan(nats[1 : -len(COMPONENTS), 0]).all() else "ok"
+
+
+def _numbers(nats: Floats, agg: Agg) -> dict[str, Any]:
+    """A row's measures from its likelihoods (1 + K + 3, 2), the response's in column 0, the reference's in column 1."""
+    designs = nats[: -len(COMPONENTS)].T
+    own, elsewhere = designs[:, 0], outside(designs, agg)
+    parts = emi(own[:1], elsewhere[:1], own[1:], elsewhere[1:])
+    numbers: dict[str, Any] = parts.means
+    numbers["n_negatives"] = int((~np.isnan(designs[0, 1:])).sum())
+    for z, without in zip(COMPONENTS, nats[-len(COMPONENTS) :], strict=True):
+        numbers[f"component_{z}"] = float(component_remi(own[:1], without[:1], own[1:], without[1:])[0])
+    return numbers
+
+
+def _exact(planned: Plan, place: int, nats: Floats, truth: Truth) -> dict[str, float]:
+    """The same measures by the world's density; R-EMI only with negatives, as the world has no empty context."""
+    scenario, texts = planned.scenarios[place], (planned.responses[place].text, planned.scenarios[place].reference)
+    own = np.array([truth.log_density(scenario, text) for text in texts])
+    with np.errstate(invalid="ignore"):
+        exact = {"exact_likelihood_gap": float(own[0] - own[1])}
+        if planned.negatives[place]:
+            scored = [
+                other for other, pair in zip(planned.negatives[place], nats[1:], strict=False) if not np.isnan(pair[0])
+            ]
+            designs = [[truth.log_density(planned.scenarios[other], text) for other in scored] for text in texts]
+            elsewhere = outside(np.column_stack([own, designs]), planned.agg)
+            exact["exact_remi"] = float((own[0] - elsewhere[0]) - (own[1] - elsewhere[1]))
+    return exact

@@ -1,0 +1,91 @@
+"""Gates on the simulator's turns (S2): what a turn must be before its regret counts. Each is logged by itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from coevo.config import SimulatorPhase
+from coevo.errors import ScoreError
+from coevo.prompts import NO_PERSONA
+from coevo.scoring.scorer import Ask, Scorer
+from coevo.types import Scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Naturalness:
+    """How a turn reads to the frozen start simulator; NaN where it cannot be scored."""
+
+    fluency: float
+    """Mean token log-probability in its context: nats per token."""
+    persona: float
+    """D1 with the persona as context: log q(turn|all) - log q(turn|without u), in nats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Quantiles of real user turns that a written turn must reach."""
+
+    fluency: float
+    persona: float
+
+
+def naturalness(start: Scorer, scenarios: Sequence[Scenario]) -> list[Naturalness]:
+    """Reads each scenario's query with the frozen start simulator, with and without the persona."""
+    asks = [Ask(x, x.query) for x in scenarios] + [Ask(x, x.query, NO_PERSONA) for x in scenarios]
+    scores = start.score(asks)
+    pairs = zip(scores[: len(scenarios)], scores[len(scenarios) :], strict=True)
+    return [
+        Naturalness(full.logprob_nats / max(full.n_tokens, 1), full.logprob_nats - without.logprob_nats)
+        for full, without in pairs
+    ]
+
+
+def thresholds(start: Scorer, real: Sequence[Scenario], config: SimulatorPhase) -> Thresholds:
+    """The quantiles of real queries below which a turn does not pass.
+
+    Raises:
+        ScoreError: none of the real queries could be scored.
+    """
+    read = [n for n in naturalness(start, real) if np.isfinite(n.fluency) and np.isfinite(n.persona)]
+    if not read:
+        raise ScoreError(
+            f"None of {len(real)} real user turns can be scored by the start simulator, so its gates have no threshold. "
+            "Expected prompts shorter than limits.prompt; raise it."
+        )
+    return Thresholds(
+        float(np.quantile([n.fluency for n in read], config.fluency_quantile)),
+        float(np.quantile([n.persona for n in read], config.persona_quantile)),
+    )
+
+
+def natural_gates(read: Naturalness, limits: Thresholds) -> dict[str, float]:
+    """Fluency and persona gates, 1 or 0; a turn that cannot be read (NaN) passes neither."""
+    return {
+        "fluency": float(read.fluency >= limits.fluency),
+        "persona": float(read.persona >= limits.persona),
+    }
+
+
+def whole(text: str, status: str, instruction: str, secrets: Collection[str]) -> float:
+    """1 if the turn ended by itself and repeats neither its instruction nor a hidden text such as the reference."""
+    if status != "ok" or not text.strip():
+        return 0.0
+    folded = text.casefold()
+    leaked = any(line.casefold() in folded for line in instruction.splitlines() if len(line) > 20)
+    return float(not leaked and not any(s.casefold() in folded for s in secrets if s.strip()))
+
+
+def novelty(turns: Sequence[str], batch: Sequence[str], pool: Mapping[str, int]) -> list[float]:
+    """1 over the number of times a turn stands in the batch, halved if the pool has it.
+
+    Args:
+        turns: this process's turns.
+        batch: the turns of all processes.
+        pool: how often each turn stands in the pool.
+    """
+    counts = Counter(turn.strip() for turn in batch)
+    return [(0.5 if pool.get(turn.strip()) else 1.0) / max(counts[turn.strip()], 1) for turn in turns]

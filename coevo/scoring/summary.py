@@ -1,0 +1,140 @@
+"""From one row a scenario to the evaluation dict: means by subset and by shift, R-EMID, 95 % intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from coevo.config import Evaluation
+from coevo.maths.stats import Floats, interval, mean_draws, seed_of
+from coevo.types import SHIFT_OF_TAG
+
+COMPONENTS = ("u", "c", "d")
+MEASURES = ("mi_response", "mi_reference", "remi", "register_gap", "likelihood_gap")
+EXACT = ("share_right", "exact_remi", "exact_likelihood_gap")
+"""What only the world knows: null for other data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One scenario's numbers, in nats; NaN where there is none, and `status` says why."""
+
+    sample_id: str
+    subset_tag: str
+    persona: str
+    query: str
+    response: str
+    reference: str
+    status: str
+    """`ok`; the response's `truncated` or `empty`; the score's `too_long`; `reference_...`; `no_negatives`."""
+    n_negatives: int = 0
+    """How many other contexts scored both response and reference; the rest are left out for both."""
+    mi_response: float = math.nan
+    mi_reference: float = math.nan
+    remi: float = math.nan
+    register_gap: float = math.nan
+    likelihood_gap: float = math.nan
+    component_u: float = math.nan
+    component_c: float = math.nan
+    component_d: float = math.nan
+    share_right: float = math.nan
+    """Known of every response, also of one that could not be scored."""
+    exact_remi: float = math.nan
+    exact_likelihood_gap: float = math.nan
+
+    def as_json(self) -> dict[str, Any]:
+        """For one line of JSON, which has no NaN: null in its place."""
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Row:
+        """The inverse of `as_json`; other keys are ignored, absent numbers are NaN."""
+        values: dict[str, Any] = {f.name: record[f.name] for f in fields(cls) if f.name in record}
+        values |= {name: math.nan for name, value in values.items() if value is None}
+        return cls(**values)
+
+
+def summarise(rows: Sequence[Row], config: Evaluation, seed: int, *, model: str, scorer: str) -> dict[str, Any]:
+    """The evaluation dict: measures by subset and by shift with 95 % intervals, R-EMID against the ID subset.
+
+    Rows whose status is not `ok` are counted in `statuses` and left out of the means of responses and references alike,
+    except that share_right is over all responses. A measure without any number is null. Components stay paired because
+    every measure of a subset resamples with the same seed; subsets are resampled independently of each other.
+    """
+    tags = list(dict.fromkeys(row.subset_tag for row in rows))
+    by_tag = {tag: [row for row in rows if row.subset_tag == tag] for tag in tags}
+    estimates = {tag: _subset(by_tag[tag], config.resamples, seed_of(seed, tag)) for tag in tags}
+    id_remi = _mean([estimates[tag].get("remi") for tag in tags if _shift(tag) == "id"])
+    subsets, shifts = {}, {}
+    for tag in tags:
+        subsets[tag] = {"shift": _shift(tag), **_counts(by_tag[tag]), **_entry(estimates[tag], id_remi, _shift(tag))}
+    for shift in dict.fromkeys(map(_shift, tags)):
+        members = [tag for tag in tags if _shift(tag) == shift]
+        names = dict.fromkeys(name for tag in members for name in estimates[tag])
+        means = {name: _mean([estimates[tag].get(name) for tag in members]) for name in names}
+        known = {name: mean for name, mean in means.items() if mean is not None}
+        counts = _counts([row for tag in members for row in by_tag[tag]])
+        shifts[shift] = {"subsets": members, **counts, **_entry(known, id_remi, shift)}
+    stamp = {"model": model, "scorer": scorer, "estimator": config.estimator, "scale": "sum"}
+    design = {"negatives": config.negatives, "k": config.k, "resamples": config.resamples, "seed": seed}
+    return {**stamp, **design, "subsets": subsets, "shifts": shifts}
+
+
+@dataclass(frozen=True, slots=True)
+class _Estimate:
+    """A mean and its bootstrap draws (R,)."""
+
+    value: float
+    draws: Floats
+
+    def as_json(self) -> dict[str, float]:
+        return interval(self.value, self.draws).as_json()
+
+
+def _shift(tag: str) -> str:
+    return SHIFT_OF_TAG.get(tag, "id")
+
+
+def _counts(rows: Sequence[Row]) -> dict[str, Any]:
+    statuses: dict[str, int] = {}
+    for row in rows:
+        statuses[row.status] = statuses.get(row.status, 0) + 1
+    exact_n = sum(math.isfinite(row.exact_likelihood_gap) for row in rows)
+    return {"n": len(rows), "statuses": statuses, "exact_n": exact_n}
+
+
+def _subset(rows: Sequence[Row], resamples: int, seed: Sequence[int]) -> dict[str, _Estimate]:
+    estimates = {}
+    for name in (*MEASURES, *(f"component_{z}" for z in COMPONENTS), *EXACT):
+        values = np.array([getattr(row, name) for row in rows], dtype=np.float64)
+        known = values[np.isfinite(values)]
+        if len(known):
+            estimates[name] = _Estimate(float(known.mean()), mean_draws(known, resamples, seed))
+    return estimates
+
+
+def _mean(estimates: Sequence[_Estimate | None]) -> _Estimate | None:
+    known = [estimate for estimate in estimates if estimate is not None]
+    if not known:
+        return None
+    value = float(np.mean([estimate.value for estimate in known]))
+    return _Estimate(value, np.mean([estimate.draws for estimate in known], axis=0))
+
+
+def _entry(estimates: Mapping[str, _Estimate], id_remi: _Estimate | None, shift: str) -> dict[str, Any]:
+    def read(name: str) -> dict[str, float] | None:
+        return estimates[name].as_json() if name in estimates else None
+
+    entry: dict[str, Any] = {name: read(name) for name in (*MEASURES, *EXACT)}
+    entry["components"] = {z: read(f"component_{z}") for z in COMPONENTS}
+    if shift != "id" and id_remi is not None:
+        remi = estimates.get("remi")
+        entry["remid"] = remi and _Estimate(id_remi.value - remi.value, id_remi.draws - remi.draws).as_json()
+    return entry

@@ -1,0 +1,168 @@
+"""What every trainer shares: arguments for this machine, the step hook, resumable checkpoints, and the checks after a phase.
+
+TRL's private ways change between releases; every import of it is in this package (see docs/operations.md for the pins).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import PrinterCallback, TrainerCallback
+from trl.trainer import utils as trl_utils
+
+from coevo.errors import CheckpointError, ConfigError
+from coevo.lm import dist
+from coevo.lm.lineage import tensors_hash
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+
+StepHook = Callable[[int, dict[str, float]], None]
+"""Called on every process after each logged step with the step's number (from 1) and its metrics."""
+
+COMPLETE = "complete"
+"""Marker file of a checkpoint that was written to its end."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training phase, as a trainer sees it."""
+
+    model: PreTrainedModel
+    """Freshly loaded; what is trainable in it is what will be trained."""
+    tokenizer: PreTrainedTokenizerBase
+    checkpoints: Path
+    seed: int
+    resume: bool
+    on_step: StepHook
+    gradient_checkpointing: bool = False
+
+
+def on_deepspeed() -> bool:
+    """Whether accelerate launched this process for DeepSpeed."""
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+
+
+def shared_arguments(job: Job, config: Any, sequences: int) -> dict[str, Any]:
+    """Arguments that every TRL config takes.
+
+    Args:
+        job: the phase.
+        config: a recipe's SFT or GRPO block.
+        sequences: sequences per update over all processes; divided here into processes and backward passes.
+
+    Raises:
+        ConfigError: the batch does not divide.
+    """
+    world = dist.world_size()
+    per_device, rest = divmod(sequences, world * config.accumulation)
+    if rest or not per_device:
+        raise ConfigError(
+            f"{sequences} sequences per update do not divide among {world} process(es) × accumulation "
+            f"{config.accumulation}; choose a multiple of {world * config.accumulation}."
+        )
+    cuda = torch.cuda.is_available()
+    return {
+        "output_dir": str(job.checkpoints),
+        "per_device_train_batch_size": per_device,
+        "gradient_accumulation_steps": config.accumulation,
+        "learning_rate": config.learning_rate,
+        "max_grad_norm": config.max_grad_norm,
+        "save_strategy": "steps",
+        "save_steps": config.save_steps,
+        "save_total_limit": 2,
+        "logging_steps": 1,
+        "logging_first_step": True,
+        "report_to": [],
+        "disable_tqdm": True,
+        "seed": job.seed,
+        "data_seed": job.seed,
+        "bf16": cuda and next(job.model.parameters()).dtype == torch.bfloat16,
+        # accelerate takes its DeepSpeed path only when the CPU is not asked for by name
+        "use_cpu": not cuda and not on_deepspeed(),
+        # without a backend by name, DeepSpeed on a CPU leaves every process alone with a world of one
+        "ddp_backend": "gloo" if world > 1 and not cuda else None,
+        "gradient_checkpointing": job.gradient_checkpointing,
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": cuda,
+    }
+
+
+class Hook(TrainerCallback):
+    """Hands each step's metrics on and marks checkpoints that are whole."""
+
+    def __init__(self, on_step: StepHook) -> None:
+        self._on_step = on_step
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Called by the trainer after each step, and once at the end with totals, which are left out."""
+        if logs and "train_runtime" not in logs:
+            self._on_step(state.global_step, {key: value for key, value in logs.items() if _is_reproducible(key)})
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called on every process when its part of a checkpoint is written."""
+        dist.barrier()
+        if dist.is_main():
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        dist.barrier()
+
+
+def _is_reproducible(key: str) -> bool:
+    return not (key.startswith("profiling/") or "time" in key or "_per_second" in key or key == "total_flos")
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; unfinished ones are deleted by the main process."""
+    found: dict[int, Path] = {}
+    for path in folder.glob("checkpoint-*"):
+        if (path / COMPLETE).exists():
+            found[int(path.name.removeprefix("checkpoint-"))] = path
+        elif dist.is_main():
+            shutil.rmtree(path, ignore_errors=True)
+    dist.barrier()
+    return found[max(found)] if found else None
+
+
+@contextmanager
+def completions_only_head() -> Iterator[None]:
+    """Lets TRL's fused head skip the prompt's positions on a CPU too, where they are three quarters of its work.
+
+    TRL 1.16 projects every position unless the device has Triton, for the sake of compilers that want fixed shapes; the
+    masked positions are zeroed either way, so loss and gradients are the same numbers (tests/unit/test_train.py).
+    """
+    original = trl_utils._use_triton
+    trl_utils._use_triton = lambda device: device.type == "cpu" or original(device)
+    try:
+        yield
+    finally:
+        trl_utils._use_triton = original
+
+
+def run(trainer: Trainer, job: Job) -> None:
+    """Trains `job.model` in place, from the last whole checkpoint or the start.
+
+    Raises:
+        CheckpointError: nothing was trainable, something else than `default` was, or training changed nothing.
+    """
+    trainable = [name for name, p in job.model.named_parameters() if p.requires_grad]
+    adapters = getattr(job.model, "peft_config", None)
+    if not trainable or (adapters is not None and any(".default." not in name for name in trainable)):
+        raise CheckpointError(
+            f"Phase expected to train {'the adapter `default`' if adapters else 'all weights'}, but the trainable set is "
+            f"{trainable[:3] or 'empty'}. Load the policy with trainable=True."
+        )
+    # its dictionaries on standard output would drown the progress that the run reports
+    trainer.remove_callback(PrinterCallback)
+    before = tensors_hash(job.model, trainable_only=True)
+    checkpoint = last_checkpoint(job.checkpoints) if job.resume else None
+    with completions_only_head():
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if checkpoint is None and tensors_hash(job.model, trainable_only=True) == before:
+        raise CheckpointError("Training changed no weight: learning rate, rewards or gradients are zero. See metrics.jsonl.")

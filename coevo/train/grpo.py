@@ -1,0 +1,98 @@
+"""Group relative policy optimisation through TRL's GRPOTrainer, with Python rewards.
+
+One generation window is one update and a phase is one epoch, so that every checkpoint falls between windows and resuming
+is bit-identical.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from datasets import Dataset
+from trl import GRPOConfig, GRPOTrainer
+
+from coevo.config import GRPO
+from coevo.errors import ConfigError
+from coevo.train.common import Hook, Job, run, shared_arguments
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled completion, as the reward sees it."""
+
+    key: str
+    """Which prompt it answers."""
+    text: str
+    tokens: tuple[int, ...]
+    status: str
+    """ok, truncated or empty."""
+
+
+class RewardFunction(Protocol):
+    """Scores this process's completions of one step; all processes call it together."""
+
+    def __call__(self, completions: Sequence[Completion], step: int) -> list[float | None]:
+        """One reward per completion; None for what cannot be scored."""
+
+
+def train_grpo(
+    job: Job,
+    prompts: Sequence[tuple[str, str]],
+    reward: RewardFunction,
+    config: GRPO,
+    max_new_tokens: int,
+) -> None:
+    """Trains on (key, rendered prompt) pairs in their order, `config.prompts` a step.
+
+    Raises:
+        ConfigError: there are not exactly steps × prompts pairs, which TRL would answer with no step and no error.
+    """
+    wanted = config.steps * config.prompts
+    if len(prompts) != wanted:
+        raise ConfigError(
+            f"GRPO wants steps × prompts = {config.steps} × {config.prompts} = {wanted} prompts and got {len(prompts)}. "
+            "Lower loop.*.steps or loop.*.prompts, or give more data."
+        )
+    arguments = shared_arguments(job, config, config.prompts * config.group)
+    arguments |= {
+        "max_steps": config.steps,
+        "num_generations": config.group,
+        "steps_per_generation": config.accumulation,
+        "max_completion_length": max_new_tokens,
+        "temperature": config.temperature,
+        "beta": config.kl,
+        "loss_type": config.loss,
+        "scale_rewards": config.scale_rewards,
+        "mask_truncated_completions": False,
+        "shuffle_dataset": False,
+        "lr_scheduler_type": "constant",
+        "disable_dropout": True,
+        "log_completions": False,
+    }
+    trainer = GRPOTrainer(
+        model=job.model,
+        reward_funcs=_adapter(reward, job.tokenizer),
+        args=GRPOConfig(**arguments),
+        train_dataset=Dataset.from_dict({"prompt": [text for _, text in prompts], "key": [key for key, _ in prompts]}),
+        processing_class=job.tokenizer,
+        callbacks=[Hook(job.on_step)],
+    )
+    run(trainer, job)
+
+
+def _adapter(reward: RewardFunction, tokenizer: Any) -> Callable[..., list[float | None]]:
+    """TRL's reward signature on ours."""
+
+    def total(
+        completions: list[str], completion_ids: list[list[int]], key: list[str], trainer_state: Any, **_: Any
+    ) -> list[float | None]:
+        batch = []
+        for name, text, ids in zip(key, completions, completion_ids, strict=True):
+            ended = bool(ids) and ids[-1] == tokenizer.eos_token_id
+            status = "truncated" if not ended else "ok" if text.strip() else "empty"
+            batch.append(Completion(name, text.strip(), tuple(ids), status))
+        return reward(batch, trainer_state.global_step + 1)
+
+    return total

@@ -1,0 +1,56 @@
+"""Supervised fine-tuning through TRL's SFTTrainer, on rows whose scored span is already exact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from coevo.config import SFT
+from coevo.errors import ConfigError
+from coevo.train.common import Hook, Job, run, shared_arguments
+
+IGNORED = -100
+"""Label of a token that carries no loss."""
+
+
+def train_sft(job: Job, rows: Sequence[tuple[list[int], list[int]]], config: SFT) -> None:
+    """Trains on the response tokens of (prompt ids, response ids) rows.
+
+    The rows come from the same `encode_pair` that scores, so that training and likelihood agree on every token.
+
+    Raises:
+        ConfigError: fewer rows than one update takes.
+    """
+    if len(rows) < config.batch_size:
+        raise ConfigError(
+            f"{len(rows)} training rows are fewer than one update's batch_size={config.batch_size}: nothing would be "
+            "trained. Lower batch_size or give more data."
+        )
+    dataset = Dataset.from_dict(
+        {
+            "input_ids": [prompt + response for prompt, response in rows],
+            "labels": [[IGNORED] * len(prompt) + response for prompt, response in rows],
+        }
+    )
+    arguments = shared_arguments(job, config, config.batch_size)
+    steps = len(rows) // config.batch_size * config.epochs
+    arguments |= {
+        "num_train_epochs": config.epochs,
+        "lr_scheduler_type": config.schedule,
+        "warmup_steps": round(config.warmup * steps),
+        "dataloader_drop_last": True,
+        "max_length": None,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "packing": False,
+        "train_sampling_strategy": "group_by_length",
+    }
+    trainer = SFTTrainer(
+        model=job.model,
+        args=SFTConfig(**arguments),
+        train_dataset=dataset,
+        processing_class=job.tokenizer,
+        callbacks=[Hook(job.on_step)],
+    )
+    run(trainer, job)

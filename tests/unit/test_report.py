@@ -1,0 +1,327 @@
+"""The report, on run folders written here: finished, unfinished and hostile ones."""
+
+import json
+import math
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from coevo.config import Evaluation
+from coevo.errors import DataError
+from coevo.report import build, console_table, simulator_examples
+from coevo.report.read import lost_most, read_run
+from coevo.report.tables import lines, markdown, results, verdicts
+from coevo.scoring.summary import Row, summarise
+from coevo.types import SHIFT_OF_TAG
+
+PNG = b"\x89PNG\r\n\x1a\n"
+EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)> & 日本語のユーザー'
+CONFIG = Evaluation(k=4, resamples=200)
+SCORER = "0123456789abcdef" * 4
+
+
+def rows(gain, n=20, noise=1.0, text="こんにちは"):
+    """Rows of twelve subsets; `gain` is added to what the shifted ones lose (nats). Difficulty is a scenario's own."""
+    made = []
+    for place, tag in enumerate(["IDTest", *SHIFT_OF_TAG]):
+        generator = np.random.default_rng([7, place])
+        difficulty = generator.normal(0, 4, n)
+        jitter = np.random.default_rng([int(gain * 10), place]).normal(0, noise, n)
+        for i in range(n):
+            lost = -1 if tag == "IDTest" else -8 - place / 3 + gain
+            remi = lost + difficulty[i] + jitter[i]
+            parts = {"mi_response": 20 + remi, "mi_reference": 20.0, "remi": remi, "register_gap": -2.0}
+            parts |= {"likelihood_gap": remi - 2, "component_u": remi / 2, "component_c": -0.2, "component_d": 0.1}
+            right = min(1.0, max(0.0, 0.8 + remi / 20))
+            made.append(Row(f"{tag}-{i}", tag, "eine Nutzerin", text, text, "ref", "ok", 4, **parts, share_right=right))
+    made[3] = Row("IDTest-3", "IDTest", "p", "q", "", "ref", "truncated", share_right=0.0)
+    return made
+
+
+def write_lines(path, records):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+
+
+def write_evaluation(run, name, evaluated, scorer=SCORER):
+    summary = summarise(evaluated, CONFIG, 0, model=f"rpm/{name}", scorer=scorer)
+    write_lines(run / "evaluation" / f"{name}.jsonl", [row.as_json() for row in evaluated])
+    (run / "evaluation" / f"{name}.json").write_text(json.dumps(summary), encoding="utf-8")
+
+
+def metrics():
+    made = []
+    generator = np.random.default_rng(0)
+    for phase, start in (("00-pretrain", 5.0), ("01-sft-rpm", 3.0), ("02-sft-scorer", 3.4), ("03-sft-simulator", 4.0)):
+        made += [
+            {
+                "phase": phase,
+                "role": phase[3:],
+                "iteration": None,
+                "step": step,
+                "loss": start * math.exp(-step / 80) + 1,
+            }
+            for step in range(0, 200, 10)
+        ]
+    for k in (1, 2):
+        for step in range(40):
+            noise = generator.normal(0, 0.6, 5)
+            simulated = {"reward": 10 + step / 8 + noise[0], "regret": 12 + step / 9 + noise[1], "pass_rate": 0.8}
+            simulated |= {f"gate/{gate}": 0.9 for gate in ("shift", "fluency", "persona", "novelty", "whole")}
+            made.append({"phase": f"0{k}-simulator-{k}", "role": "simulator", "iteration": k, "step": step} | simulated)
+            played = {"reward": -20 + step / 6 + noise[2], "part/likelihood": -18 + noise[3], "part/information": 6.0}
+            played |= {"part/negative_remid": -3 + noise[4], "part/anchor_remi": -1.0, "share_right": 0.6, "kl": 0.02}
+            made.append({"phase": f"0{k}-rpm-{k}", "role": "rpm", "iteration": k, "step": step} | played)
+    return made
+
+
+def turns(iteration, n=15, text="Wie geht es Ihnen?"):
+    return [
+        {
+            "phase": f"{4 * iteration}-simulator-{iteration}",
+            "step": i,
+            "role": "simulator",
+            "sample_id": f"IDTrain-{i}",
+            "subset_tag": ["german", "Theater", "korean"][i % 3],
+            "prompt": [{"role": "system", "content": f"write a user {text}"}],
+            "completion": f"{text} {i // 3}",
+            "reward": 3.5,
+            "parts": {"regret": 4.0, "gate/shift": 1.0},
+            "status": "ok",
+            "scorer": SCORER,
+            "answer": f"Gut, {text}",
+        }
+        for i in range(n)
+    ]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished run in which the shifted subsets gained 4 nats."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "resolved.yaml").write_text("name: small-world\nseed: 0\n", encoding="utf-8")
+    (folder / "environment.json").write_text('{"torch": "2"}', encoding="utf-8")
+    write_evaluation(folder, "sft", rows(0))
+    write_evaluation(folder, "final", rows(4))
+    write_lines(folder / "metrics.jsonl", metrics())
+    rpm = {"phase": "7-rpm-1", "role": "rpm", "completion": "nicht zeigen"}
+    write_lines(folder / "rollouts.jsonl", [*turns(1), rpm, *turns(2)])
+    return folder
+
+
+class Tags(HTMLParser):
+    """Every tag and attribute of a page."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.attributes = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, *attr) for attr in attrs]
+
+
+def test_a_finished_run_gives_every_file_and_the_same_bytes_again(run):
+    written = build(run)
+    names = ["table.md", "results.json", "remid_by_subset.png", "reward_parts.png", "simulator.png", "learning.png"]
+    assert [path.name for path in written] == [*names, "report.html"]
+    assert sorted(path.name for path in (run / "report").iterdir()) == sorted(path.name for path in written)
+    for path in written:
+        if path.suffix == ".png":
+            assert path.read_bytes().startswith(PNG)
+            assert path.stat().st_size > 5000
+    first = [path.read_bytes() for path in written]
+    assert first == [path.read_bytes() for path in build(run)]
+
+
+def test_the_table_names_how_it_was_measured(run):
+    text = markdown(read_run(run))
+    assert "Estimator club; scale sum (nats per response); N = 240; K = 4; negatives pool" in text
+    assert "scorer 0123456789ab." in text
+    # R-EMI never without M, the whole gap beside them, before and after and the change for all eleven subsets and ID
+    assert "| subset |  | scored | right (%) | R-EMI | M | R-EMI + M | R-EMID |" in text
+    for tag in ("IDTest", *SHIFT_OF_TAG):
+        assert text.count(f"| {tag} | before |") == text.count(f"| {tag} | after |") == 1
+    assert "| IDTest | before | 19 of 20 |" in text
+    for shift in ("id", "user", "character", "dialogue"):
+        assert f"| {shift} | change |" in text
+
+
+def test_remid_moved_by_the_paired_change(run):
+    # the shifted subsets gained 4 nats and ID none, so R-EMID fell by 4, up to the jitter of 1 nat: of 100 scenarios a
+    # shift and 19 ID ones its standard error is sqrt(2) * sqrt(1/19 + 1/40) = 0.4
+    read = read_run(run)
+    for shift in ("user", "character", "dialogue"):
+        assert read.change["shifts"][shift]["remid"]["value"] == pytest.approx(-4, abs=1.6)
+    anchor, *moved = verdicts(read)
+    assert all(sentence.endswith("fell.") or "excludes 0" in sentence for sentence in moved)
+    assert len(moved) == 3
+    assert anchor.endswith("R-EMI on ID did not move beyond noise.")
+
+
+def test_a_loss_on_id_is_not_sold_as_a_gain_under_shifts(run):
+    # R-EMID = R-EMI(ID) - R-EMI(shift): 5 nats lost on ID alone lower it by 5
+    worse = [replace(row, remi=row.remi - 5) if row.subset_tag == "IDTest" else row for row in rows(0)]
+    write_evaluation(run, "final", worse)
+    anchor, *moved = verdicts(read_run(run))
+    assert "paired change of R-EMI -5.00" in anchor
+    assert anchor.endswith("R-EMI on ID fell: what R-EMID lost by that is no gain under the shifts.")
+    assert all("R-EMID fell." in sentence for sentence in moved)
+
+
+def test_pairing_sees_what_overlapping_intervals_hide(run):
+    # scenarios differ by 4 nats among themselves, the gain is 1.5, the jitter 0.1: intervals overlap
+    write_evaluation(run, "sft", rows(0, noise=0.1))
+    write_evaluation(run, "final", rows(1.5, noise=0.1))
+    assert any("The two intervals overlap, but the paired change excludes 0." in line for line in verdicts(read_run(run)))
+
+
+def test_no_change_is_said_to_be_noise(run):
+    write_evaluation(run, "final", rows(0))
+    _, *sentences = verdicts(read_run(run))
+    assert len(sentences) == 3
+    assert all("R-EMID did not move beyond noise." in sentence for sentence in sentences)
+    assert "did not move beyond noise" in console_table(run)
+
+
+def test_without_rows_the_intervals_decide(run):
+    (run / "evaluation" / "sft.jsonl").unlink()
+    write_evaluation(run, "final", rows(0.1))
+    read = read_run(run)
+    assert read.change is None
+    assert all("did not move beyond noise" in sentence for sentence in verdicts(read))
+    assert {line.moment for line in lines(read, "subsets")} == {"before", "after"}
+
+
+def test_another_scorer_is_not_compared(run):
+    write_evaluation(run, "final", rows(4), scorer="f" * 64)
+    read = read_run(run)
+    assert read.change is None
+    assert verdicts(read) == []
+    assert "measured differently" in " ".join(read.missing)
+
+
+def test_results_json_holds_both_evaluations(run):
+    record = json.loads(results(read_run(run)))
+    assert record["before"] == json.loads((run / "evaluation" / "sft.json").read_text(encoding="utf-8"))
+    assert record["after"]["model"] == "rpm/final"
+    assert record["change"]["subsets"]["german"]["remi"]["value"] == pytest.approx(4, abs=1.5)
+    assert record["missing"] == []
+
+
+def test_the_page_is_one_file_and_escapes_what_models_write(run):
+    write_evaluation(run, "final", rows(4, text=EVIL))
+    write_lines(run / "rollouts.jsonl", turns(1, text=EVIL))
+    build(run)
+    page = (run / "report" / "report.html").read_text(encoding="utf-8")
+    parsed = Tags(page)
+    assert "script" not in parsed.tags
+    assert not any(name.startswith("on") for _, name, _ in parsed.attributes)
+    sources = [value for _, name, value in parsed.attributes if name in ("src", "href")]
+    assert len(sources) == 4
+    assert all(value.startswith("data:image/png;base64,") for value in sources)
+    # 10 turns with completion, answer and prompt, 10 lost scenarios with query and response
+    assert page.count("&lt;script&gt;alert(") == 10 * 3 + 10 * 2
+    assert "日本語のユーザー" in page
+    assert '<meta charset="utf-8">' in page
+
+
+def test_ten_turns_of_the_last_iteration_over_all_subsets(run):
+    examples = simulator_examples(run)
+    assert len(examples) == 10
+    assert {row["phase"] for row in examples} == {"8-simulator-2"}
+    counts = [sum(row["subset_tag"] == tag for row in examples) for tag in ("german", "Theater", "korean")]
+    assert sorted(counts) == [3, 3, 4]
+    assert len({(row["subset_tag"], row["completion"]) for row in examples}) == 10
+    assert len(simulator_examples(run, n=3)) == 3
+    page_rows = simulator_examples(run, n=100)
+    assert len(page_rows) == 15
+
+
+def test_a_refused_model_is_named(run):
+    accept = {
+        "phase": "07-accept-1",
+        "role": "rpm",
+        "iteration": 1,
+        "step": 0,
+        "kept": 1.0,
+        "id_remi_change_nats": -0.1,
+    }
+    refused = {"phase": "11-accept-2", "role": "rpm", "iteration": 2, "step": 0, "kept": 0.0}
+    write_lines(run / "metrics.jsonl", [*metrics(), accept, refused])
+    text = markdown(read_run(run))
+    assert "Iteration 1: R-EMI on held-out ID changed by -0.10 nats; new model kept." in text
+    assert "Iteration 2: R-EMI on held-out ID could not be measured; new model refused" in text
+    assert "new model refused" in console_table(run)
+
+
+def test_scenarios_that_lost_most_come_with_their_row_before(run):
+    losses = lost_most(read_run(run))
+    remis = [row.remi for row, _ in losses]
+    assert len(remis) == 10
+    assert remis == sorted(remis)
+    assert all(earlier.sample_id == row.sample_id for row, earlier in losses)
+    assert all(row.status == "ok" for row, _ in losses)
+
+
+def test_the_console_table_is_plain_and_narrow(run):
+    text = console_table(run)
+    assert "german" in text and "R-EMI + M" in text and "0123456789ab" in text
+    table = [line for line in text.splitlines() if " -> " in line]
+    assert len(table) == 16
+    assert max(map(len, table)) <= 100
+    assert text.isascii()
+
+
+def test_an_unfinished_run_says_what_is_missing(run):
+    (run / "evaluation" / "final.json").unlink()
+    (run / "evaluation" / "final.jsonl").unlink()
+    written = {path.name for path in build(run)}
+    assert "remid_by_subset.png" in written
+    for text in ((run / "report" / "table.md").read_text(), (run / "report" / "report.html").read_text()):
+        assert "after co-evolution (evaluation/final.json) has not been made yet" in text
+    assert "| german | before |" in (run / "report" / "table.md").read_text()
+    assert "has not been made yet" in console_table(run)
+
+
+def test_a_run_that_has_just_begun(tmp_path):
+    (tmp_path / "resolved.yaml").write_text("name: begun\n", encoding="utf-8")
+    assert {path.name for path in build(tmp_path)} == {"table.md", "results.json", "report.html"}
+    text = console_table(tmp_path)
+    assert "Nothing has been measured yet." in text
+    assert "No turn of a simulator has been logged yet." in text
+    assert simulator_examples(tmp_path) == []
+
+
+def test_nulls_and_sparse_rows_are_shown_as_such(run):
+    # all German responses truncated after; metrics and turns with keys or values missing
+    after = [
+        Row(row.sample_id, "german", "p", "q", "", "ref", "truncated") if row.subset_tag == "german" else row
+        for row in rows(4)
+    ]
+    write_evaluation(run, "final", after)
+    write_lines(run / "metrics.jsonl", [*metrics(), {"phase": "x", "role": "rpm", "iteration": 3, "step": 0, "kl": None}])
+    write_lines(run / "rollouts.jsonl", [{"role": "simulator", "phase": "4-simulator-1", "completion": "nur das"}])
+    build(run)
+    table = (run / "report" / "table.md").read_text(encoding="utf-8")
+    assert "| german | after | 0 of 20 | n/a | n/a | n/a | n/a | n/a |" in table
+    assert "nur das" in (run / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_half_written_last_line_is_not_an_error_and_a_broken_one_is(run):
+    path = run / "metrics.jsonl"
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(whole + '{"phase": "08-r', encoding="utf-8")
+    assert len(read_run(run).metrics) == len(metrics())
+    path.write_text('{"phase": \n' + whole, encoding="utf-8")
+    with pytest.raises(DataError, match=r"metrics.jsonl, line 1: not valid JSON"):
+        read_run(run)
+
+
+def test_not_a_run_folder(tmp_path):
+    with pytest.raises(DataError, match="not a run folder"):
+        build(tmp_path)
