@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import os
 import sys
 import time
@@ -16,6 +18,12 @@ if TYPE_CHECKING:
     from coevo.config import Recipe
     from coevo.loop.plan import PhasePlan
 
+USERS_ERRNO = frozenset(
+    (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP)
+)
+"""What the system refuses for a reason that a user can put right: rights, space, names."""
+MOST_PROBLEMS = 50
+"""Problems of a file that `data check` prints one by one."""
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
@@ -44,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 2 for anything a user can put right, or 130 when interrupted.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # a terminal that cannot show a name shows its escape
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         options = _parse(sys.argv[1:] if arguments is None else list(arguments))
         return options.run(options)
@@ -53,6 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # the reader of our output has gone, as `head` does; there is nobody to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
+    except OSError as error:
+        if error.errno not in USERS_ERRNO:
+            raise
+        sys.stderr.write(f"coevo: {error.filename}: {error.strerror}; check the path, its rights and the space left.\n")
         return EXIT_ERROR
 
 
@@ -81,26 +97,26 @@ def _parser() -> argparse.ArgumentParser:
     train = _command(commands, "train", "run a recipe from start to table", TRAIN_EXAMPLES)
     train.usage = "coevo train [RECIPE] [key=value ...] [--out DIR] [--dry-run] [--until PHASE] [--resume RUN]"
     train.add_argument("recipe", nargs="?", metavar="RECIPE", help="a YAML file; docs/recipes.md lists its keys")
-    train.add_argument("--out", type=Path, metavar="DIR", help="the run folder, new or empty; default runs/NAME")
+    train.add_argument("--out", type=_path, metavar="DIR", help="the run folder, new or empty; default runs/NAME")
     train.add_argument("--dry-run", action="store_true", help="print phases, sizes and costs; touch nothing")
-    train.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in this folder")
+    train.add_argument("--resume", type=_path, metavar="RUN", help="continue the run in this folder")
     train.add_argument("--until", metavar="PHASE", help="stop after this phase, named without its number: pretrain, rpm-1")
     train.set_defaults(run=_train)
 
     data = _command(commands, "data", "make or check a data file", WORLD_EXAMPLES + CHECK_EXAMPLES.partition("\n")[2])
     kinds = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
     world = _command(kinds, "world", "write the world's scenarios in the RPGBench layout", WORLD_EXAMPLES)
-    world.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to; must not exist")
+    world.add_argument("--out", type=_path, required=True, metavar="FILE", help="where to; must not exist")
     world.add_argument("--train", type=_count, default=2000, metavar="N", help="IDTrain samples (default 2000)")
     world.add_argument("--test", type=_count, default=100, metavar="N", help="samples per test subset (default 100)")
-    world.add_argument("--seed", type=int, default=0, metavar="S", help="default 0")
+    world.add_argument("--seed", type=_whole, default=0, metavar="S", help="default 0")
     world.set_defaults(run=_world)
     check = _command(kinds, "check", "validate a file in the RPGBench layout", CHECK_EXAMPLES)
-    check.add_argument("file", type=Path, metavar="FILE")
+    check.add_argument("file", type=_path, metavar="FILE")
     check.set_defaults(run=_check)
 
     report = _command(commands, "report", "rebuild tables and plots of a run", REPORT_EXAMPLES)
-    report.add_argument("folder", type=Path, metavar="RUN")
+    report.add_argument("folder", type=_path, metavar="RUN")
     report.set_defaults(run=_report)
     return parser
 
@@ -116,9 +132,21 @@ def _command(commands: argparse._SubParsersAction, name: str, purpose: str, exam
     )
 
 
+def _path(text: str) -> Path:
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a path: it is empty or has a null character")
+    return Path(text)
+
+
+def _whole(text: str) -> int:
+    if not text.isascii() or not text.removeprefix("-").isdecimal() or len(text) > 18:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number of at most 18 digits")
+    return int(text)
+
+
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    if not text.isascii() or not text.isdecimal() or len(text) > 9 or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number above 0 and below 10^9")
     return int(text)
 
 
@@ -197,8 +225,12 @@ def _recipe_and_folder(options: argparse.Namespace) -> tuple[Recipe, Path]:
 
 
 def _refuse_taken(out: Path) -> None:
-    if out.exists() and not out.is_dir():
+    if os.path.lexists(out) and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; expected a folder that is new or empty.")
+    above = next(folder for folder in (out, *out.absolute().parents) if os.path.lexists(folder))
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        reason = "nothing may be written in it" if above.is_dir() else "it is a file"
+        raise ConfigError(f"--out {out} cannot be made in {above}: {reason}; choose another folder.")
     if out.is_dir() and any(out.iterdir()):
         remedy = f"continue it with coevo train --resume {out}, or " if (out / "resolved.yaml").exists() else ""
         raise ConfigError(f"--out {out} exists and is not empty; {remedy}choose another folder. Nothing was changed.")
@@ -308,7 +340,7 @@ class ConsoleProgress:
 def _world(options: argparse.Namespace) -> int:
     from coevo.data import world, write_rpgbench
 
-    if options.out.exists():
+    if os.path.lexists(options.out):
         raise ConfigError(f"--out {options.out} exists; expected a new file. Choose another name, or delete it first.")
     scenarios = []
     for split, tags in world.SPLITS.items():
@@ -333,9 +365,14 @@ def _check(options: argparse.Namespace) -> int:
     if found.ok:
         _say(f"{options.file}: nothing wrong")
         return 0
-    for problem in found.problems:
+    for problem in found.problems[:MOST_PROBLEMS]:
         sys.stderr.write(f"{problem}\n")
-    raise DataError(f"{options.file}: {len(found.problems)} problem(s), listed above; each names its place and remedy.")
+    by_field = ", ".join(f"{field} {n:,}" for field, n in found.n_problems.most_common())
+    listed = "" if len(found.problems) <= MOST_PROBLEMS else f"the first {MOST_PROBLEMS} of them "
+    raise DataError(
+        f"{options.file}: {len(found.problems):,} problem(s), {listed}listed above; each names its place and remedy. "
+        f"By field: {by_field}."
+    )
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -7,25 +7,53 @@ sizes are global (over all processes), and where to run is a file under `launch/
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from coevo.errors import ConfigError
 from coevo.types import PLAIN_SHIFTS, SHIFT_OF_TAG
 
-Positive = Annotated[int, Field(gt=0)]
-Rate = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
+
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("expected a number, found true or false")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_no_boolean)]
+Real = Annotated[float, BeforeValidator(_no_boolean)]
+Positive = Annotated[Count, Field(gt=0, le=10**9)]
+Rate = Annotated[Real, Field(gt=0)]
+Share = Annotated[Real, Field(ge=0, le=1)]
+Weight = Annotated[Real, Field(ge=0)]
+LEAST_VOCAB = 261
+"""A byte-level tokenizer has the 256 bytes and 5 special tokens."""
+
+
+def _folder_name(name: str) -> str:
+    if not name.strip() or name[0] in ". " or len(name) > 60 or not name.isprintable() or set(name) & set("/\\"):
+        raise ValueError("it names the run folder: expected 1 to 60 printable characters without / and \\, not led by a dot")
+    return name
 
 
 class Model(BaseModel):
-    """Frozen, and strict about names: an unknown key is an error."""
+    """Frozen, and strict about names: an unknown key is an error. Numbers are finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class WorldData(Model):
@@ -53,16 +81,22 @@ class FileData(Model):
     """A shift that keeps the meaning keeps the reference. Named, because there is no silent default."""
     train_split: str = "IDTrain"
     dev: Positive = 64
-    test_splits: tuple[str, ...] = ("IDTest", "OOD1Test", "OOD2Test", "OOD3Test")
+    test_splits: Annotated[tuple[str, ...], Field(min_length=1)] = ("IDTest", "OOD1Test", "OOD2Test", "OOD3Test")
     test: Positive | None = None
     """At most so many samples per test subset; None takes all."""
+
+    @model_validator(mode="after")
+    def _tests_are_not_trained_on(self) -> FileData:
+        if self.train_split in self.test_splits:
+            raise ValueError(f"test_splits holds the train_split {self.train_split!r}: nothing tested may be trained on")
+        return self
 
 
 class SmallBase(Model):
     """The small Qwen3-shaped base. `path: null` with a `pretrain` phase trains one on the spot."""
 
     kind: Literal["small"] = "small"
-    path: str | None = "builtin"
+    path: Annotated[str, Field(min_length=1)] | None = "builtin"
     """`builtin` is the one that ships with coevo; null builds tokenizer and weights from the recipe's data."""
     vocab: Positive = 4096
     hidden: Positive = 128
@@ -72,12 +106,23 @@ class SmallBase(Model):
     intermediate: Positive = 384
     max_position: Positive = 1024
 
+    @model_validator(mode="after")
+    def _can_be_built(self) -> SmallBase:
+        if self.hidden % (2 * self.heads) or self.heads % self.kv_heads:
+            raise ValueError(
+                f"hidden={self.hidden}, heads={self.heads}, kv_heads={self.kv_heads}: expected heads to divide hidden "
+                "into even parts and kv_heads to divide heads, as in 128, 4, 2"
+            )
+        if self.vocab < LEAST_VOCAB:
+            raise ValueError(f"vocab={self.vocab}: expected at least {LEAST_VOCAB}, the bytes and the special tokens")
+        return self
+
 
 class HubBase(Model):
     """Any causal language model with a chat template, by hub id or local folder (safetensors)."""
 
     kind: Literal["hub"]
-    path: str
+    path: Annotated[str, Field(min_length=1)]
     dtype: Literal["auto", "bfloat16", "float32"] = "bfloat16"
 
 
@@ -115,6 +160,12 @@ class SFT(Model):
     max_grad_norm: Rate = 1.0
     save_steps: Positive = 200
 
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"batch_size={self.batch_size} must be a multiple of accumulation={self.accumulation}")
+        return self
+
 
 class Pretrain(SFT):
     """Noisy answers over the whole world, so that the small base knows every language and is sure of none."""
@@ -122,8 +173,15 @@ class Pretrain(SFT):
     samples: Positive | None = 40000
     noise: Share = 0.4
     """Share of slots replaced by a random phrase of any language (world data only)."""
-    role_shares: tuple[float, float] = (0.7, 0.3)
+    role_shares: tuple[Weight, Weight] = (0.7, 0.3)
     """How often a sample teaches the agent's answer, and how often the user's turn."""
+
+    @field_validator("role_shares")
+    @classmethod
+    def _some_role(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not sum(value):
+            raise ValueError("expected at least one share above 0")
+        return value
 
 
 class ScorerSFT(SFT):
@@ -144,17 +202,23 @@ class GRPO(Model):
     steps: Positive = 60
     prompts: Positive = 12
     """Prompts per step, over all processes."""
-    group: Annotated[int, Field(ge=2)] = 8
+    group: Annotated[Count, Field(ge=2, le=10**6)] = 8
     """Completions per prompt."""
     accumulation: Positive = 1
     learning_rate: Rate = 3e-4
-    kl: Annotated[float, Field(ge=0)] = 0.02
+    kl: Weight = 0.02
     """Weight of the KL divergence to the phase's start."""
     temperature: Rate = 1.0
     loss: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dr_grpo"
     scale_rewards: Literal["group", "batch", "none"] = "group"
     max_grad_norm: Rate = 1.0
     save_steps: Positive = 20
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.prompts % self.accumulation:
+            raise ValueError(f"prompts={self.prompts} must be a multiple of accumulation={self.accumulation}")
+        return self
 
 
 class SimulatorPhase(GRPO):
@@ -171,10 +235,16 @@ class SimulatorPhase(GRPO):
 class RewardWeights(Model):
     """Weights of the RPM's reward parts, all in nats (R1, R2, R4)."""
 
-    information: float = 1.0
+    information: Weight = 1.0
     """R1 on shifted scenarios, R2 on ID ones: D1 of the response, relative to its reference."""
-    register_gap: float = 1.0
+    register_gap: Weight = 1.0
     """R4: log q(y|x), what D1 leaves out."""
+
+    @model_validator(mode="after")
+    def _some_reward(self) -> RewardWeights:
+        if not self.information + self.register_gap:
+            raise ValueError("all weights are 0, so every reward would be; expected one above 0")
+        return self
 
 
 class RPMPhase(GRPO):
@@ -186,11 +256,19 @@ class RPMPhase(GRPO):
     """Share drawn from the pool's older scenarios, by rank of regret and staleness; the rest is fresh."""
     weights: RewardWeights = RewardWeights()
 
+    @model_validator(mode="after")
+    def _shares_add_up(self) -> RPMPhase:
+        if self.id_share + self.replay_share > 1:
+            raise ValueError(
+                f"id_share + replay_share must be at most 1, is {self.id_share + self.replay_share:g}; lower one"
+            )
+        return self
+
 
 class Loop(Model):
     """The co-evolving loop (method section 5)."""
 
-    iterations: Positive = 2
+    iterations: Annotated[Count, Field(gt=0, le=1000)] = 2
     shifts: tuple[str, ...] = tuple(tag for tag in SHIFT_OF_TAG if tag != "WordLevelComposition")
     """The schedule of shifts that the simulator is asked for, in turn."""
     harvest: Positive = 512
@@ -198,10 +276,19 @@ class Loop(Model):
     past_share: Share = 0.25
     """Share of the harvest written by simulators of past iterations, so that the game does not cycle."""
     pool_size: Positive = 4096
-    tolerance_nats: Annotated[float, Field(ge=0)] = 0.5
+    tolerance_nats: Weight = 0.5
     """A new RPM is kept only if its R-EMI on held-out ID scenarios fell by no more than this."""
     simulator: SimulatorPhase = SimulatorPhase()
     rpm: RPMPhase = RPMPhase()
+
+    @field_validator("shifts")
+    @classmethod
+    def _known_shifts(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
+        known = (*SHIFT_OF_TAG, *PLAIN_SHIFTS)
+        unknown = [tag for tag in tags if tag not in known]
+        if unknown or not tags:
+            raise ValueError(f"{', '.join(map(repr, unknown)) or 'no tag'}: expected known tags: {', '.join(known)}")
+        return tags
 
 
 class Evaluation(Model):
@@ -226,8 +313,8 @@ class Tracking(Model):
 class Recipe(Model):
     """A whole run."""
 
-    name: str
-    seed: Annotated[int, Field(ge=0)] = 0
+    name: Annotated[str, AfterValidator(_folder_name)]
+    seed: Annotated[Count, Field(ge=0, le=10**18)] = 0
     data: Annotated[WorldData | FileData, Field(discriminator="kind")] = WorldData()
     base: Annotated[SmallBase | HubBase, Field(discriminator="kind")] = SmallBase()
     lora: LoRA | None = LoRA()
@@ -249,15 +336,12 @@ class Recipe(Model):
                 "pretrain goes with a small base of path null, and only with it: "
                 f"base.path is {self.base.path!r} and pretrain is {'set' if self.pretrain else 'null'}"
             )
-        for grpo, where in ((self.loop.simulator, "loop.simulator"), (self.loop.rpm, "loop.rpm")):
-            if grpo.prompts % grpo.accumulation:
-                raise ValueError(f"{where}.prompts={grpo.prompts} must be a multiple of accumulation={grpo.accumulation}")
-        if self.loop.rpm.id_share + self.loop.rpm.replay_share > 1:
-            raise ValueError("loop.rpm.id_share + replay_share must be at most 1; lower one of them")
-        known = (*SHIFT_OF_TAG, *PLAIN_SHIFTS)
-        unknown = [tag for tag in self.loop.shifts if tag not in known]
-        if unknown or not self.loop.shifts:
-            raise ValueError(f"loop.shifts has {unknown or 'no tag'}; known tags: {', '.join(known)}")
+        longest = self.limits.prompt + max(self.limits.response, self.limits.turn)
+        if isinstance(self.base, SmallBase) and longest > self.base.max_position:
+            raise ValueError(
+                f"limits.prompt + the longer of limits.response and limits.turn is {longest} tokens, and "
+                f"base.max_position={self.base.max_position}; lower a limit, or raise max_position of a base to be built"
+            )
         return self
 
 
@@ -269,15 +353,25 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = Path(path)
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such recipe. Shipped ones are under recipes/.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: cannot be read: {error}; expected UTF-8; convert the file.") from None
+    except (OSError, ValueError) as error:
+        # ValueError: a null byte in the name
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"{path}: cannot be read: {reason}; expected a YAML file; check the path and its rights."
+        ) from None
+    try:
+        tree = _parse_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: a recipe is a mapping of keys to values, found {type(tree).__name__}.")
+        raise ConfigError(
+            f"{path}: a recipe is a mapping of keys to values, found {type(tree).__name__}; begin with `name: …`."
+        )
     for override in overrides:
         _apply(tree, override)
     return parse_recipe(tree, str(path))
@@ -297,40 +391,107 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without repeated keys, of which plain YAML keeps the last in silence."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        """Called for every mapping, before merge keys put others into it."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"key {key.value!r} occurs twice; keep one", problem_mark=key.start_mark
+                    )
+                seen.add((key.tag, key.value))
+        return node
+
+
+def _parse_yaml(text: str) -> Any:
+    """Parses YAML.
+
+    Raises:
+        yaml.YAMLError: also for what PyYAML itself answers with another error: dates and numbers that are none, and nesting
+            beyond the stack.
+    """
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - derived from SafeLoader
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply; a recipe has at most four levels") from None
+    except (ValueError, AttributeError, TypeError) as error:
+        raise yaml.YAMLError(f"a value cannot be read ({error}); quote it") from None
+
+
 def _apply(tree: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
-    if not separator or not key:
+    *parents, last = key.split(".")
+    if not separator or not last or not all(parents):
         raise ConfigError(f"override {override!r}: expected key=value, for example loop.iterations=3.")
     try:
-        value = yaml.safe_load(text)
+        value = _parse_yaml(text)
     except yaml.YAMLError:
         raise ConfigError(f"override {override!r}: the value is not valid YAML; quote it.") from None
-    *parents, last = key.split(".")
     node = tree
     for part in parents:
         child = node.setdefault(part, {})
         if not isinstance(child, dict):
-            raise ConfigError(f"override {override!r}: {part!r} holds {child!r}, it has no keys of its own.")
+            raise ConfigError(f"override {override!r}: {part!r} holds {_shown(child)}, it has no keys of its own.")
         node = child
     node[last] = value
 
 
+_KINDS: dict[str, type[Model]] = {"world": WorldData, "file": FileData, "small": SmallBase, "hub": HubBase}
+_PLAIN_MESSAGES = {
+    "missing": "Field required; write it",
+    "tuple_type": "expected a list",
+    "dict_type": "expected a mapping of keys to values",
+    "model_type": "expected a mapping of keys to values",
+    "model_attributes_type": "expected a mapping of keys to values",
+    "invalid_key": "expected a key of letters",
+}
+
+
 def _explain(problem: Any) -> str:
-    # pydantic names the chosen member of a discriminated union in the location; users never wrote it
-    location = [str(part) for part in problem["loc"] if part not in ("world", "file", "small", "hub")]
-    where = ".".join(location) or "recipe"
+    location = [str(part) for part in problem["loc"]]
+    names: list[str] = []
+    kind = ""
+    if len(location) > 1 and location[0] in ("data", "base"):
+        # pydantic names the chosen member of a discriminated union in the location; users never wrote it
+        kind = location.pop(1)
+        names = sorted(_KINDS[kind].model_fields)
+    where = ".".join(_name(part) for part in location) or "recipe"
     if problem["type"] == "extra_forbidden":
-        names = _fields_at(location[:-1])
-        near = difflib.get_close_matches(location[-1], names, n=1)
+        names = names or _fields_at(location[:-1])
+        near = difflib.get_close_matches(location[-1].lower(), names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(names)}"
-        return f"{where}: unknown key; {hint}"
-    message = problem["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
+        return f"{where}: unknown key; {hint}{f' (kind {kind})' if kind else ''}"
+    if problem["type"].startswith("union_tag"):
+        expected = problem["ctx"].get("expected_tags", "").replace("'", "") or _kinds_of(location[-1])
+        found = f"is {_shown(problem['input'].get('kind'))}" if "kind" in problem["input"] else "is missing"
+        return f"{where}.kind: {found}; expected one of {expected}"
+    message = _PLAIN_MESSAGES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+    shown = "" if isinstance(problem["input"], (dict, Model)) else f" (got {_shown(problem['input'])})"
     return f"{where}: {message}{shown}"
 
 
+def _kinds_of(block: str) -> str:
+    return ", ".join(("world", "file") if block == "data" else ("small", "hub"))
+
+
+def _name(part: str) -> str:
+    return part if part.isprintable() and len(part) <= 80 else _shown(part)
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: short whatever a recipe holds, for aliases can make a few lines expand without end."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother, short.maxlong = 2, 120, 120, 40
+    return short.repr(value)
+
+
 def _fields_at(location: Sequence[str]) -> list[str]:
-    """Names of the keys that are known at a place of the schema, over all members of a union."""
+    """Names of the keys that are known at a place of the schema."""
     schema = Recipe.model_json_schema()
     nodes = [schema]
     for part in location:
@@ -340,5 +501,4 @@ def _fields_at(location: Sequence[str]) -> list[str]:
 
 def _members(node: dict[str, Any], schema: dict[str, Any]) -> list[dict[str, Any]]:
     options = node.get("anyOf", node.get("oneOf", [node]))
-    named = [schema["$defs"][option["$ref"].rsplit("/", 1)[1]] for option in options if "$ref" in option]
-    return named
+    return [schema["$defs"][option["$ref"].rsplit("/", 1)[1]] for option in options if "$ref" in option]

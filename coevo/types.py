@@ -27,6 +27,11 @@ PLAIN_SHIFTS: dict[str, Shift] = {"user": "user", "character": "character", "dia
 """A shifted scenario of unknown kind carries its shift as its tag; any tag that is in neither table is ID."""
 
 
+def shift_of(tag: str) -> Shift:
+    """The shift that a subset tag stands for; `id` if it stands for none."""
+    return SHIFT_OF_TAG.get(tag) or PLAIN_SHIFTS.get(tag, "id")
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One message of a dialogue."""
@@ -71,7 +76,7 @@ class Scenario:
     @property
     def shift(self) -> Shift:
         """Which component is out of distribution, read off the subset tag."""
-        return SHIFT_OF_TAG.get(self.subset_tag) or PLAIN_SHIFTS.get(self.subset_tag, "id")
+        return shift_of(self.subset_tag)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from coevo.errors import DataError
 
 CHUNK_BYTES = 1 << 16
+LONGEST_NUMBER = 1000
+"""Digits of a whole number; Python itself refuses 4,300, and prints none longer."""
+WRAP = 'JSON lines or a bare list are wrapped as {"IDTest": [{…}, {…}]}'
 _LONGEST_TOKEN = 16
 """A JSON error this close to the buffer's end may come of a number, word or escape that is cut there."""
 
@@ -31,6 +36,48 @@ class Element:
     """Its text, for finding the line of a field."""
 
 
+def blank(text: str) -> bool:
+    """Whether there is nothing to see: white space, control characters, zero-width marks."""
+    return not any(not character.isspace() and unicodedata.category(character) not in ("Cc", "Cf") for character in text)
+
+
+def is_label(text: str) -> bool:
+    """Whether a name can stand on one line of a table, a log or a terminal."""
+    broken = any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)
+    return len(text) <= 200 and not broken and not blank(text)
+
+
+class _Refused(ValueError):
+    """JSON that Python reads and coevo does not: what was found, and what was expected."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's fields; plain JSON readers keep the last of a repeated one in silence."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _Refused(f"the field {twice!r} twice in one object", "each field once", "keep one of them")
+    return fields
+
+
+def _constant(word: str) -> NoReturn:
+    raise _Refused(word, "a finite number, as JSON has no other", "write null or text")
+
+
+def _real(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        _constant(digits)
+    return value
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > LONGEST_NUMBER:
+        raise _Refused(f"a number of {len(digits)} digits", f"at most {LONGEST_NUMBER}", "write it as text")
+    return int(digits)
+
+
 class JsonLists:
     """An open file that holds one JSON object whose values are lists; holds one chunk and one element in memory.
 
@@ -43,9 +90,13 @@ class JsonLists:
             self._file = path.open("rb")
         except OSError as error:
             raise DataError(f"{path}: cannot be opened ({error.strerror}); expected a JSON file; check the path") from error
+        except ValueError as error:
+            raise DataError(f"{str(path)!r}: cannot be opened ({error}); expected a JSON file; check the path") from error
         self._path = path
         self._decoder = codecs.getincrementaldecoder("utf-8")("strict")
-        self._json = json.JSONDecoder()
+        self._json = json.JSONDecoder(
+            object_pairs_hook=_object, parse_constant=_constant, parse_float=_real, parse_int=_whole
+        )
         self._buffer = ""
         self._position = 0
         self._line = 1
@@ -63,13 +114,15 @@ class JsonLists:
         """Yield, for each list in turn, its key (a str) and then its elements."""
         if self._peek() == "\ufeff":
             self._advance(1)
-        self._take("{", "an object that maps split names to lists of samples")
+        self._take("{", "an object that maps split names to lists of samples", WRAP)
         seen: set[str] = set()
         while self._peek() != "}" or seen:
             self._place = "a split's name"
             key = self._value()[0]
             if not isinstance(key, str):
                 raise self._malformed(f"{key!r}", "a split's name in quotes")
+            if not is_label(key):
+                raise self._malformed(f"{key[:80]!r}", "a split's name of one line, 1 to 200 characters")
             if key in seen:
                 raise DataError(f"{self._path}:{self._line}: split {key!r} occurs twice; expected once; merge the two")
             seen.add(key)
@@ -79,12 +132,13 @@ class JsonLists:
             yield from self._list(key)
             if not self._comma("}"):
                 break
+        self._place = "after the last split"
         self._take("}", "'}' at the end of the file")
         if self._peek():
             raise self._malformed(repr(self._peek()), "nothing after the closing brace")
 
     def _list(self, key: str) -> Iterator[Element]:
-        self._take("[", f"a list of samples in split {key!r}")
+        self._take("[", f"a list of samples in split {key!r}", WRAP)
         index = 0
         while self._peek() != "]" or index:
             self._place = f"split {key!r}, sample {index}"
@@ -103,10 +157,10 @@ class JsonLists:
         self._take(",", f"',' or '{closer}'")
         return True
 
-    def _take(self, token: str, expected: str) -> None:
+    def _take(self, token: str, expected: str, remedy: str = "correct this line") -> None:
         found = self._peek()
         if found != token:
-            raise self._malformed(repr(found), expected) if found else self._cut_short()
+            raise self._malformed(repr(found), expected, remedy) if found else self._cut_short()
         self._advance(1)
 
     def _peek(self) -> str:
@@ -125,22 +179,25 @@ class JsonLists:
         if not self._peek():
             raise self._cut_short()
         while True:
+            buffer, start = self._buffer, self._position
             try:
-                value, end = self._json.raw_decode(self._buffer, self._position)
+                value, end = self._json.raw_decode(buffer, start)
             except json.JSONDecodeError as error:
-                text = self._buffer.rstrip()
-                cut = error.msg.startswith("Unterminated string") or error.pos > len(self._buffer) - _LONGEST_TOKEN
+                text = buffer.rstrip()
+                cut = error.msg.startswith("Unterminated string") or error.pos > len(buffer) - _LONGEST_TOKEN
                 if cut and self._fill():
                     continue
                 if error.pos >= len(text) or (cut and not text.endswith(("}", "]"))):
                     raise self._cut_short() from error
-                line = self._line + self._buffer.count("\n", self._position, error.pos)
+                line = self._line + buffer.count("\n", start, error.pos)
                 raise DataError(
-                    f"{self._path}:{line}: {self._place}: malformed JSON, {error.msg} at "
-                    f"{self._buffer[error.pos : error.pos + 30]!r}; correct this line or write the file again"
+                    f"{self._path}:{line}: {self._place}: malformed JSON, {error.msg.removesuffix(' at')} at "
+                    f"{buffer[error.pos : error.pos + 30]!r}; correct this line or write the file again"
                 ) from error
-            except (RecursionError, ValueError) as error:
-                raise self._malformed(f"JSON that cannot be read ({error})", "samples of a few levels") from error
+            except _Refused as error:
+                raise self._malformed(*error.args) from None
+            except RecursionError:
+                raise self._malformed("JSON that is nested too deeply", "samples of a few levels") from None
             if end == len(self._buffer) and self._fill():
                 continue
             raw = self._buffer[self._position : end]
@@ -171,8 +228,8 @@ class JsonLists:
         self._buffer, self._position = held + text, 0
         return bool(data)
 
-    def _malformed(self, found: str, expected: str) -> DataError:
-        return DataError(f"{self._path}:{self._line}: {self._place}: found {found}; expected {expected}; correct this line")
+    def _malformed(self, found: str, expected: str, remedy: str = "correct this line") -> DataError:
+        return DataError(f"{self._path}:{self._line}: {self._place}: found {found}; expected {expected}; {remedy}")
 
     def _cut_short(self) -> DataError:
         return DataError(

@@ -7,6 +7,7 @@ A sample has `sample_ID`, `subset_tag`, `user_persona` (text), `agent_character`
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
@@ -17,12 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from coevo.data.jsonstream import Element, JsonLists
+from coevo.data.jsonstream import WRAP, Element, JsonLists, blank, is_label
 from coevo.errors import DataError
 from coevo.types import Scenario, Turn
 
 ROLE_OF_KEY: dict[str, Literal["user", "agent"]] = {"user_query": "user", "agent_response": "agent"}
 KEY_OF_ROLE = {role: key for key, role in ROLE_OF_KEY.items()}
+DEEPEST = 20
+"""Levels of an agent_character object."""
 _JSON_TYPES = {
     str: "text",
     bool: "true or false",
@@ -90,14 +93,14 @@ class _Sample:
             self._add("", raw, "an object with the fields of a sample", "list its fields by name")
             return None
         self._sample_id = raw.get("sample_ID") if isinstance(raw.get("sample_ID"), str) else None
-        sample_id = self._text(raw, "sample_ID", "give each sample its own name")
-        tag = self._text(raw, "subset_tag", "the subset's name, or the split's for in-distribution samples")
+        sample_id = self._label(raw, "sample_ID", "give each sample its own name")
+        tag = self._label(raw, "subset_tag", "the subset's name, or the split's for in-distribution samples")
         persona = self._text(raw, "user_persona", "write who the user is")
         reference = self._text(raw, "agent_golden_response", "a sample without a reference cannot be scored: remove it")
         character = self._character(raw)
         turns = self._dialogue(raw)
         parent = raw.get("parent_ID")
-        if parent is not None and not isinstance(parent, str):
+        if parent is not None and (not isinstance(parent, str) or not is_label(parent) or parent == sample_id):
             self._add("parent_ID", parent, "the sample_ID of the parent", "correct or remove the field")
         if self.problems:
             return None
@@ -105,24 +108,40 @@ class _Sample:
 
     def duplicate(self) -> Problem:
         """Return the problem of a sample_ID that came before."""
-        return self._problem("sample_ID", f"is {self._sample_id!r}, which an earlier sample has; expected a unique name")
+        return self._problem(
+            "sample_ID",
+            f"is {_clipped(self._sample_id)}, which an earlier sample has; expected a unique name; rename or remove one",
+        )
+
+    def _label(self, raw: Mapping[str, Any], key: str, remedy: str) -> str:
+        value = self._text(raw, key, remedy)
+        if value and not _has_surrogate(value) and not is_label(value):
+            self._add(key, value, "one line of at most 200 characters", remedy)
+        return value
 
     def _text(self, raw: Mapping[str, Any], key: str, remedy: str) -> str:
         value = raw.get(key)
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str) or blank(value):
             self._add(key, value, "non-empty text", remedy, missing=key not in raw)
             return ""
         self._encodable(key, value)
         return value
 
     def _encodable(self, where: str, text: str) -> None:
-        if any("\ud800" <= character <= "\udfff" for character in text):
+        if _has_surrogate(text):
             self._add(where, text, "text that UTF-8 can hold", "remove the half of a surrogate pair (\\ud8…)")
+        if "\0" in text:
+            self._add(where, text, "text without the null character", "remove \\u0000")
 
     def _character(self, raw: Mapping[str, Any]) -> str | dict[str, Any]:
         key, value = "agent_character", raw.get("agent_character")
-        if (isinstance(value, str) and value.strip()) or (isinstance(value, dict) and value):
-            self._encodable(key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        if isinstance(value, dict) and _depth(value) > DEEPEST:
+            self._add(key, type(value)(), f"an object of at most {DEEPEST} levels", "flatten it")
+            return ""
+        if (isinstance(value, str) and not blank(value)) or (isinstance(value, dict) and value):
+            # JSON escapes the null character, and a backslash that is text with another one
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            self._encodable(key, text if isinstance(value, str) else text.replace(r"\\", "").replace(r"\u0000", "\0"))
             return value
         self._add(key, value, "non-empty text or an object", "write whom the agent plays", missing=key not in raw)
         return ""
@@ -155,7 +174,7 @@ class _Sample:
             self._add(where, message, "an object with one of user_query and agent_response", "correct its fields")
             return None
         text = message[keys[0]]
-        if not isinstance(text, str) or not text.strip():
+        if not isinstance(text, str) or blank(text):
             self._add(f"{where}.{keys[0]}", text, "non-empty text", "write the message or remove the sample")
         else:
             self._encodable(f"{where}.{keys[0]}", text)
@@ -165,14 +184,12 @@ class _Sample:
         if missing:
             found = "is missing"
         else:
-            text = repr(value)
-            shown = text if len(text) <= 80 else text[:80] + "…"
-            found = f"is {shown} ({_JSON_TYPES.get(type(value), 'null')})"
+            found = f"is {_clipped(value)} ({_JSON_TYPES.get(type(value), 'null')})"
         self.problems.append(self._problem(where, f"{found}; expected {expected}; {remedy}"))
 
     def _problem(self, where: str, message: str) -> Problem:
         element = self._element
-        name = f" ({self._sample_id!r})" if self._sample_id is not None else ""
+        name = f" ({_clipped(self._sample_id)})" if self._sample_id is not None else ""
         line = self._line(where)
         place = f"{self._path}{f':{line}' if line else ''}: split {element.key!r}, sample {element.index}{name}"
         return Problem(f"{place}, field {where}" if where else place, re.sub(r"\[\d+\]", "", where), message)
@@ -187,6 +204,25 @@ class _Sample:
             messages = list(re.finditer(rf'"(?:{"|".join(ROLE_OF_KEY)})"', raw))
             start = messages[message].start() if message < len(messages) else start
         return self._element.line + raw.count("\n", 0, max(start, 0))
+
+
+def _has_surrogate(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _depth(value: Any) -> int:
+    """Levels of nesting, found without recursion; stops counting once there are too many."""
+    depth, level = 0, [value]
+    while level and depth <= DEEPEST + 1:
+        depth += 1
+        below = [list(item.values()) if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
+        level = [item for items in below for item in items]
+    return depth - 1
+
+
+def _clipped(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:80] + "…"
 
 
 def read_rpgbench(path: str | os.PathLike[str], splits: Iterable[str] | None = None) -> Iterator[Scenario]:
@@ -248,6 +284,8 @@ def check(path: str | os.PathLike[str]) -> CheckReport:
                 report.problems.extend(sample.problems)
                 if scenario is not None and not sample.problems:
                     _count(report, scenario)
+            if not report.n_samples and not report.problems:
+                raise DataError(f"{report.path}: holds no sample; expected at least one; {WRAP}")
         except DataError as error:
             report.problems.append(Problem("", "file", str(error)))
     return report
@@ -282,10 +320,13 @@ def write_rpgbench(path: str | os.PathLike[str], scenarios: Iterable[Scenario]) 
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise DataError(f"{target}: cannot be written ({error.strerror}); check the folder and its rights") from error
+        except BaseException:
+            with contextlib.suppress(OSError, ValueError):
+                temporary.unlink(missing_ok=True)
+            raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{target}: cannot be written ({reason}); check the folder and its rights") from error
 
 
 def _read(path: Path, wanted: set[str] | None) -> Iterator[Scenario]:

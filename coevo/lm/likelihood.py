@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,16 +29,23 @@ def sanitize(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
     end a turn. It works for any tokenizer, by its own list of special tokens; a special token of a single character
     becomes a space. Text without look-alikes comes back as it is, and doing it twice changes nothing more.
     """
-    tokens = {*tokenizer.all_special_tokens}
-    tokens |= {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    tokens = _control_tokens(tokenizer)
     found = True
     while found:  # Until none is left: breaking one may, in an odd vocabulary, complete another.
         found = False
-        for token in sorted(tokens, key=len, reverse=True):
-            if token.strip() and token in text:
+        for token in tokens:
+            if token in text:
                 text = text.replace(token, f"{token[0]} {token[1:]}" if len(token) > 1 else " ")
                 found = True
     return text
+
+
+@lru_cache(maxsize=8)
+def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """The special tokens of a tokenizer, longest first; a tokenizer is asked once, as this is slow."""
+    tokens = {*tokenizer.all_special_tokens}
+    tokens |= {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return tuple(sorted((token for token in tokens if token.strip()), key=len, reverse=True))
 
 
 def sanitize_messages(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
@@ -67,11 +75,15 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt_text: str, response_t
     which `render` has made safe, and never in the response, where they are ordinary text. An empty response gives no
     ids at all: `score_pairs` reports it as `empty`.
     """
-    prompt_ids = encode_prompt(tokenizer, prompt_text)
-    if not response_text:
-        return prompt_ids, []
-    response = tokenizer(response_text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    return prompt_ids, [*response, tokenizer.eos_token_id]
+    return encode_prompt(tokenizer, prompt_text), encode_response(tokenizer, response_text)
+
+
+def encode_response(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Response -> token ids with the end-of-turn token; nothing for an empty one."""
+    if not text:
+        return []
+    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return [*ids, tokenizer.eos_token_id]
 
 
 def score_pairs(

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -71,14 +71,14 @@ def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().cpu().clone()
 
 
-def tensors_hash(model: nn.Module, trainable_only: bool = False) -> str:
+def tensors_hash(model: nn.Module, trainable_only: bool = False, names: Collection[str] | None = None) -> str:
     """Hex sha256 over name, dtype, shape and bytes of the live parameters, in order of name.
 
     For the assertions after a phase: the trained adapter's hash changed and no other's did. Collective if sharded.
     """
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
-        if trainable_only and not parameter.requires_grad:
+        if (trainable_only and not parameter.requires_grad) or (names is not None and name not in names):
             continue
         tensor = whole_tensor(parameter)
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

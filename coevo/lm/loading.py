@@ -207,6 +207,19 @@ def save_policy(
     return read_lineage(directory)
 
 
+def save_full(model: PreTrainedModel, directory: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write a whole model with its tokenizer, as a folder that any tool can load; every rank calls it."""
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    writes = not distributed or torch.distributed.get_rank() == 0
+    weights = _whole_weights(model, keep=writes)
+    if writes:
+        with atomic_directory(directory) as work:
+            _write_weights(model, weights, work)
+            tokenizer.save_pretrained(work)
+    if distributed:
+        torch.distributed.barrier()
+
+
 def _whole_weights(model: PreTrainedModel | PeftModel, keep: bool) -> dict[str, torch.Tensor]:
     """Name -> full CPU tensor of what is to be saved; empty where not kept. Tied tensors stay one tensor."""
     adapter_only = isinstance(model, PeftModel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -15,8 +16,8 @@ from coevo.config import HubBase, Recipe
 from coevo.lm import dist
 from coevo.lm.generation import Generated, generate
 from coevo.lm.likelihood import encode_prompt, render
-from coevo.lm.lineage import atomic_directory, weights_hash
-from coevo.lm.loading import load_policy, load_tokenizer, new_adapter, save_policy
+from coevo.lm.lineage import weights_hash
+from coevo.lm.loading import load_policy, load_tokenizer, new_adapter, save_full, save_policy
 from coevo.loop.folder import RunFolder
 from coevo.loop.material import Material
 from coevo.loop.plan import PhasePlan
@@ -112,7 +113,8 @@ class Context:
 
         def on_step(step: int, metrics: dict[str, float]) -> None:
             row = {"phase": phase.name, "role": phase.role, "iteration": phase.iteration, "step": step}
-            row |= {key: round(value, 6) for key, value in (metrics | extra()).items()}
+            # TRL logs None where no completion of a step could be scored; `unscored` counts those
+            row |= {k: round(v, 6) for k, v in (metrics | extra()).items() if v is not None and math.isfinite(v)}
             self.folder.append("metrics.jsonl", [row])
             self.log_metrics(row)
             shown = next((k for k in ("share_right", "regret", "reward", "loss") if k in row), None)
@@ -141,11 +143,7 @@ class Context:
 
     def save_base(self, phase: PhasePlan, model: PreTrainedModel) -> None:
         """Writes a freshly pretrained base with its tokenizer, as a model folder that any tool can load."""
-        if dist.is_main():
-            with atomic_directory(self.folder.policy(phase.name)) as work:
-                model.save_pretrained(work)
-                self.tokenizer.save_pretrained(work)
-        dist.barrier()
+        save_full(model, self.folder.policy(phase.name), self.tokenizer)
 
     # text --------------------------------------------------------------------------------------------------------
 

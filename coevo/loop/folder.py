@@ -57,8 +57,8 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def dump_row(row: Mapping[str, Any]) -> str:
-    """One JSON line; keys sorted so that equal rows are equal bytes."""
-    return json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n"
+    """One JSON line, keys in the row's own order: a character card is read in the order it was written in."""
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 class RunFolder:

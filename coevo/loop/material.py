@@ -9,8 +9,11 @@ from typing import Any
 
 from coevo.config import FileData, Pretrain, Recipe, WorldData
 from coevo.data import rpgbench, shifts, world
-from coevo.errors import ConfigError
+from coevo.loop import plan
 from coevo.types import Scenario
+
+REAL_TURNS = 512
+"""Fresh user turns of the world, for the gates."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Material:
     """Held out of training; a new RPM is accepted or refused on it."""
     shift_train: list[Scenario]
     """What scorer and simulator learn from."""
+    real_turns: list[Scenario]
+    """Real user turns that no simulator was tuned on; the gates' thresholds are read off them."""
     tests: list[Scenario]
     source: shifts.Shifts
     truth: WorldTruth | None
@@ -43,7 +48,7 @@ class Material:
     def pretrain(self, config: Pretrain, seed: int) -> list[Scenario]:
         """Scenarios for a small base: the world's with noisy answers, or the training scenarios of a file."""
         if self.truth is not None:
-            return world.generate("ShiftTrain", config.samples or 40000, seed, noise=config.noise)
+            return world.generate("ShiftTrain", config.samples or len(self.shift_train), seed, noise=config.noise)
         rng = random.Random(seed)
         count = config.samples or len(self.shift_train)
         return [self.shift_train[rng.randrange(len(self.shift_train))] for _ in range(count)]
@@ -54,16 +59,10 @@ def load_material(recipe: Recipe) -> Material:
 
     Raises:
         DataError: the file breaks the format or lacks a split.
-        ConfigError: too few training scenarios for the recipe, or shifts that the data cannot make.
+        ConfigError: data that do not fit the recipe's batches, negatives or shifts; see `plan.check`.
     """
-    material = _from_world(recipe.data) if isinstance(recipe.data, WorldData) else _from_file(recipe.data)
-    unknown = [tag for tag in recipe.loop.shifts if tag not in material.source.tags]
-    if unknown:
-        raise ConfigError(
-            f"loop.shifts asks for {', '.join(unknown)}, which data.kind={recipe.data.kind} cannot make; "
-            f"it makes: {', '.join(material.source.tags)}."
-        )
-    return material
+    plan.check(recipe, plan.count(recipe))
+    return _from_world(recipe.data) if isinstance(recipe.data, WorldData) else _from_file(recipe.data)
 
 
 def _from_world(data: WorldData) -> Material:
@@ -74,21 +73,17 @@ def _from_world(data: WorldData) -> Material:
             tests += world.generate(split, data.test * len(tags), seed=0)
     shift_train = world.generate("ShiftTrain", data.shift_train, seed=0)
     source = shifts.WorldShifts(train[: data.train])
-    return Material(train[: data.train], train[data.train :], shift_train, tests, source, WorldTruth())
+    real_turns = world.generate("ShiftTrain", REAL_TURNS, seed=1)
+    return Material(train[: data.train], train[data.train :], shift_train, real_turns, tests, source, WorldTruth())
 
 
 def _from_file(data: FileData) -> Material:
     train = list(rpgbench.read_rpgbench(data.path, [data.train_split]))
-    if len(train) <= data.dev:
-        raise ConfigError(
-            f"{data.path}: split {data.train_split} has {len(train)} samples and data.dev={data.dev} of them are held "
-            "out, so none is left to train on; lower data.dev."
-        )
     tests = list(rpgbench.read_rpgbench(data.path, data.test_splits))
     if data.test is not None:
         tests = _at_most(tests, data.test)
     train, dev = train[: -data.dev], train[-data.dev :]
-    return Material(train, dev, train, tests, shifts.FileShifts(train), None)
+    return Material(train, dev, train, dev, tests, shifts.FileShifts(train), None)
 
 
 def _at_most(scenarios: Sequence[Scenario], limit: int) -> list[Scenario]:

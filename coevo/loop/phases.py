@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -133,9 +134,10 @@ def run_evaluate(context: Context, phase: PhasePlan, resume: bool) -> dict[str, 
     rpm = context.current_rpm(recipe.loop.iterations + 1 if final else 1)
     model_name = f"rpm/{rpm}"
     tests = [x for x in context.material.tests if context.fits("rpm", x)]
-    skipped = len(context.material.tests) - len(tests)
-    if skipped:
-        context.progress.say(f"{phase.name}: {skipped} test scenarios are over limits.prompt and were left out")
+    over_long = Counter(x.subset_tag for x in context.material.tests) - Counter(x.subset_tag for x in tests)
+    if over_long:
+        listed = ", ".join(f"{tag} {count}" for tag, count in sorted(over_long.items()))
+        context.progress.say(f"{phase.name}: test scenarios over limits.prompt were left out: {listed}")
     responses = context.respond(context.load(rpm, trainable=False), model_name, tests)
     scorer = context.scorer(context.phase_name("sft-scorer"))
 
@@ -143,7 +145,8 @@ def run_evaluate(context: Context, phase: PhasePlan, resume: bool) -> dict[str, 
         return dist.share_out(scorer.score, asks)
 
     cache_path = folder.root / "evaluation" / "references.json"
-    cache = json.loads(cache_path.read_text()) if cache_path.exists() else {}
+    # the first evaluation scores the references and the last one reads them, so that either can be run again alike
+    cache = json.loads(cache_path.read_text()) if final else {}
     measured = measure(
         scorer,
         tests,
@@ -154,11 +157,14 @@ def run_evaluate(context: Context, phase: PhasePlan, resume: bool) -> dict[str, 
         truth=context.material.truth,
         score_fn=score,
     )
-    summary = measured.summary | {"over_long": skipped}
+    summary = measured.summary | {"over_long": dict(over_long)}
     name = "final" if final else "sft"
     files = [folder.root / "evaluation" / f"{name}{suffix}" for suffix in (".json", ".jsonl")]
+    if not final:
+        files.append(cache_path)
     if dist.is_main():
-        write_atomic(cache_path, json.dumps(cache))
+        if not final:
+            write_atomic(cache_path, json.dumps(cache))
         write_atomic(files[0], json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
         write_atomic(files[1], "".join(dump_row(row.as_json()) for row in measured.rows))
     dist.barrier()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from coevo.config import GRPO, SFT, FileData, Recipe, SmallBase
-from coevo.errors import DataError
+from coevo.config import GRPO, SFT, FileData, Recipe, SmallBase, WorldData
+from coevo.errors import ConfigError, DataError
 from coevo.types import SHIFT_OF_TAG
 
 Kind = Literal["pretrain", "sft", "evaluate", "grpo", "harvest", "accept"]
@@ -66,6 +68,8 @@ class Counts:
     id_dev: int
     shift_train: int
     test: int
+    smallest_subset: int
+    """Test scenarios of the subset that has fewest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +94,92 @@ def plan(recipe: Recipe, counts: Counts | None = None) -> list[PhasePlan]:
 
     Raises:
         DataError: the data file cannot be read, or lacks a split that the recipe names.
+        ConfigError: data, batches or negatives do not fit each other; see `check`.
     """
-    return _Planner(recipe, counts or count(recipe)).phases()
+    counts = counts or count(recipe)
+    check(recipe, counts)
+    return _Planner(recipe, counts).phases()
+
+
+def check(recipe: Recipe, counts: Counts) -> None:
+    """Refuses at once what would otherwise end a run hours later.
+
+    Raises:
+        ConfigError: lists every setting that does not fit the data or the number of processes (WORLD_SIZE, as accelerate
+            sets it), and bases named by a folder that is not there.
+    """
+    from coevo.data.shifts import SOURCES
+
+    problems = [*_short_of_data(recipe, counts), *_uneven(recipe)]
+    evaluation, where = recipe.evaluation, "data.test" if isinstance(recipe.data, WorldData) else "data.test_splits"
+    if evaluation.estimator != "learned_marginal":
+        tests = counts.smallest_subset if evaluation.negatives == "subset" else counts.test
+        named = "the smallest test subset has" if evaluation.negatives == "subset" else "the test splits have"
+        if evaluation.k >= tests:
+            problems.append(
+                f"evaluation.k={evaluation.k} negatives and evaluation.negatives={evaluation.negatives}: {named} {tests} "
+                f"scenario(s), and k must be below; lower evaluation.k or raise {where}"
+            )
+    if not counts.test:
+        problems.append(f"{where}: no test scenario; name splits that have some")
+    tags = SOURCES[recipe.data.kind].tags
+    unknown = [tag for tag in recipe.loop.shifts if tag not in tags]
+    if unknown:
+        problems.append(
+            f"loop.shifts asks for {', '.join(unknown)}, which data.kind={recipe.data.kind} cannot make; "
+            f"it makes: {', '.join(tags)}"
+        )
+    path = recipe.base.path or ""
+    if path.startswith(("/", "./", "../", "~")) and not Path(path).is_dir():
+        problems.append(f"base.path={path}: no such folder; give a model's folder, or its name on the hub")
+    if problems:
+        raise ConfigError(f"recipe {recipe.name}: {len(problems)} setting(s) that do not fit:\n  " + "\n  ".join(problems))
+
+
+def _short_of_data(recipe: Recipe, counts: Counts) -> Iterator[str]:
+    """Phases that have fewer samples than one update takes, which would train nothing."""
+    world = isinstance(recipe.data, WorldData)
+    id_key = "data.train" if world else "data.train_split less data.dev"
+    shift_key = "data.shift_train" if world else id_key
+    blocks: list[tuple[str, SFT | None, str, int]] = [
+        ("pretrain", recipe.pretrain, shift_key, counts.shift_train),
+        ("rpm_sft", recipe.rpm_sft, id_key, counts.id_train),
+        ("scorer_sft", recipe.scorer_sft, shift_key, counts.shift_train),
+        ("simulator_sft", recipe.simulator_sft, shift_key, counts.shift_train),
+    ]
+    for name, config, key, available in blocks:
+        if config is None:
+            continue
+        # a base is pretrained on samples drawn with repetition, so that a file may have fewer
+        samples = config.samples or available
+        samples = samples if name == "pretrain" else min(samples, available)
+        if samples < config.batch_size:
+            limit = f"{name}.samples={config.samples}" if samples == config.samples else f"{key} has {available}"
+            yield (
+                f"{name}.batch_size={config.batch_size} is more than the {samples} samples there are ({limit}); "
+                f"lower {name}.batch_size or give more data"
+            )
+
+
+def _uneven(recipe: Recipe) -> Iterator[str]:
+    """Updates that do not divide among the processes."""
+    world = os.environ.get("WORLD_SIZE", "1")
+    processes = int(world) if world.isdecimal() else 1
+    for name in ("pretrain", "rpm_sft", "scorer_sft", "simulator_sft"):
+        config: SFT | None = getattr(recipe, name)
+        if config is not None and config.batch_size % (processes * config.accumulation):
+            wanted = processes * config.accumulation
+            yield (
+                f"{name}.batch_size={config.batch_size} does not divide among {processes} processes × "
+                f"accumulation={config.accumulation}; choose a multiple of {wanted}"
+            )
+    for name, grpo in (("loop.simulator", recipe.loop.simulator), ("loop.rpm", recipe.loop.rpm)):
+        if grpo.prompts * grpo.group % (processes * grpo.accumulation):
+            wanted = processes * grpo.accumulation
+            yield (
+                f"{name}.prompts={grpo.prompts} × group={grpo.group} does not divide among {processes} processes × "
+                f"accumulation={grpo.accumulation}; choose numbers whose product is a multiple of {wanted}"
+            )
 
 
 def count(recipe: Recipe) -> Counts:
@@ -102,7 +190,7 @@ def count(recipe: Recipe) -> Counts:
     """
     data = recipe.data
     if not isinstance(data, FileData):
-        return Counts(data.train, data.dev, data.shift_train, data.test * (1 + len(SHIFT_OF_TAG)))
+        return Counts(data.train, data.dev, data.shift_train, data.test * (1 + len(SHIFT_OF_TAG)), data.test)
     from coevo.data.rpgbench import read_rpgbench
 
     wanted = (data.train_split, *data.test_splits)
@@ -115,9 +203,10 @@ def count(recipe: Recipe) -> Counts:
         )
     by_tag: Counter[str] = Counter()
     for (split, tag), n in found.items():
-        by_tag[tag] += n if split in data.test_splits else 0
-    test = sum(min(n, data.test or n) for n in by_tag.values())
-    return Counts(train - data.dev, data.dev, train - data.dev, test)
+        if split in data.test_splits:
+            by_tag[tag] += n
+    tests = [min(n, data.test or n) for n in by_tag.values()]
+    return Counts(train - data.dev, data.dev, train - data.dev, sum(tests), min(tests, default=0))
 
 
 def parameters(recipe: Recipe) -> float | None:

@@ -14,6 +14,7 @@ from coevo.lm import dist
 from coevo.loop.context import Context, seed_of
 from coevo.loop.material import Material
 from coevo.loop.plan import PhasePlan
+from coevo.prompts import character_text
 from coevo.scoring import gates as gate
 from coevo.scoring.rewards import Fit, fits, regret, repetition, rpm_reward, simulator_reward
 from coevo.scoring.scorer import Scorer
@@ -69,17 +70,22 @@ class _Logged:
         return self._figures
 
     def _record(self, samples: Sequence[Sample], prompts: Mapping[str, Scenario], step: int) -> None:
+        if not dist.is_main():
+            return
         role = self._phase.role
         rows = []
+        rendered: dict[str, str] = {}
         for sample in samples:
             x = prompts[sample.completion.key]
+            if x.sample_id not in rendered:
+                rendered[x.sample_id] = self._context.prompt("simulator" if role == "simulator" else "rpm", x)
             row: dict[str, Any] = {
                 "phase": self._phase.name,
                 "step": step,
                 "role": role,
                 "sample_id": x.sample_id,
                 "subset_tag": x.subset_tag,
-                "prompt": self._context.prompt("simulator" if role == "simulator" else "rpm", x),
+                "prompt": rendered[x.sample_id],
                 "completion": sample.completion.text,
                 "reward": sample.reward.total,
                 "parts": {name: round(number, 6) for name, number in sample.reward.parts.items()},
@@ -92,23 +98,27 @@ class _Logged:
         self._context.folder.append("rollouts.jsonl", rows)
 
 
+@dataclass(frozen=True)
+class Judges:
+    """The frozen models and marks that a simulator's turn is judged by."""
+
+    rpm: Any
+    """The role-playing model in force, which answers the turn."""
+    scorer: Scorer
+    start: Scorer
+    """The simulator after its warm start: what reads as fluent and in persona."""
+    limits: gate.Thresholds
+    pool: Mapping[str, int]
+    """How often each turn stands in the pool of earlier iterations."""
+
+
 class SimulatorReward(_Logged):
     """S1 × S2: judges turns by what the frozen RPM answers to them."""
 
-    def __init__(
-        self,
-        context: Context,
-        phase: PhasePlan,
-        rpm: Any,
-        scorer: Scorer,
-        start: Scorer,
-        limits: gate.Thresholds,
-        pool: Mapping[str, int],
-    ) -> None:
-        super().__init__(context, phase, scorer.version)
-        self._rpm, self._scorer, self._start = rpm, scorer, start
-        self._limits, self._pool = limits, pool
-        self.frames: dict[str, Scenario] = {}
+    def __init__(self, context: Context, phase: PhasePlan, judges: Judges, frames: Mapping[str, Scenario]) -> None:
+        super().__init__(context, phase, judges.scorer.version)
+        self._judges = judges
+        self._frames = frames
 
     def __call__(self, completions: Sequence[Completion], step: int) -> list[float | None]:
         """GRPO's reward of this process's completions."""
@@ -123,7 +133,7 @@ class SimulatorReward(_Logged):
         figures["distinct_turns"] = len({s.completion.text for s in samples}) / len(samples)
         figures["unscored"] = float(np.mean([s.reward.total is None for s in samples]))
         self._figures = figures
-        self._record(samples, self.frames, step)
+        self._record(samples, self._frames, step)
 
     def judge(self, completions: Sequence[Completion]) -> list[Sample]:
         """Gates and regret of this process's turns; all processes call it together."""
@@ -131,17 +141,18 @@ class SimulatorReward(_Logged):
         good = [i for i, x in enumerate(made) if isinstance(x, Scenario)]
         readable = [x for x in made if isinstance(x, Scenario)]
         regrets, answers = self._regrets(readable)
-        read = dict(zip(good, gate.naturalness(self._start, readable), strict=True))
+        read = dict(zip(good, gate.naturalness(self._judges.start, readable), strict=True))
         turns = [c.text for c in completions]
-        novel = gate.novelty(turns, dist.gather(turns), self._pool)
+        novel = gate.novelty(turns, dist.gather(turns), self._judges.pool)
         samples = []
         for i, completion in enumerate(completions):
-            x, frame = made[i], self.frames[completion.key]
-            natural = gate.natural_gates(read[i], self._limits) if i in read else {"fluency": 0.0, "persona": 0.0}
-            secrets = [x.reference] if isinstance(x, Scenario) else []
+            x, frame = made[i], self._frames[completion.key]
+            natural = gate.natural_gates(read[i], self._judges.limits) if i in read else {"fluency": 0.0, "persona": 0.0}
+            hidden = [frame.persona, character_text(frame.character), *(t.text for t in frame.dialogue if t.role == "agent")]
+            hidden += [x.reference] if isinstance(x, Scenario) else []
             opened = {
                 "shift": float(isinstance(x, Scenario)),
-                "whole": gate.whole(completion.text, completion.status, self._context.prompt("simulator", frame), secrets),
+                "whole": gate.whole(completion.text, completion.status, hidden),
                 **natural,
                 "novelty": novel[i],
             }
@@ -161,7 +172,7 @@ class SimulatorReward(_Logged):
     def _scenario(self, completion: Completion) -> Scenario | Unreadable:
         if completion.status != "ok":
             return Unreadable("empty" if completion.status == "empty" else "unfinished", completion.status)
-        frame = self.frames[completion.key]
+        frame = self._frames[completion.key]
         rng = random.Random(seed_of(self._context.recipe.seed, frame.sample_id, completion.text))
         return self._context.material.source.finish(frame, completion.text, rng)
 
@@ -172,9 +183,9 @@ class SimulatorReward(_Logged):
         room = [x for x in scenarios if self._context.fits("rpm", x)]
         repeated = [x for x in room for _ in range(m)]
         seeds = [seed_of(self._context.recipe.seed, x.sample_id, x.query, k) for x in room for k in range(m)]
-        answers = self._context.write(self._rpm, "rpm", repeated, seeds, config.rpm.temperature)
+        answers = self._context.write(self._judges.rpm, "rpm", repeated, seeds, config.rpm.temperature)
         texts = [a.text.strip() if a.status == "ok" else "" for a in answers]
-        found = fits(self._scorer, [*room, *repeated], [*(x.reference for x in room), *texts])
+        found = fits(self._judges.scorer, [*room, *repeated], [*(x.reference for x in room), *texts])
         result: dict[str, tuple[float | None, str]] = {}
         for n, x in enumerate(room):
             reference = found[n]

@@ -70,13 +70,22 @@ def natural_gates(read: Naturalness, limits: Thresholds) -> dict[str, float]:
     }
 
 
-def whole(text: str, status: str, instruction: str, secrets: Collection[str]) -> float:
-    """1 if the turn ended by itself and repeats neither its instruction nor a hidden text such as the reference."""
+LEAK_CHARACTERS = 12
+"""Shorter texts, such as a greeting, may well be said again."""
+
+
+def whole(text: str, status: str, hidden: Collection[str]) -> float:
+    """1 if the turn ended by itself and repeats none of the texts that a user would not say.
+
+    Args:
+        text: the turn.
+        status: of its generation.
+        hidden: persona, character card, the reference, what the agent has said.
+    """
     if status != "ok" or not text.strip():
         return 0.0
     folded = text.casefold()
-    leaked = any(line.casefold() in folded for line in instruction.splitlines() if len(line) > 20)
-    return float(not leaked and not any(s.casefold() in folded for s in secrets if s.strip()))
+    return float(not any(s.casefold() in folded for s in hidden if len(s) >= LEAK_CHARACTERS))
 
 
 def novelty(turns: Sequence[str], batch: Sequence[str], pool: Mapping[str, int]) -> list[float]:
@@ -87,5 +96,9 @@ def novelty(turns: Sequence[str], batch: Sequence[str], pool: Mapping[str, int])
         batch: the turns of all processes.
         pool: how often each turn stands in the pool.
     """
-    counts = Counter(turn.strip() for turn in batch)
-    return [(0.5 if pool.get(turn.strip()) else 1.0) / max(counts[turn.strip()], 1) for turn in turns]
+    counts = Counter(_normal(turn) for turn in batch)
+    return [(0.5 if pool.get(_normal(turn)) else 1.0) / max(counts[_normal(turn)], 1) for turn in turns]
+
+
+def _normal(turn: str) -> str:
+    return " ".join(turn.split())

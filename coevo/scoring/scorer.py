@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from coevo.lm.likelihood import encode_pair, render, score_pairs
+from coevo.lm.likelihood import encode_prompt, encode_response, render, score_pairs
 from coevo.prompts import NOTHING, Component, Role, messages
 from coevo.types import Scenario, Score
 
@@ -43,7 +43,14 @@ class Scorer:
         Returns:
             One `Score` per ask; what cannot be scored has a status and NaN, never 0 nats.
         """
-        pairs = [encode_pair(self.tokenizer, self._prompt(ask), ask.text) for ask in asks]
+        prompts: dict[tuple[int, frozenset[Component]], list[int]] = {}
+        pairs = []
+        for ask in asks:
+            key = (id(ask.scenario), frozenset(ask.drop))
+            if key not in prompts:
+                text = render(self.tokenizer, messages(self.role, ask.scenario, ask.drop))
+                prompts[key] = encode_prompt(self.tokenizer, text)
+            pairs.append((prompts[key], encode_response(self.tokenizer, ask.text)))
         keys = [(tuple(prompt), tuple(response)) for prompt, response in pairs]
         unique = {key: position for position, key in reversed(list(enumerate(keys)))}
         positions = sorted(unique.values())
@@ -56,6 +63,3 @@ class Scorer:
         )
         by_position = dict(zip(positions, scores, strict=True))
         return [by_position[unique[key]] for key in keys]
-
-    def _prompt(self, ask: Ask) -> str:
-        return render(self.tokenizer, messages(self.role, ask.scenario, ask.drop))

@@ -11,7 +11,7 @@ import numpy as np
 
 from coevo.config import Evaluation
 from coevo.maths.stats import Floats, interval, mean_draws, seed_of
-from coevo.types import SHIFT_OF_TAG
+from coevo.types import shift_of
 
 COMPONENTS = ("u", "c", "d")
 MEASURES = ("mi_response", "mi_reference", "remi", "register_gap", "likelihood_gap")
@@ -71,12 +71,12 @@ def summarise(rows: Sequence[Row], config: Evaluation, seed: int, *, model: str,
     tags = list(dict.fromkeys(row.subset_tag for row in rows))
     by_tag = {tag: [row for row in rows if row.subset_tag == tag] for tag in tags}
     estimates = {tag: _subset(by_tag[tag], config.resamples, seed_of(seed, tag)) for tag in tags}
-    id_remi = _mean([estimates[tag].get("remi") for tag in tags if _shift(tag) == "id"])
+    id_remi = _mean([estimates[tag].get("remi") for tag in tags if shift_of(tag) == "id"])
     subsets, shifts = {}, {}
     for tag in tags:
-        subsets[tag] = {"shift": _shift(tag), **_counts(by_tag[tag]), **_entry(estimates[tag], id_remi, _shift(tag))}
-    for shift in dict.fromkeys(map(_shift, tags)):
-        members = [tag for tag in tags if _shift(tag) == shift]
+        subsets[tag] = {"shift": shift_of(tag), **_counts(by_tag[tag]), **_entry(estimates[tag], id_remi, shift_of(tag))}
+    for shift in dict.fromkeys(map(shift_of, tags)):
+        members = [tag for tag in tags if shift_of(tag) == shift]
         names = dict.fromkeys(name for tag in members for name in estimates[tag])
         means = {name: _mean([estimates[tag].get(name) for tag in members]) for name in names}
         known = {name: mean for name, mean in means.items() if mean is not None}
@@ -96,10 +96,6 @@ class _Estimate:
 
     def as_json(self) -> dict[str, float]:
         return interval(self.value, self.draws).as_json()
-
-
-def _shift(tag: str) -> str:
-    return SHIFT_OF_TAG.get(tag, "id")
 
 
 def _counts(rows: Sequence[Row]) -> dict[str, Any]:

@@ -115,7 +115,8 @@ class Hook(TrainerCallback):
 
 
 def _is_reproducible(key: str) -> bool:
-    return not (key.startswith("profiling/") or "time" in key or "_per_second" in key or key == "total_flos")
+    # num_tokens counts from zero again in a resumed trainer
+    return not (key.startswith("profiling/") or "time" in key or "_per_second" in key or key in ("total_flos", "num_tokens"))
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -160,9 +161,18 @@ def run(trainer: Trainer, job: Job) -> None:
         )
     # its dictionaries on standard output would drown the progress that the run reports
     trainer.remove_callback(PrinterCallback)
-    before = tensors_hash(job.model, trainable_only=True)
+    before, others = _hashes(job.model, adapters is not None)
     checkpoint = last_checkpoint(job.checkpoints) if job.resume else None
     with completions_only_head():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if checkpoint is None and tensors_hash(job.model, trainable_only=True) == before:
+    after, others_after = _hashes(job.model, adapters is not None)
+    if checkpoint is None and after == before:
         raise CheckpointError("Training changed no weight: learning rate, rewards or gradients are zero. See metrics.jsonl.")
+    if others_after != others:
+        raise CheckpointError("Training changed weights outside the adapter `default`; its policy cannot be told apart.")
+
+
+def _hashes(model: PreTrainedModel, adapter: bool) -> tuple[str, str]:
+    """Hashes of what is to be trained, and of everything else (the base under an adapter)."""
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad and ".ref." not in name}
+    return tensors_hash(model, trainable_only=True), tensors_hash(model, names=frozen) if adapter else ""

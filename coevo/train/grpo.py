@@ -15,6 +15,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from coevo.config import GRPO
 from coevo.errors import ConfigError
+from coevo.lm.likelihood import encode_prompt
 from coevo.train.common import Hook, Job, run, shared_arguments
 
 
@@ -55,6 +56,12 @@ def train_grpo(
             f"GRPO wants steps × prompts = {config.steps} × {config.prompts} = {wanted} prompts and got {len(prompts)}. "
             "Lower loop.*.steps or loop.*.prompts, or give more data."
         )
+    first = prompts[0][1]
+    if list(job.tokenizer(first)["input_ids"]) != encode_prompt(job.tokenizer, first):
+        raise ConfigError(
+            "The tokenizer adds special tokens of its own to a rendered prompt, so that GRPO would train on another context "
+            "than the scorer scores. Use a tokenizer whose chat template writes all of them (add_bos_token: false)."
+        )
     arguments = shared_arguments(job, config, config.prompts * config.group)
     arguments |= {
         "max_steps": config.steps,
@@ -73,7 +80,7 @@ def train_grpo(
     }
     trainer = GRPOTrainer(
         model=job.model,
-        reward_funcs=_adapter(reward, job.tokenizer),
+        reward_funcs=_adapter(reward, end_tokens(job)),
         args=GRPOConfig(**arguments),
         train_dataset=Dataset.from_dict({"prompt": [text for _, text in prompts], "key": [key for key, _ in prompts]}),
         processing_class=job.tokenizer,
@@ -82,7 +89,14 @@ def train_grpo(
     run(trainer, job)
 
 
-def _adapter(reward: RewardFunction, tokenizer: Any) -> Callable[..., list[float | None]]:
+def end_tokens(job: Job) -> frozenset[int]:
+    """Every token that ends a completion: the tokenizer's, and those that the model declares."""
+    declared = job.model.generation_config.eos_token_id if job.model.generation_config is not None else None
+    more = declared if isinstance(declared, list) else [declared]
+    return frozenset(token for token in (job.tokenizer.eos_token_id, *more) if token is not None)
+
+
+def _adapter(reward: RewardFunction, ends: frozenset[int]) -> Callable[..., list[float | None]]:
     """TRL's reward signature on ours."""
 
     def total(
@@ -90,7 +104,7 @@ def _adapter(reward: RewardFunction, tokenizer: Any) -> Callable[..., list[float
     ) -> list[float | None]:
         batch = []
         for name, text, ids in zip(key, completions, completion_ids, strict=True):
-            ended = bool(ids) and ids[-1] == tokenizer.eos_token_id
+            ended = bool(ids) and ids[-1] in ends
             status = "truncated" if not ended else "ok" if text.strip() else "empty"
             batch.append(Completion(name, text.strip(), tuple(ids), status))
         return reward(batch, trainer_state.global_step + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 from datasets import Dataset
@@ -28,6 +29,9 @@ def train_sft(job: Job, rows: Sequence[tuple[list[int], list[int]]], config: SFT
             f"{len(rows)} training rows are fewer than one update's batch_size={config.batch_size}: nothing would be "
             "trained. Lower batch_size or give more data."
         )
+    rng = random.Random(job.seed)
+    # one epoch of shuffled repeats: resuming is bit-identical only within an epoch
+    rows = [row for _ in range(config.epochs) for row in rng.sample(rows, len(rows))]
     dataset = Dataset.from_dict(
         {
             "input_ids": [prompt + response for prompt, response in rows],
@@ -35,9 +39,9 @@ def train_sft(job: Job, rows: Sequence[tuple[list[int], list[int]]], config: SFT
         }
     )
     arguments = shared_arguments(job, config, config.batch_size)
-    steps = len(rows) // config.batch_size * config.epochs
+    steps = len(rows) // config.batch_size
     arguments |= {
-        "num_train_epochs": config.epochs,
+        "num_train_epochs": 1,
         "lr_scheduler_type": config.schedule,
         "warmup_steps": round(config.warmup * steps),
         "dataloader_drop_last": True,

@@ -1,5 +1,6 @@
 """The command line: exit codes, messages, and that help and bad input answer without torch."""
 
+import json
 import os
 import subprocess
 import sys
@@ -62,7 +63,7 @@ def test_error_is_one_message_without_traceback(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_phases_come_in_the_order_of_the_method(path: Path) -> None:
     recipe = load_recipe(path)
-    names = [phase.name for phase in plan(recipe, Counts(500, 50, 500, 100))]
+    names = [phase.name for phase in plan(recipe, Counts(500, 50, 500, 100, 25))]
     expected = ["pretrain"] if recipe.pretrain else []
     expected += ["sft-rpm", "sft-scorer", "sft-simulator", "evaluate-sft"]
     for k in range(1, recipe.loop.iterations + 1):
@@ -73,7 +74,7 @@ def test_phases_come_in_the_order_of_the_method(path: Path) -> None:
 
 def test_plan_counts_updates_and_sequences() -> None:
     # 100 ID samples in batches of 32 are 3 whole updates = 96 sequences; GRPO: 40 steps × 12 prompts × 8 completions
-    phases = {phase.name: phase for phase in plan(Recipe(name="x"), Counts(100, 96, 8000, 1200))}
+    phases = {phase.name: phase for phase in plan(Recipe(name="x"), Counts(100, 96, 8000, 1200, 100))}
     sft, simulator, accept = phases["01-sft-rpm"], phases["05-simulator-1"], phases["08-accept-1"]
     assert (sft.kind, sft.updates, sft.samples, sft.sequences) == ("sft", 3, 100, 96)
     assert (simulator.role, simulator.iteration, simulator.updates) == ("simulator", 1, 40)
@@ -112,9 +113,9 @@ def test_dry_run_prints_every_phase_and_its_assumptions(capsys: pytest.CaptureFi
 def test_until_ends_the_plan_at_a_phase_that_must_exist(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", SMOKE, "--dry-run", "--until", "rpm-1"]) == 0
     shown = capsys.readouterr().out
-    assert "08-rpm-1" in shown and "accept" not in shown
+    assert "07-rpm-1" in shown and "accept" not in shown
     assert cli.main(["train", SMOKE, "--dry-run", "--until", "rpm-9"]) == 2
-    assert "expected one of pretrain, sft-rpm" in capsys.readouterr().err
+    assert "expected one of sft-rpm, sft-scorer" in capsys.readouterr().err
 
 
 def test_taken_folder_is_refused_and_untouched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,8 +137,18 @@ def test_resume_keeps_the_runs_recipe(tmp_path: Path, capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize(
     "arguments",
-    [["train", SMOKE, "--otu", "x"], ["train", SMOKE, "other.yaml"], ["fly"], [], ["data", "world"], ["report"]],
-    ids=" ".join,
+    [
+        ["train", SMOKE, "--otu", "x"],
+        ["train", SMOKE, "other.yaml"],
+        ["fly"],
+        [],
+        ["data", "world"],
+        ["data", "world", "--out", "x.json", "--train", "-1"],
+        ["data", "world", "--out", "x.json", "--seed", "9" * 5000],
+        ["data", "check", ""],
+        ["report"],
+    ],
+    ids=lambda words: " ".join(words)[:40],
 )
 def test_wrong_usage_exits_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -158,6 +169,126 @@ def test_interrupt_names_how_to_resume(
     monkeypatch.setitem(sys.modules, "coevo.loop.run", module)
     assert cli.main(["train", SMOKE, "--out", str(tmp_path / "run")]) == 130
     assert f"coevo train --resume {tmp_path / 'run'}" in capsys.readouterr().err
+
+
+SAMPLE = {
+    "sample_ID": "IDTrain-00000",
+    "subset_tag": "IDTrain",
+    "user_persona": "Ann, a nurse.",
+    "agent_character": {"name": "Ada"},
+    "dialogue_context": [{"user_query": "Who are you?"}],
+    "agent_golden_response": "I am Ada.",
+}
+
+
+def _with(**fields: object) -> bytes:
+    """A file with one sample of these fields, and a good one; None leaves a field out."""
+    sample = {key: value for key, value in (SAMPLE | fields).items() if value is not None}
+    return json.dumps({"IDTrain": [sample], "IDTest": [SAMPLE | {"sample_ID": "IDTest-00000"}]}).encode()
+
+
+BAD_FILES = {
+    "missing field": (_with(user_persona=None), "sample 0 ('IDTrain-00000'), field user_persona: is missing; expected"),
+    "wrong type": (_with(user_persona=7), "field user_persona: is 7 (a number); expected non-empty text"),
+    "dialogue that ends with the agent": (
+        _with(dialogue_context=[{"user_query": "Hi."}, {"agent_response": "Yes."}]),
+        "field dialogue_context[1]: is {'agent_response': 'Yes.'} (an object); expected the user's query as the last",
+    ),
+    "empty response": (
+        _with(agent_golden_response=""),
+        "field agent_golden_response: is '' (text); expected non-empty text",
+    ),
+    "invalid UTF-8": (_with().replace(b"Ann", b"\xff"), "(0xff) is not valid UTF-8"),
+    "truncated JSON": (_with()[:-30], "expected complete JSON; the file is cut short"),
+    "duplicate sample_ID": (
+        json.dumps({"IDTrain": [SAMPLE], "IDTest": [SAMPLE]}).encode(),
+        "split 'IDTest', sample 0 ('IDTrain-00000'), field sample_ID: is 'IDTrain-00000', which an earlier sample has",
+    ),
+    "JSON lines": (json.dumps(SAMPLE).encode(), "split 'sample_ID': found '\"'; expected a list of samples"),
+}
+BAD_RECIPES = {
+    "unknown key": ({"sed": 1}, {}, "sed: unknown key; did you mean 'seed'?"),
+    "split that is not in the file": ({}, {"train_split": "IDTrian"}, "has no split 'IDTrian'; it has IDTrain, IDTest"),
+    "fewer samples than a batch": ({}, {}, "rpm_sft.batch_size=32 is more than the 3 samples there are"),
+    "fewer prompts than a generation batch": (
+        {"loop": {"shifts": ["user"], "rpm": {"prompts": 1, "group": 3}}},
+        {},
+        "loop.rpm.prompts=1 × group=3 does not divide among 2 processes",
+    ),
+}
+
+
+def _state(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _resume_is_refused(run: Path, recipe: dict[str, object], capsys: pytest.CaptureFixture[str]) -> str:
+    """Resumes a run of this recipe, expects a refusal that changes nothing, and returns the message."""
+    run.mkdir()
+    (run / "resolved.yaml").write_text(json.dumps(recipe), encoding="utf-8")
+    (run / "metrics.jsonl").write_text("{}\n")
+    before = _state(run)
+    capsys.readouterr()
+    assert cli.main(["train", "--resume", str(run)]) == 2
+    shown = capsys.readouterr()
+    assert not shown.out and "Traceback" not in shown.err and shown.err.count("coevo: ") == 1
+    assert _state(run) == before, "the run folder is untouched"
+    return shown.err
+
+
+def _file_recipe(file: Path) -> dict[str, object]:
+    data = {"kind": "file", "path": str(file), "reference": "carry", "test_splits": ["IDTest"], "dev": 1}
+    return {"name": "x", "data": data, "loop": {"shifts": ["user"]}}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_bad_file_is_one_message_and_leaves_the_run_alone(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content, message = BAD_FILES[case]
+    file = tmp_path / "data.json"
+    file.write_bytes(content)
+    assert cli.main(["data", "check", str(file)]) == 2
+    shown = capsys.readouterr().err
+    assert message in shown and str(file) in shown and "Traceback" not in shown
+    assert message in _resume_is_refused(tmp_path / "run", _file_recipe(file), capsys)
+
+
+@pytest.mark.parametrize("case", BAD_RECIPES)
+def test_bad_recipe_is_one_message_and_leaves_the_run_alone(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top, data, message = BAD_RECIPES[case]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    file = tmp_path / "world.json"
+    assert cli.main(["data", "world", "--out", str(file), "--train", "4", "--test", "3"]) == 0
+    recipe = _file_recipe(file) | top
+    recipe["data"] |= data  # type: ignore[operator]
+    assert message in _resume_is_refused(tmp_path / "run", recipe, capsys)
+
+
+def test_out_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, link, locked = tmp_path / "file", tmp_path / "link", tmp_path / "locked"
+    file.write_text("mine")
+    link.symlink_to(tmp_path / "gone")
+    locked.mkdir(mode=0o500)
+    cases = [(file, "is a file"), (file / "run", "it is a file"), (link, "is a file"), (tmp_path / ("x" * 300), "too long")]
+    if not os.access(locked, os.W_OK):  # root writes all the same
+        cases.append((locked / "run", "nothing may be written in it"))
+    for out, expected in cases:
+        assert cli.main(["train", SMOKE, "--out", str(out)]) == 2
+        shown = capsys.readouterr().err
+        assert expected in shown and shown.count("\n") == 1
+    assert file.read_text() == "mine" and link.is_symlink() and not any(locked.iterdir())
+
+
+def test_many_problems_are_counted_and_the_first_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "data.json"
+    file.write_text(json.dumps({"IDTest": [SAMPLE | {"sample_ID": f"{i}", "user_persona": ""} for i in range(80)]}))
+    assert cli.main(["data", "check", str(file)]) == 2
+    shown = capsys.readouterr().err
+    assert len(shown.splitlines()) == cli.MOST_PROBLEMS + 1
+    assert "80 problem(s), the first 50 of them listed above" in shown and "By field: user_persona 80." in shown
 
 
 def test_only_rank_0_prints(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

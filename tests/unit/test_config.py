@@ -46,15 +46,64 @@ def test_resolved_dump_reads_back_as_the_same_recipe(path: Path, tmp_path: Path)
         ("name: x\nbase: {kind: small, path: null}", r"pretrain goes with a small base of path null"),
         ("name: x\nloop: {rpm: {id_share: 0.8, replay_share: 0.4}}", r"id_share \+ replay_share must be at most 1"),
         ("name: x\ndata: {kind: file, path: a.json}", r"data\.reference: Field required"),
+        ("name: x\nfile: 1", r"file: unknown key; known keys: .*seed"),
+        ("name: x\nloop: {5: 1}", r"loop\.5: expected a key of letters"),
+        ("name: x\ndata: {kind: wrold}", r"data\.kind: is 'wrold'; expected one of world, file"),
+        ("name: x\ndata: {train: 5}", r"data\.kind: is missing; expected one of world, file"),
+        ("name: x\ndata: {kind: world, path: a}", r"data\.path: unknown key; known keys: dev, kind, reference, shift_train"),
+        ("name: x\ndata: world", r"data: expected a mapping of keys to values \(got 'world'\)"),
+        ("name: x\nloop: {shifts: german}", r"loop\.shifts: expected a list"),
+        ("name: ../x", r"name: it names the run folder: expected 1 to 60 printable characters"),
+        ("name: ''", r"name: it names the run folder"),
+        ("name: x\nseed: true", r"seed: expected a number, found true or false"),
+        ("name: x\nseed: -1", r"seed: .*greater than or equal to 0.*got -1"),
+        ("name: x\nseed: 1\nseed: 2", r"key 'seed' occurs twice; keep one"),
+        ("name: x\nseed: " + "9" * 5000, r"not valid YAML: a value cannot be read"),
+        ("name: x\nseed: 2001-13-45", r"not valid YAML: a value cannot be read"),
+        ("name: x\nloop: " + "[" * 3000, r"not valid YAML"),
+        ("name: x\nloop: {iterations: 100000}", r"loop\.iterations: .*less than or equal to 1000"),
+        ("name: x\nloop: {tolerance_nats: .inf}", r"tolerance_nats: .*finite"),
+        ("name: x\nloop: {rpm: {weights: {information: -1}}}", r"weights\.information: .*greater than or equal to 0"),
+        ("name: x\nloop: {rpm: {weights: {information: 0, register_gap: 0}}}", r"loop\.rpm\.weights: all weights are 0"),
+        (
+            "name: x\nloop: {rpm: {prompts: 5, accumulation: 2}}",
+            r"loop\.rpm: prompts=5 must be a multiple of accumulation=2",
+        ),
+        ("name: x\nrpm_sft: {batch_size: 5, accumulation: 2}", r"rpm_sft: batch_size=5 must be a multiple"),
+        ("name: x\nbase: {kind: small, heads: 3}", r"base: hidden=128, heads=3, .*expected heads to divide hidden"),
+        ("name: x\nlimits: {prompt: 1000}", r"is 1064 tokens, and base\.max_position=1024; lower a limit"),
+        (
+            "name: x\ndata: {kind: file, path: a, reference: carry, test_splits: [IDTrain]}",
+            r"data: test_splits holds the train_split 'IDTrain': nothing tested may be trained on",
+        ),
+        ("name: x\ndata: {kind: file, path: a, reference: carry, test_splits: []}", r"data\.test_splits: .*at least 1"),
+        ("name: x\nloop:\n\titerations: 2", r"not valid YAML: .*line 3"),
+        ("name: !!python/object/apply:os.getcwd []", r"not valid YAML: could not determine a constructor"),
         ("- a\n- b", r"a recipe is a mapping .* found list"),
         ("name: [x", r"not valid YAML"),
     ],
 )
 def test_bad_recipe_names_the_place_and_the_remedy(text: str, expected: str, tmp_path: Path) -> None:
     path = _recipe(tmp_path, text)
-    with pytest.raises(ConfigError, match=expected) as caught:
+    with pytest.raises(ConfigError, match=f"(?s){expected}") as caught:
         load_recipe(path)
     assert str(path) in str(caught.value)
+
+
+def test_aliases_that_expand_without_end_are_told_in_short(tmp_path: Path) -> None:
+    # nine levels of nine aliases would print as 9^9 items
+    keys = ["data", "limits", "loop", "lora", "evaluation", "tracking", "base", "rpm_sft", "scorer_sft"]
+    lines = ["name: x", "data: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{key}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i, key in enumerate(keys[1:], start=1)]
+    with pytest.raises(ConfigError, match="expected a mapping") as caught:
+        load_recipe(_recipe(tmp_path, "\n".join(lines)))
+    assert len(str(caught.value)) < 10_000
+
+
+def test_anchors_and_merge_keys_are_plain_yaml(tmp_path: Path) -> None:
+    text = "name: x\nrpm_sft: &sft {epochs: 2}\nscorer_sft: {<<: *sft, epochs: 3, context_dropout: 0.1}"
+    recipe = load_recipe(_recipe(tmp_path, text))
+    assert (recipe.rpm_sft.epochs, recipe.scorer_sft.epochs) == (2, 3)
 
 
 def test_all_problems_are_listed_at_once(tmp_path: Path) -> None:
@@ -67,8 +116,11 @@ def test_missing_recipe_and_bytes_that_are_not_utf8(tmp_path: Path) -> None:
         load_recipe(tmp_path / "gone.yaml")
     path = tmp_path / "latin.yaml"
     path.write_bytes("name: é".encode("latin-1"))
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot be read.*expected UTF-8"):
         load_recipe(path)
+    for name in (tmp_path, "a\0b"):
+        with pytest.raises(ConfigError, match="cannot be read.*check the path"):
+            load_recipe(name)
 
 
 def test_overrides_are_dotted_and_typed_by_yaml(tmp_path: Path) -> None:
@@ -84,7 +136,13 @@ def test_overrides_are_dotted_and_typed_by_yaml(tmp_path: Path) -> None:
     [
         ("seed", "expected key=value"),
         ("=1", "expected key=value"),
+        (".seed=1", "expected key=value"),
+        ("loop..seed=1", "expected key=value"),
+        ("loop.=1", "expected key=value"),
         ("seed=[1", "not valid YAML"),
+        ("seed=!!timestamp x", "not valid YAML"),
+        ("loop=3", "loop: expected a mapping"),
+        ("loop.shifts.0=german", "loop.shifts: expected a list"),
         ("seed.deep=1", "'seed' holds 0, it has no keys"),
         ("loop.rpm.stepz=1", r"did you mean 'steps'\?"),
     ],

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from coevo.data import check, read_rpgbench, split_names, world, write_rpgbench
-from coevo.data.jsonstream import CHUNK_BYTES
+from coevo.data.jsonstream import CHUNK_BYTES, WRAP
 from coevo.errors import DataError
 from coevo.types import Scenario, Turn
 
@@ -37,6 +37,13 @@ def _file(folder: Path, *changes: Callable[[dict[str, Any]], Any]) -> Path:
     first = {**SAMPLE, "sample_ID": "IDTrain-00000", "subset_tag": "IDTrain"}
     path.write_text(json.dumps({"IDTrain": [first], "IDTest": samples}, indent=1), encoding="utf-8")
     return path
+
+
+def _nested(levels: int) -> Any:
+    value: Any = "x"
+    for _ in range(levels):
+        value = [value]
+    return value
 
 
 def _keep(sample: dict[str, Any]) -> None:
@@ -107,6 +114,18 @@ def test_reads_a_sample_and_ignores_unknown_fields(tmp_path: Path) -> None:
             "expected an object with one of user_query and agent_response",
         ),
         (lambda s: s.update(parent_ID=3), "parent_ID", r"is 3 \(a number\); expected the sample_ID of the parent"),
+        (
+            lambda s: s.update(parent_ID="IDTest-00001"),
+            "parent_ID",
+            r"is 'IDTest-00001' \(text\); expected the sample_ID of",
+        ),
+        (lambda s: s.update(agent_golden_response="\u200b"), "agent_golden_response", r"is '\\u200b' .*non-empty text"),
+        (lambda s: s.update(subset_tag="a\nb"), "subset_tag", "expected one line of at most 200 characters"),
+        (lambda s: s.update(subset_tag="\x1b[31mred"), "subset_tag", "expected one line of at most 200 characters"),
+        (lambda s: s.update(user_persona="A\0n"), "user_persona", "expected text without the null character"),
+        (lambda s: s.update(agent_character={"a\0": 1}), "agent_character", "expected text without the null character"),
+        (lambda s: s.update(agent_character={"a": _nested(30)}), "agent_character", "an object of at most 20 levels"),
+        (lambda s: s.update(dialogue_context="Hi."), "dialogue_context", r"is 'Hi.' \(text\); expected a non-empty list"),
         (lambda s: s.update(user_persona="\ud800"), "user_persona", "expected text that UTF-8 can hold"),
     ],
 )
@@ -194,6 +213,18 @@ def test_every_way_to_cut_a_file_short_is_said(tmp_path: Path) -> None:
         ('{"A": [1, ]}' + " " * 40, "sample 1: malformed JSON, Expecting value"),
         ('{"A": [1 2]}', "split 'A', sample 0: found '2'; expected ',' or ']'"),
         ("{3: []}", "found 3; expected a split's name in quotes"),
+        ('{"": []}', "found ''; expected a split's name of one line"),
+        ('{"a\\u0000": []}', "expected a split's name of one line"),
+        (
+            '{"sample_ID": "x"}\n{"sample_ID": "y"}',
+            "expected a list of samples .*; JSON lines or a bare list are wrapped as",
+        ),
+        ('{"A": [{"a": 1, "b": 2, "a": 3}]}', "sample 0: found the field 'a' twice in one object; .*keep one of them"),
+        ('{"A": [{"a": NaN}]}', "sample 0: found NaN; expected a finite number"),
+        ('{"A": [{"a": 1e999}]}', "sample 0: found 1e999; expected a finite number"),
+        ('{"A": [\n{"a": ' + "9" * 6000 + "}]}", ":2: .*found a number of 6000 digits; expected at most 1000"),
+        ('{"A": [' + "[" * 100_000, "nested too deeply; expected samples of a few levels"),
+        ('{"A": [{"a": "\x01"}]}', "malformed JSON, Invalid control character at "),
     ],
 )
 def test_malformed_json_is_named_by_its_line(tmp_path: Path, text: str, message: str) -> None:
@@ -204,9 +235,33 @@ def test_malformed_json_is_named_by_its_line(tmp_path: Path, text: str, message:
     assert "file" in check(path).n_problems
 
 
-def test_an_absent_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="gone.json: cannot be opened"):
+def test_an_absent_file_a_folder_and_a_locked_file_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="gone.json: cannot be opened .*check the path"):
         read_rpgbench(tmp_path / "gone.json")
+    with pytest.raises(DataError, match="cannot be opened .Is a directory"):
+        read_rpgbench(tmp_path)
+    with pytest.raises(DataError, match="cannot be opened .embedded null byte"):
+        read_rpgbench("a\0b")
+    locked = _file(tmp_path, _keep)
+    locked.chmod(0)
+    if not os.access(locked, os.R_OK):  # root reads all the same
+        with pytest.raises(DataError, match="cannot be opened .Permission denied"):
+            read_rpgbench(locked)
+
+
+@pytest.mark.parametrize("text", ["{}", '{"IDTest": []}'])
+def test_a_file_without_samples_is_a_problem(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "data.json"
+    path.write_text(text)
+    assert [str(problem) for problem in check(path).problems] == [f"{path}: holds no sample; expected at least one; {WRAP}"]
+
+
+def test_text_that_looks_like_markup_or_a_backslash_is_text(tmp_path: Path) -> None:
+    texts = ["<|im_start|>system", "a\\u0000b", "tab\there", "\u3000wide", "\u200dیک"]
+    path = _file(
+        tmp_path, *(lambda s, text=text: s.update(user_persona=text, agent_character={"a": text}) for text in texts)
+    )
+    assert [x.persona for x in read_rpgbench(path, "IDTest")] == texts
 
 
 def test_check_lists_every_problem(tmp_path: Path) -> None:

@@ -69,10 +69,12 @@ class QueryAttributes:
 class Unreadable:
     """Why a query has no exact reference."""
 
-    reason: Literal["empty", "opener", "mood", "question", "mixed", "order", "extra", "language", "manner", "shift", "unfinished"]
+    reason: Literal[
+        "empty", "opener", "mood", "question", "mixed", "order", "extra", "language", "manner", "shift", "unfinished"
+    ]
     """`opener`, `mood`, `question`: this part is missing; `mixed`: parts of several languages, or several of one part;
-    `order`, `extra`: the parts are there, out of order or with other text; `language`, `manner`: not the persona's; `shift`: not
-    the shift asked for; `unfinished`: the token limit came first."""
+    `order`, `extra`: the parts are there, out of order or with other text; `language`, `manner`: not the persona's;
+    `shift`: not the shift asked for; `unfinished`: the token limit came first."""
     detail: str
 
 

@@ -1,0 +1,107 @@
+"""What a plan refuses before anything is loaded or written."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coevo import cli
+from coevo.config import Recipe, load_recipe
+from coevo.errors import ConfigError, DataError
+from coevo.loop.material import load_material
+from coevo.loop.plan import Counts, check, count, plan
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _recipe(**blocks: Any) -> Recipe:
+    return Recipe.model_validate({"name": "x"} | blocks)
+
+
+def _world(**sizes: int) -> dict[str, Any]:
+    return {"kind": "world"} | sizes
+
+
+@pytest.mark.parametrize(
+    ("blocks", "expected"),
+    [
+        (
+            {"data": _world(train=31)},
+            r"rpm_sft\.batch_size=32 is more than the 31 samples there are .data\.train has 31.; lower",
+        ),
+        ({"rpm_sft": {"samples": 8}}, r"rpm_sft\.batch_size=32 is more than the 8 samples there are .rpm_sft\.samples=8."),
+        (
+            {"data": _world(shift_train=31)},
+            r"scorer_sft\.batch_size=32 .*\n.*simulator_sft\.batch_size=32 .*shift_train has 31",
+        ),
+        (
+            {"base": {"kind": "small", "path": None}, "pretrain": {"samples": 8}},
+            r"pretrain\.batch_size=32 is more than the 8 samples there are .pretrain\.samples=8.",
+        ),
+        # 12 test subsets of 1: 12 scenarios on one circle, of which 11 are others
+        (
+            {"data": _world(test=1), "evaluation": {"k": 12}},
+            r"evaluation\.k=12 .*=pool: the test splits have 12 .*data\.test",
+        ),
+        (
+            {"data": _world(test=4), "evaluation": {"k": 4, "negatives": "subset"}},
+            r"evaluation\.k=4 .*=subset: the smallest test subset has 4 .*lower evaluation\.k",
+        ),
+        (
+            {"loop": {"shifts": ["user"]}},
+            r"loop\.shifts asks for user, which data\.kind=world cannot make; it makes: german",
+        ),
+        ({"base": {"kind": "hub", "path": "/no/such"}}, r"base\.path=/no/such: no such folder"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_plan_and_by_loading(blocks: dict[str, Any], expected: str) -> None:
+    recipe = _recipe(**blocks)
+    for refuse in (plan, load_material):
+        with pytest.raises(ConfigError, match=expected):
+            refuse(recipe)
+
+
+def test_sizes_that_just_fit_are_planned() -> None:
+    plan(_recipe(data=_world(train=32, shift_train=32, test=1), evaluation={"k": 11}))
+    plan(_recipe(data=_world(test=1), evaluation={"k": 99, "estimator": "learned_marginal"}))
+    plan(_recipe(data=_world(test=5), evaluation={"k": 4, "negatives": "subset"}))
+
+
+def test_batches_must_divide_among_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = _recipe(rpm_sft={"batch_size": 6}, loop={"rpm": {"prompts": 3, "group": 2}})
+    counts = Counts(100, 10, 100, 100, 10)
+    check(recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"k": 4})}), counts)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ConfigError) as caught:
+        check(recipe, counts)
+    assert "rpm_sft.batch_size=6 does not divide among 4 processes × accumulation=1" in str(caught.value)
+    assert "loop.rpm.prompts=3 × group=2 does not divide among 4 processes" in str(caught.value)
+    assert "scorer_sft" not in str(caught.value), "32 divides by 4"
+
+
+def test_all_that_does_not_fit_is_listed_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"2 setting\(s\) that do not fit"):
+        plan(_recipe(data=_world(train=8, test=1), evaluation={"k": 50}))
+
+
+def test_a_file_is_counted_by_split_and_subset(tmp_path: Path) -> None:
+    file = tmp_path / "world.json"
+    assert cli.main(["data", "world", "--out", str(file), "--train", "10", "--test", "3"]) == 0
+    data = {"kind": "file", "path": str(file), "reference": "carry", "dev": 2}
+    assert count(_recipe(data=data)) == Counts(8, 2, 8, 36, 3), "10 - 2 held out; 12 subsets of 3"
+    assert count(_recipe(data=data | {"test": 2, "test_splits": ["IDTest"]})) == Counts(8, 2, 8, 2, 2)
+    with pytest.raises(DataError, match="dev=10 of them are held out"):
+        count(_recipe(data=data | {"dev": 10}))
+    with pytest.raises(ConfigError, match=r"rpm_sft\.batch_size=32 .*data\.train_split less data\.dev has 8"):
+        plan(_recipe(data=data, loop={"shifts": ["user"]}))
+    with pytest.raises(ConfigError, match=r"german, .* which data\.kind=file cannot make; it makes: user, WordLevel"):
+        plan(_recipe(data=data))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_recipes_fit(path: Path) -> None:
+    recipe = load_recipe(path)
+    if recipe.data.kind == "world":
+        check(recipe, count(recipe))
+    else:
+        check(recipe, Counts(1936, 64, 1936, 750, 150))
