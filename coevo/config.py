@@ -158,6 +158,7 @@ class SFT(Model):
     warmup: Share = 0.03
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     max_grad_norm: Rate = 1.0
+    adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     save_steps: Positive = 200
 
     @model_validator(mode="after")
@@ -170,10 +171,16 @@ class SFT(Model):
 class Pretrain(SFT):
     """Noisy answers over the whole world, so that the small base knows every language and is sure of none."""
 
-    samples: Positive | None = 40000
-    noise: Share = 0.4
+    samples: Positive | None = 32000
+    batch_size: Positive = 64
+    learning_rate: Rate = 3e-3
+    adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.98
+    short_history: Share = 0.7
+    """Share of samples that show the last query alone: a look-up in the card is learnt far sooner from a short context,
+    and holds in a long one."""
+    noise: Share = 0.2
     """Share of slots replaced by a random phrase of any language (world data only)."""
-    role_shares: tuple[Weight, Weight] = (0.7, 0.3)
+    role_shares: tuple[Weight, Weight] = (0.8, 0.2)
     """How often a sample teaches the agent's answer, and how often the user's turn."""
 
     @field_validator("role_shares")

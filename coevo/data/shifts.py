@@ -34,6 +34,10 @@ class Shifts(Protocol):
         """Put the query into the frame and give it its reference, or say why it can have none."""
         ...
 
+    def lesson(self, scenario: Scenario) -> Scenario:
+        """A real scenario as the simulator's warm start shows it, so that its prompt is one of the loop's."""
+        ...
+
 
 class WorldShifts:
     """The world's shifts: all eleven tags, references by oracle."""
@@ -55,16 +59,20 @@ class WorldShifts:
             return Unreadable("shift", f"the query does not show {frame.subset_tag}")
         return made
 
+    def lesson(self, scenario: Scenario) -> Scenario:
+        """See Shifts.lesson: the simulator is free to ask, so nothing is added."""
+        return scenario
+
 
 class FileShifts:
     """Shifts that can be made of real files without a model; the parent's reference is carried.
 
-    - `user`: the persona of another parent; the simulator rewrites the query in that user's manner. The reference stays
-      right as far as it answers the query rather than the person.
-    - `WordLevelComposition`: the words of every message of the history are shuffled; the simulator writes the query.
+    - `user`: the persona of another parent; the simulator says the parent's query (the frame's draft) in that user's way.
+      The reference stays right as far as it answers the query rather than the person.
+    - `WordLevelComposition`: the same user; the words of every message are shuffled, the written query's too.
 
     Character shifts and longer dialogues change what a good reply is, so they are not offered under `carry`. No parser
-    knows what a query means here: that it keeps the parent's meaning is for the gates to judge.
+    knows what a query means here: the loop's gate `carry` refuses a query under which the reference became less likely.
     """
 
     tags: tuple[str, ...] = ("user", "WordLevelComposition")
@@ -106,6 +114,7 @@ class FileShifts:
             persona=persona,
             dialogue=(*history, Turn("user", "")),
             reference="",
+            draft=parent.query,
             parent=parent.sample_id,
         )
 
@@ -118,8 +127,13 @@ class FileShifts:
         if not query.strip():
             return Unreadable("empty", "the query is blank; expected text")
         parent = self._parent(frame.parent)
-        turns = (*frame.dialogue[:-1], Turn("user", query.strip()))
+        said = query.strip() if frame.subset_tag == "user" else _shuffled(query, rng)
+        turns = (*frame.dialogue[:-1], Turn("user", said))
         return replace(frame, dialogue=turns, reference=parent.reference)
+
+    def lesson(self, scenario: Scenario) -> Scenario:
+        """See Shifts.lesson: a real query, told to say just that."""
+        return replace(scenario, draft=scenario.query)
 
     def _parent(self, sample_id: str | None) -> Scenario:
         if sample_id is None or sample_id not in self._parents:

@@ -16,7 +16,7 @@ from coevo.loop.context import Context, seed_of
 from coevo.loop.folder import dump_row, write_atomic
 from coevo.loop.phases import pool_rows
 from coevo.loop.plan import PhasePlan
-from coevo.loop.players import HARD_GATES, Judges, RPMReward, Sample, SimulatorReward, draw_frame
+from coevo.loop.players import Judges, RPMReward, Sample, SimulatorReward, draw_frame, passes
 from coevo.scoring.gates import thresholds
 from coevo.scoring.rewards import Fit, fits
 from coevo.train.grpo import Completion, train_grpo
@@ -139,7 +139,7 @@ def _harvest(
     reward.log(samples, step=0)
     rows = []
     for sample in samples:
-        passed = sample.scenario is not None and all(sample.reward.parts[f"gate/{gate}"] for gate in HARD_GATES)
+        passed = sample.scenario is not None and passes(sample.reward.parts)
         rows.append(
             {
                 "passed": passed and "regret" in sample.reward.parts,

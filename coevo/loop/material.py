@@ -10,6 +10,7 @@ from typing import Any
 from coevo.config import FileData, Pretrain, Recipe, WorldData
 from coevo.data import rpgbench, shifts, world
 from coevo.loop import plan
+from coevo.prompts import Role
 from coevo.types import Scenario
 
 REAL_TURNS = 512
@@ -44,6 +45,10 @@ class Material:
     tests: list[Scenario]
     source: shifts.Shifts
     truth: WorldTruth | None
+
+    def lesson(self, role: Role, scenario: Scenario) -> Scenario:
+        """The scenario as a role's tuning shows it."""
+        return self.source.lesson(scenario) if role == "simulator" else scenario
 
     def pretrain(self, config: Pretrain, seed: int) -> list[Scenario]:
         """Scenarios for a small base: the world's with noisy answers, or the training scenarios of a file."""

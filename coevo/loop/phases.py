@@ -53,8 +53,10 @@ def run_pretrain(context: Context, phase: PhasePlan, resume: bool) -> dict[str, 
     rows = []
     for x in scenarios:
         role: Role = "rpm" if rng.random() < agent_share else "simulator"
-        drop = rng.choice(DROPS) if rng.random() < 0.25 else NOTHING
-        rows.append((role, x, drop))
+        drop = rng.choice(DROPS) if rng.random() < 0.1 else NOTHING
+        if rng.random() < config.short_history:
+            x = replace(x, dialogue=x.dialogue[-1:])
+        rows.append((role, context.material.lesson(role, x), drop))
     encoded = encode(context, phase, rows)
     model = build_base(context.tokenizer, recipe.base, seed=seed_of(recipe.seed, "base"))
     train_sft(context.job(phase, model, resume, no_extra), encoded, config)
@@ -89,7 +91,7 @@ def run_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
             drop = rng.choice(DROPS)
         if isinstance(config, SimulatorSFT) and rng.random() < config.context_dropout:
             drop = NO_PERSONA
-        rows.append((phase.role, x, drop))  # type: ignore[arg-type]
+        rows.append((phase.role, material.lesson(phase.role, x), drop))  # type: ignore[arg-type]
     encoded = encode(context, phase, rows)
     model = context.load(None, trainable=True)
     train_sft(context.job(phase, model, resume, no_extra), encoded, config)

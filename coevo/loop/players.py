@@ -17,12 +17,15 @@ from coevo.loop.plan import PhasePlan
 from coevo.prompts import character_text
 from coevo.scoring import gates as gate
 from coevo.scoring.rewards import Fit, fits, regret, repetition, rpm_reward, simulator_reward
-from coevo.scoring.scorer import Scorer
+from coevo.scoring.scorer import Ask, Scorer
 from coevo.train.grpo import Completion
 from coevo.types import Reward, Scenario
 
-HARD_GATES = ("shift", "whole", "fluency", "persona")
-"""Gates that are 0 or 1; a turn passes when all are 1. Novelty is a factor between."""
+HARD_GATES = ("shift", "whole", "fluency", "persona", "carry")
+"""Gates that are 0 or 1; a turn passes when all that it has are 1 (`carry` is for carried references). Novelty is a factor
+between."""
+CARRY_TOLERANCE = 0.1
+"""A carried reference may lose so many nats per token under the written query; more, and the meaning was not kept."""
 REPETITIVE = 0.6
 """Share of repeated tokens from which a response counts as a loop, in the log."""
 
@@ -119,6 +122,8 @@ class SimulatorReward(_Logged):
         super().__init__(context, phase, judges.scorer.version)
         self._judges = judges
         self._frames = frames
+        self._carrying = context.material.source.reference == "carry"
+        self._parents = {x.sample_id: x for x in context.material.id_train} if self._carrying else {}
 
     def __call__(self, completions: Sequence[Completion], step: int) -> list[float | None]:
         """GRPO's reward of this process's completions."""
@@ -129,7 +134,7 @@ class SimulatorReward(_Logged):
     def log(self, samples: Sequence[Sample], step: int) -> None:
         """Figures and rollouts of all processes' samples."""
         figures = mean_parts(samples)
-        figures["pass_rate"] = float(np.mean([_passes(s.reward.parts) for s in samples]))
+        figures["pass_rate"] = float(np.mean([passes(s.reward.parts) for s in samples]))
         figures["distinct_turns"] = len({s.completion.text for s in samples}) / len(samples)
         figures["unscored"] = float(np.mean([s.reward.total is None for s in samples]))
         self._figures = figures
@@ -142,6 +147,7 @@ class SimulatorReward(_Logged):
         readable = [x for x in made if isinstance(x, Scenario)]
         regrets, answers = self._regrets(readable)
         read = dict(zip(good, gate.naturalness(self._judges.start, readable), strict=True))
+        kept = dict(zip(good, self._carries(readable), strict=True)) if self._carrying else None
         turns = [c.text for c in completions]
         novel = gate.novelty(turns, dist.gather(turns), self._judges.pool)
         samples = []
@@ -154,6 +160,7 @@ class SimulatorReward(_Logged):
                 "shift": float(isinstance(x, Scenario)),
                 "whole": gate.whole(completion.text, completion.status, hidden),
                 **natural,
+                **({"carry": kept[i]} if kept is not None and i in kept else {}),
                 "novelty": novel[i],
             }
             place = good.index(i) if i in read else None
@@ -168,6 +175,22 @@ class SimulatorReward(_Logged):
                 )
             )
         return samples
+
+    def _carries(self, scenarios: Sequence[Scenario]) -> list[float]:
+        """For carried references: 1 where y* is about as likely after the written query as after its parent's own."""
+        parents = [replace(self._parents[x.parent or ""], reference=x.reference) for x in scenarios]
+        texts = [x.reference for x in scenarios]
+        found = self._judges.scorer.score(
+            [
+                *(Ask(x, y) for x, y in zip(scenarios, texts, strict=True)),
+                *(Ask(x, y) for x, y in zip(parents, texts, strict=True)),
+            ]
+        )
+        halves = zip(found[: len(scenarios)], found[len(scenarios) :], strict=True)
+        # NaN, for what cannot be scored, is not at least anything: the gate is shut
+        return [
+            float((new.logprob_nats - old.logprob_nats) / max(new.n_tokens, 1) >= -CARRY_TOLERANCE) for new, old in halves
+        ]
 
     def _scenario(self, completion: Completion) -> Scenario | Unreadable:
         if completion.status != "ok":
@@ -202,8 +225,9 @@ def _identity(x: Scenario) -> str:
     return f"{x.sample_id}\x1f{x.query}"
 
 
-def _passes(parts: Mapping[str, float]) -> bool:
-    return all(parts[f"gate/{name}"] > 0 for name in HARD_GATES)
+def passes(parts: Mapping[str, float]) -> bool:
+    """Whether every hard gate is open."""
+    return all(parts.get(f"gate/{name}", 1.0) > 0 for name in HARD_GATES)
 
 
 class RPMReward(_Logged):

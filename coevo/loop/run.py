@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,8 @@ def start_processes() -> None:
     # the DeepSpeed path of accelerate is not taken when the CPU is asked for by name
     cuda = torch.cuda.is_available()
     PartialState(cpu=not cuda and not on_deepspeed(), **({"backend": "gloo"} if on_deepspeed() and not cuda else {}))
+    # deprecations of arguments that TRL itself passes are nobody's business here
+    warnings.filterwarnings("ignore", category=FutureWarning, module="(transformers|trl|peft|accelerate)")
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
 

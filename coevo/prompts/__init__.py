@@ -41,7 +41,7 @@ def messages(role: Role, scenario: Scenario, drop: Collection[Component] = NOTHI
     }
     if role == "simulator":
         history = [] if "d" in drop else scenario.dialogue[:-1]
-        return [{"role": "system", "content": _render("simulator", seen | {"turns": history})}]
+        return [{"role": "system", "content": _render("simulator", seen | {"turns": history, "draft": scenario.draft})}]
     system = {"role": "system", "content": _render("rpm", seen)}
     if "d" in drop:
         return [system, {"role": "user", "content": ABSENT}]

@@ -43,12 +43,14 @@ def train_sft(job: Job, rows: Sequence[tuple[list[int], list[int]]], config: SFT
     arguments |= {
         "num_train_epochs": 1,
         "lr_scheduler_type": config.schedule,
+        "adam_beta2": config.adam_beta2,
         "warmup_steps": round(config.warmup * steps),
         "dataloader_drop_last": True,
         "max_length": None,
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "packing": False,
-        "train_sampling_strategy": "group_by_length",
+        # not by length: in six languages that makes batches of one language, and training swings between them
+        "train_sampling_strategy": "random",
     }
     trainer = SFTTrainer(
         model=job.model,
