@@ -40,6 +40,7 @@ def test_shipped_base_is_small_and_close_to_its_law() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_the_recipe_makes_one_as_good(tmp_path: Path) -> None:
     done = coevo("train", RECIPE, "--until", "pretrain", "--out", tmp_path / "run", OMP_NUM_THREADS="2")
     assert done.returncode == 0, done.stderr[-2000:]
