@@ -65,10 +65,10 @@ class Scenario:
     """d: user and agent in turn, ending in the user's query."""
     reference: str
     """y*: the golden response; empty only for a frame whose query is still to be written."""
-    draft: str = ""
-    """For the simulator alone: what its turn is to say in this user's way; empty where it is free to ask."""
     parent: str | None = None
     """sample_id of the ID scenario that a shifted one was made from, where there is one."""
+    draft: str = ""
+    """For the simulator alone: what its turn is to say in this user's way; empty where it is free to ask."""
 
     @property
     def query(self) -> str:

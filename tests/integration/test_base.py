@@ -35,8 +35,8 @@ def excess_nats(base: Path) -> float:
 
 def test_shipped_base_is_small_and_close_to_its_law() -> None:
     assert sum(path.stat().st_size for path in weight_files(BUILTIN)) < 5e6
-    # an untrained model of 27 tokens at ln 4096 nats each would be about 200 nats away
-    assert excess_nats(BUILTIN) < EXCESS_LIMIT
+    # 1.6 nats were seen; an untrained model, at ln 4096 nats a token for 27 tokens, is about 200 away
+    assert excess_nats(BUILTIN) < 3.0
 
 
 @pytest.mark.slow

@@ -80,10 +80,10 @@ def test_plan_counts_updates_and_sequences() -> None:
     assert (simulator.role, simulator.iteration, simulator.updates) == ("simulator", 1, 40)
     assert (simulator.samples, simulator.sequences) == (480, 3840)
     assert (accept.updates, accept.units) == (0, 192), "both models answer the 96 held-out scenarios"
-    # 96 sequences × (120 + 32) tokens × 6 FLOPs × parameters at 6e10 FLOP/s
+    # 96 sequences × (110 + 28) tokens × 6 FLOPs × parameters at 6e10 FLOP/s
     size = parameters(Recipe(name="x"))
-    assert size is not None and sft.tokens_estimate == 96 * 152
-    assert sft.seconds_estimate == pytest.approx(6 * size * 96 * 152 / 6e10)
+    assert size is not None and sft.tokens_estimate == 96 * 138
+    assert sft.seconds_estimate == pytest.approx(6 * size * 96 * 138 / 6e10)
 
 
 def test_parameters_of_small_and_hub_bases() -> None:

@@ -36,7 +36,7 @@ def _world(**sizes: int) -> dict[str, Any]:
         ),
         (
             {"base": {"kind": "small", "path": None}, "pretrain": {"samples": 8}},
-            r"pretrain\.batch_size=32 is more than the 8 samples there are .pretrain\.samples=8.",
+            r"pretrain\.batch_size=64 is more than the 8 samples there are .pretrain\.samples=8.",
         ),
         # 12 test subsets of 1: 12 scenarios on one circle, of which 11 are others
         (
