@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import shutil
 import time
@@ -90,6 +91,8 @@ def start_processes() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="(transformers|trl|peft|accelerate)")
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
+    # TRL prints the whole row of a completion that could not be scored; `unscored` counts it and rollouts.jsonl has it
+    logging.getLogger("trl").setLevel(logging.ERROR)
 
 
 def _run_phase(context: Context, phase: PhasePlan) -> None:
