@@ -68,9 +68,19 @@ def run_simulator(context: Context, phase: PhasePlan, resume: bool) -> dict[str,
     model = context.load(parent, trainable=True)
     prompts = [(frame.sample_id, context.prompt("simulator", frame)) for frame in frames]
     job = context.job(phase, model, resume, reward.figures)
-    train_grpo(job, prompts, reward, config, recipe.limits.turn)
+    learnt = train_grpo(job, prompts, reward, config, recipe.limits.turn)
+    return _learnt(context, phase, model, parent, learnt)
+
+
+def _learnt(context: Context, phase: PhasePlan, model: Any, parent: str, learnt: bool) -> dict[str, Any]:
+    """Saves what a player has become. That it learnt nothing is said, and is no reason to lose the night's run."""
+    if not learnt:
+        context.progress.say(
+            f"{phase.name}: no group of completions had two different rewards, so nothing was learnt and the policy is its "
+            "parent's. Look at the parts in rollouts.jsonl."
+        )
     context.save(phase, model, parent)
-    return {"parent": parent}
+    return {"parent": parent, "learnt": learnt}
 
 
 def draw_frames(context: Context, phase: PhasePlan, count: int) -> list[Scenario]:
@@ -171,9 +181,9 @@ def run_rpm(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
     reward = rpm_reward_for(context, phase, scenarios)
     model = context.load(parent, trainable=True)
     prompts = [(x.sample_id, context.prompt("rpm", x)) for x in scenarios]
-    train_grpo(context.job(phase, model, resume, reward.figures), prompts, reward, config, recipe.limits.response)
-    context.save(phase, model, parent)
-    return {"parent": parent}
+    job = context.job(phase, model, resume, reward.figures)
+    learnt = train_grpo(job, prompts, reward, config, recipe.limits.response)
+    return _learnt(context, phase, model, parent, learnt)
 
 
 def diet(context: Context, phase: PhasePlan) -> list[Scenario]:

@@ -146,11 +146,14 @@ def completions_only_head() -> Iterator[None]:
         trl_utils._use_triton = original
 
 
-def run(trainer: Trainer, job: Job) -> None:
+def run(trainer: Trainer, job: Job) -> bool:
     """Trains `job.model` in place, from the last whole checkpoint or the start.
 
+    Returns:
+        Whether training changed the weights; True without a look after a resume, when the start is no longer at hand.
+
     Raises:
-        CheckpointError: nothing was trainable, something else than `default` was, or training changed nothing.
+        CheckpointError: nothing was trainable, or something else than `default` was or was changed.
     """
     trainable = [name for name, p in job.model.named_parameters() if p.requires_grad]
     adapters = getattr(job.model, "peft_config", None)
@@ -166,10 +169,9 @@ def run(trainer: Trainer, job: Job) -> None:
     with completions_only_head():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     after, others_after = _hashes(job.model, adapters is not None)
-    if checkpoint is None and after == before:
-        raise CheckpointError("Training changed no weight: learning rate, rewards or gradients are zero. See metrics.jsonl.")
     if others_after != others:
         raise CheckpointError("Training changed weights outside the adapter `default`; its policy cannot be told apart.")
+    return checkpoint is not None or after != before
 
 
 def _hashes(model: PreTrainedModel, adapter: bool) -> tuple[str, str]:

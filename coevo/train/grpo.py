@@ -14,7 +14,7 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from coevo.config import GRPO
-from coevo.errors import ConfigError
+from coevo.errors import CheckpointError, ConfigError
 from coevo.lm.likelihood import encode_prompt
 from coevo.train.common import Hook, Job, run, shared_arguments
 
@@ -44,10 +44,14 @@ def train_grpo(
     reward: RewardFunction,
     config: GRPO,
     max_new_tokens: int,
-) -> None:
+) -> bool:
     """Trains on (key, rendered prompt) pairs in their order, `config.prompts` a step.
 
+    Returns:
+        Whether anything was learnt. False if no group had two different rewards: the weights are then the parent's.
+
     Raises:
+        CheckpointError: rewards differed and yet no weight changed.
         ConfigError: there are not exactly steps × prompts pairs, which TRL would answer with no step and no error.
     """
     wanted = config.steps * config.prompts
@@ -78,15 +82,24 @@ def train_grpo(
         "disable_dropout": True,
         "log_completions": False,
     }
+    signal: list[bool] = []
+
+    def on_step(step: int, metrics: dict[str, float]) -> None:
+        signal.append(metrics.get("frac_reward_zero_std", 0.0) < 1)
+        job.on_step(step, metrics)
+
     trainer = GRPOTrainer(
         model=job.model,
         reward_funcs=_adapter(reward, end_tokens(job)),
         args=GRPOConfig(**arguments),
         train_dataset=Dataset.from_dict({"prompt": [text for _, text in prompts], "key": [key for key, _ in prompts]}),
         processing_class=job.tokenizer,
-        callbacks=[Hook(job.on_step)],
+        callbacks=[Hook(on_step)],
     )
-    run(trainer, job)
+    changed = run(trainer, job)
+    if not changed and any(signal):
+        raise CheckpointError("Rewards differed and yet GRPO changed no weight. See metrics.jsonl for the gradient's norm.")
+    return changed
 
 
 def end_tokens(job: Job) -> frozenset[int]:

@@ -9,7 +9,7 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from coevo.config import SFT
-from coevo.errors import ConfigError
+from coevo.errors import CheckpointError, ConfigError
 from coevo.train.common import Hook, Job, run, shared_arguments
 
 IGNORED = -100
@@ -59,4 +59,5 @@ def train_sft(job: Job, rows: Sequence[tuple[list[int], list[int]]], config: SFT
         processing_class=job.tokenizer,
         callbacks=[Hook(job.on_step)],
     )
-    run(trainer, job)
+    if not run(trainer, job):
+        raise CheckpointError("Tuning changed no weight: learning rate or gradients are zero. See metrics.jsonl.")

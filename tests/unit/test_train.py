@@ -135,3 +135,14 @@ def test_grpo_sees_the_prompt_that_the_scorer_scores_and_starts_without_kl(model
 
 def test_lora_defaults_name_a_shape() -> None:
     assert LoRA().alpha == 2 * LoRA().r
+
+
+def test_equal_rewards_teach_nothing_and_say_so(model, tokenizer, tmp_path: Path) -> None:
+    policy = new_adapter(model, LoRASeeded(4, 8, 0.0, seed=2))
+    before = {name: p.clone() for name, p in policy.named_parameters() if p.requires_grad}
+    prompts = [(x.sample_id, render(tokenizer, messages("rpm", x))) for x in SCENARIOS[:2]]
+    config = GRPO(steps=1, prompts=2, group=2, save_steps=1)
+    learnt = train_grpo(job(policy, tokenizer, tmp_path), prompts, lambda c, step: [1.0] * len(c), config, 8)
+    assert learnt is False
+    # advantages are rewards less their group's mean, all 0, and the divergence from the start has no gradient there
+    assert all(torch.equal(before[name], p) for name, p in policy.named_parameters() if name in before)
