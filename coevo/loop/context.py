@@ -87,7 +87,7 @@ class Context:
         """Loads the policy that phase `name` wrote, on a fresh base; None is the base itself, or a new adapter on it."""
         dtype = self.recipe.base.dtype if isinstance(self.recipe.base, HubBase) else "float32"
         directory = self.folder.policy(name) if name else None
-        model = load_policy(self.base, directory, trainable=trainable, dtype=dtype)
+        model: Any = load_policy(self.base, directory, trainable=trainable, dtype=dtype)
         lora = self.recipe.lora
         if trainable and name is None and lora is not None:
             seed = seed_of(self.recipe.seed, "adapter")
@@ -112,7 +112,7 @@ class Context:
         """A training job that logs every step to the run folder; `extra` adds what the rewards measured."""
 
         def on_step(step: int, metrics: dict[str, float]) -> None:
-            row = {"phase": phase.name, "role": phase.role, "iteration": phase.iteration, "step": step}
+            row: dict[str, Any] = {"phase": phase.name, "role": phase.role, "iteration": phase.iteration, "step": step}
             # TRL logs None where no completion of a step could be scored; `unscored` counts those
             row |= {k: round(v, 6) for k, v in (metrics | extra()).items() if v is not None and math.isfinite(v)}
             self.folder.append("metrics.jsonl", [row])
