@@ -198,7 +198,7 @@ def _recipe_and_folder(options: argparse.Namespace) -> tuple[Recipe, Path]:
         ConfigError: bad recipe, a folder that is taken, or a recipe other than the resumed run's.
         CheckpointError: the folder to resume holds no run.
     """
-    from coevo.config import load_recipe
+    from coevo.recipe import load_recipe
 
     if options.resume is None:
         if options.recipe is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -194,28 +195,28 @@ def save_policy(
         parent_hash: `weights_hash` of the policy that training began from; None if it began from the base.
         phase: name of the phase that trained it.
     """
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    writes = not distributed or torch.distributed.get_rank() == 0
-    weights = _whole_weights(model, keep=writes)
-    if writes:
-        with atomic_directory(directory) as work:
-            _write_weights(model, weights, work)
-            written = Lineage(role, base_hash, parent_hash, weights_hash(work), phase)
-            write_lineage(work, written)
-    if distributed:
-        torch.distributed.barrier()
+
+    def add_lineage(work: Path) -> None:
+        write_lineage(work, Lineage(role, base_hash, parent_hash, weights_hash(work), phase))
+
+    _save(model, directory, add_lineage)
     return read_lineage(directory)
 
 
 def save_full(model: PreTrainedModel, directory: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
     """Write a whole model with its tokenizer, as a folder that any tool can load; every rank calls it."""
+    _save(model, directory, tokenizer.save_pretrained)
+
+
+def _save(model: PreTrainedModel | PeftModel, directory: str | Path, add: Callable[[Path], object]) -> None:
+    """Gather on all ranks, write on rank 0, and let `add` put its files beside the weights before the folder appears."""
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     writes = not distributed or torch.distributed.get_rank() == 0
     weights = _whole_weights(model, keep=writes)
     if writes:
         with atomic_directory(directory) as work:
             _write_weights(model, weights, work)
-            tokenizer.save_pretrained(work)
+            add(work)
     if distributed:
         torch.distributed.barrier()
 

@@ -20,9 +20,10 @@ from typing import Any
 
 import yaml
 
-from coevo.config import Recipe, dump_recipe, parse_recipe
+from coevo.config import Recipe
 from coevo.errors import CheckpointError, ConfigError
 from coevo.lm import dist
+from coevo.recipe import dump_recipe, parse_recipe
 
 PACKAGES = ("coevo", "torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets", "numpy")
 STREAMS = ("metrics.jsonl", "rollouts.jsonl")

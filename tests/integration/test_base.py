@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coevo.config import load_recipe
 from coevo.data import world
 from coevo.lm.lineage import weight_files
 from coevo.lm.loading import load_policy, load_tokenizer
+from coevo.recipe import load_recipe
 from coevo.scoring.scorer import Ask, Scorer
 from tests.integration.conftest import ROOT, coevo
 

@@ -37,16 +37,17 @@ def reopen(run: Path) -> Context:
     return Context(recipe, folder, load_material(recipe), plan(recipe), Silent())
 
 
-def check_run(run: Path) -> None:
+def check_run(run: Path) -> int:
+    """Checks what a run left behind; returns how many logged rewards were computed again."""
     assert json.loads((run / "environment.json").read_text())["processes"] == 2
     weights = sorted(run.glob("phases/*/policy/*.safetensors"))
     assert len(weights) == 5  # three SFTs, two players
     assert len({hashlib.sha256(p.read_bytes()).hexdigest() for p in weights}) == 5
     assert len({read_lineage(path.parent).base for path in weights}) == 1
-    rewards_equal_one_process(run)
+    return rewards_equal_one_process(run)
 
 
-def rewards_equal_one_process(run: Path) -> None:
+def rewards_equal_one_process(run: Path) -> int:
     """Judges the logged completions again in this one process."""
     context = reopen(run)
     phases = {phase.name: phase for phase in context.plan}
@@ -58,6 +59,7 @@ def rewards_equal_one_process(run: Path) -> None:
         "simulator": (simulator, simulator_reward_for(context, simulator, frames)),
         "rpm": (rpm, rpm_reward_for(context, rpm, diet(context, rpm))),
     }
+    judged = 0
     for role, (phase, judge) in judges.items():
         mine = [r for r in rows if r["phase"] == phase.name]
         assert len(mine) == {"simulator": 16, "rpm": 8}[role]  # 4 prompts × 4 and × 2 completions
@@ -68,6 +70,12 @@ def rewards_equal_one_process(run: Path) -> None:
                 assert sample.reward.total is None
             else:
                 assert sample.reward.total == pytest.approx(row["reward"], abs=1e-3), role
+        judged += len(mine)
+    return judged
+
+
+CHECKED = 24
+"""One step of either player: 4 prompts × 4 turns and 4 prompts × 2 answers."""
 
 
 def status_of(row: dict) -> str:
@@ -77,13 +85,13 @@ def status_of(row: dict) -> str:
 
 
 def test_ddp(tmp_path: Path) -> None:
-    check_run(launch("cpu-ddp", tmp_path / "run"))
+    assert check_run(launch("cpu-ddp", tmp_path / "run")) == CHECKED
 
 
 def test_zero2(tmp_path: Path) -> None:
-    check_run(launch("cpu-zero2", tmp_path / "run"))
+    assert check_run(launch("cpu-zero2", tmp_path / "run")) == CHECKED
 
 
 @pytest.mark.slow
 def test_zero3(tmp_path: Path) -> None:
-    check_run(launch("cpu-zero3", tmp_path / "run"))
+    assert check_run(launch("cpu-zero3", tmp_path / "run")) == CHECKED

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from coevo.config import load_recipe
 from coevo.lm.lineage import read_lineage, weights_hash
 from coevo.loop.coevolution import scenario_of
 from coevo.loop.folder import read_rows
 from coevo.loop.material import load_material
 from coevo.loop.plan import plan
 from coevo.prompts import character_text
+from coevo.recipe import load_recipe
 from tests.integration.conftest import ROOT, SMOKE, coevo, environment
 
 RESUMED_FILES = ("metrics.jsonl", "rollouts.jsonl", "evaluation/sft.json", "evaluation/final.json")

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from coevo import cli
-from coevo.config import Recipe, SmallBase, dump_recipe, load_recipe
+from coevo.config import Recipe, SmallBase
 from coevo.errors import DataError
 from coevo.loop.plan import Counts, duration, parameters, plan
+from coevo.recipe import dump_recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = str(ROOT / "recipes" / "quickstart.yaml")

@@ -7,8 +7,9 @@ import pytest
 from pydantic import BaseModel
 
 from coevo import config
-from coevo.config import Recipe, dump_recipe, load_recipe, parse_recipe
+from coevo.config import Recipe
 from coevo.errors import ConfigError
+from coevo.recipe import dump_recipe, load_recipe, parse_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from coevo import cli
-from coevo.config import Recipe, load_recipe
+from coevo.config import Recipe
 from coevo.errors import ConfigError, DataError
 from coevo.loop.material import load_material
 from coevo.loop.plan import Counts, check, count, plan
+from coevo.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -62,9 +63,9 @@ def test_what_does_not_fit_is_refused_by_plan_and_by_loading(blocks: dict[str, A
 
 
 def test_sizes_that_just_fit_are_planned() -> None:
-    plan(_recipe(data=_world(train=32, shift_train=32, test=1), evaluation={"k": 11}))
-    plan(_recipe(data=_world(test=1), evaluation={"k": 99, "estimator": "learned_marginal"}))
-    plan(_recipe(data=_world(test=5), evaluation={"k": 4, "negatives": "subset"}))
+    assert plan(_recipe(data=_world(train=32, shift_train=32, test=1), evaluation={"k": 11}))
+    assert plan(_recipe(data=_world(test=1), evaluation={"k": 99, "estimator": "learned_marginal"}))
+    assert plan(_recipe(data=_world(test=5), evaluation={"k": 4, "negatives": "subset"}))
 
 
 def test_batches_must_divide_among_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +103,6 @@ def test_a_file_is_counted_by_split_and_subset(tmp_path: Path) -> None:
 def test_shipped_recipes_fit(path: Path) -> None:
     recipe = load_recipe(path)
     if recipe.data.kind == "world":
-        check(recipe, count(recipe))
+        assert check(recipe, count(recipe)) is None
     else:
-        check(recipe, Counts(1936, 64, 1936, 750, 150))
+        assert check(recipe, Counts(1936, 64, 1936, 750, 150)) is None

@@ -1,0 +1,178 @@
+"""Reading a recipe: YAML, dotted overrides, errors in a person's words, and the dump with every default written out."""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from coevo.config import FileData, HubBase, Model, Recipe, SmallBase, WorldData
+from coevo.errors import ConfigError
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a YAML recipe and applies dotted `key=value` overrides; values are YAML too.
+
+    Raises:
+        ConfigError: unreadable file, unknown key (with the nearest right name), wrong type or value.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such recipe. Shipped ones are under recipes/.") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: cannot be read: {error}; expected UTF-8; convert the file.") from None
+    except (OSError, ValueError) as error:
+        # ValueError: a null byte in the name
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"{path}: cannot be read: {reason}; expected a YAML file; check the path and its rights."
+        ) from None
+    try:
+        tree = _parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"{path}: a recipe is a mapping of keys to values, found {type(tree).__name__}; begin with `name: …`."
+        )
+    for override in overrides:
+        _apply(tree, override)
+    return parse_recipe(tree, str(path))
+
+
+def parse_recipe(tree: dict[str, Any], origin: str) -> Recipe:
+    """Validates a recipe's tree; `origin` is named in errors."""
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        lines = [f"  {_explain(problem)}" for problem in error.errors()]
+        raise ConfigError(f"{origin}: {len(lines)} problem(s) in the recipe:\n" + "\n".join(lines)) from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe with every default written out, as YAML."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without repeated keys, of which plain YAML keeps the last in silence."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        """Called for every mapping, before merge keys put others into it."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"key {key.value!r} occurs twice; keep one", problem_mark=key.start_mark
+                    )
+                seen.add((key.tag, key.value))
+        return node
+
+
+def _parse_yaml(text: str) -> Any:
+    """Parses YAML.
+
+    Raises:
+        yaml.YAMLError: also for what PyYAML itself answers with another error: dates and numbers that are none, and nesting
+            beyond the stack.
+    """
+    try:
+        loader = _Loader(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply; a recipe has at most four levels") from None
+    except (ValueError, AttributeError, TypeError) as error:
+        raise yaml.YAMLError(f"a value cannot be read ({error}); quote it") from None
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    *parents, last = key.split(".")
+    if not separator or not last or not all(parents):
+        raise ConfigError(f"override {override!r}: expected key=value, for example loop.iterations=3.")
+    try:
+        value = _parse_yaml(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"override {override!r}: the value is not valid YAML; quote it.") from None
+    node = tree
+    for part in parents:
+        child = node.setdefault(part, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"override {override!r}: {part!r} holds {_shown(child)}, it has no keys of its own.")
+        node = child
+    node[last] = value
+
+
+_KINDS: dict[str, type[Model]] = {"world": WorldData, "file": FileData, "small": SmallBase, "hub": HubBase}
+_PLAIN_MESSAGES = {
+    "missing": "Field required; write it",
+    "tuple_type": "expected a list",
+    "dict_type": "expected a mapping of keys to values",
+    "model_type": "expected a mapping of keys to values",
+    "model_attributes_type": "expected a mapping of keys to values",
+    "invalid_key": "expected a key of letters",
+}
+
+
+def _explain(problem: Any) -> str:
+    location = [str(part) for part in problem["loc"]]
+    names: list[str] = []
+    kind = ""
+    if len(location) > 1 and location[0] in ("data", "base"):
+        # pydantic names the chosen member of a discriminated union in the location; users never wrote it
+        kind = location.pop(1)
+        names = sorted(_KINDS[kind].model_fields)
+    where = ".".join(_name(part) for part in location) or "recipe"
+    if problem["type"] == "extra_forbidden":
+        names = names or _fields_at(location[:-1])
+        near = difflib.get_close_matches(location[-1].lower(), names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(names)}"
+        return f"{where}: unknown key; {hint}{f' (kind {kind})' if kind else ''}"
+    if problem["type"].startswith("union_tag"):
+        expected = problem["ctx"].get("expected_tags", "").replace("'", "") or _kinds_of(location[-1])
+        found = f"is {_shown(problem['input'].get('kind'))}" if "kind" in problem["input"] else "is missing"
+        return f"{where}.kind: {found}; expected one of {expected}"
+    message = _PLAIN_MESSAGES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+    shown = "" if isinstance(problem["input"], (dict, Model)) else f" (got {_shown(problem['input'])})"
+    return f"{where}: {message}{shown}"
+
+
+def _kinds_of(block: str) -> str:
+    return ", ".join(("world", "file") if block == "data" else ("small", "hub"))
+
+
+def _name(part: str) -> str:
+    return part if part.isprintable() and len(part) <= 80 else _shown(part)
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: short whatever a recipe holds, for aliases can make a few lines expand without end."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother, short.maxlong = 2, 120, 120, 40
+    return short.repr(value)
+
+
+def _fields_at(location: Sequence[str]) -> list[str]:
+    """Names of the keys that are known at a place of the schema."""
+    schema = Recipe.model_json_schema()
+    nodes = [schema]
+    for part in location:
+        nodes = [child for node in nodes for child in _members(node.get("properties", {}).get(part, {}), schema)]
+    return sorted({name for node in nodes for name in node.get("properties", {})})
+
+
+def _members(node: dict[str, Any], schema: dict[str, Any]) -> list[dict[str, Any]]:
+    options = node.get("anyOf", node.get("oneOf", [node]))
+    return [schema["$defs"][option["$ref"].rsplit("/", 1)[1]] for option in options if "$ref" in option]
