@@ -44,15 +44,15 @@ def simulator_reward_for(context: Context, phase: PhasePlan, frames: Sequence[Sc
     recipe = context.recipe
     assert phase.iteration is not None
     start = context.scorer(context.phase_name("sft-simulator"), role="simulator")
-    rng = random.Random(seed_of(recipe.seed, phase.name, "real"))
-    population = context.material.real_turns
-    real = rng.sample(population, min(REAL_TURNS, len(population)))
+    if context.thresholds is None:
+        # start simulator and real turns are the run's, so every phase has the same ones
+        context.thresholds = thresholds(start, context.material.real_turns[:REAL_TURNS], recipe.loop.simulator)
     earlier = pool_rows(context, before=phase.iteration)
     judges = Judges(
         rpm=context.load(context.current_rpm(phase.iteration), trainable=False),
         scorer=context.scorer(context.phase_name("sft-scorer")),
         start=start,
-        limits=thresholds(start, real, recipe.loop.simulator),
+        limits=context.thresholds,
         pool=Counter(row["scenario"]["dialogue"][-1]["text"] for row in earlier),
     )
     return SimulatorReward(context, phase, judges, {frame.sample_id: frame for frame in frames})

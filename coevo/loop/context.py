@@ -23,6 +23,7 @@ from coevo.loop.material import Material
 from coevo.loop.plan import PhasePlan
 from coevo.loop.progress import Progress
 from coevo.prompts import Role, messages
+from coevo.scoring.gates import Thresholds
 from coevo.scoring.scorer import Scorer
 from coevo.train.common import Job
 from coevo.types import Response, Scenario
@@ -59,6 +60,8 @@ class Context:
         self.plan = list(plan)
         self.progress = progress
         self.log_metrics: Callable[[dict[str, Any]], None] = lambda row: None
+        self.thresholds: Thresholds | None = None
+        """Of the simulator's gates, once they have been read off real turns."""
         self._tokenizer: Any = None
 
     # models ------------------------------------------------------------------------------------------------------
