@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from coevo import cli
+from coevo.cli.data import MOST_PROBLEMS
+from coevo.cli.progress import ConsoleProgress
 from coevo.config import Recipe, SmallBase
 from coevo.errors import DataError
 from coevo.loop.plan import Counts, duration, parameters, plan
@@ -288,7 +290,7 @@ def test_many_problems_are_counted_and_the_first_are_listed(tmp_path: Path, caps
     file.write_text(json.dumps({"IDTest": [SAMPLE | {"sample_ID": f"{i}", "user_persona": ""} for i in range(80)]}))
     assert cli.main(["data", "check", str(file)]) == 2
     shown = capsys.readouterr().err
-    assert len(shown.splitlines()) == cli.MOST_PROBLEMS + 1
+    assert len(shown.splitlines()) == MOST_PROBLEMS + 1
     assert "80 problem(s), the first 50 of them listed above" in shown and "By field: user_persona 80." in shown
 
 
@@ -319,7 +321,7 @@ def test_report_of_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_progress_shows_place_figure_and_time_to_go(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = cli.ConsoleProgress(plan(Recipe(name="x")), every_s=0.0)
+    progress = ConsoleProgress(plan(Recipe(name="x")), every_s=0.0)
     progress.phase("01-sft-rpm", 62)
     progress.advance(31, "loss 1.50")
     progress.advance(1000)

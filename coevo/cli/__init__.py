@@ -1,0 +1,75 @@
+"""The command line: one module a command. Nothing else prints; help and bad input answer without torch."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from coevo.cli import data, report, train
+from coevo.cli.console import complain
+from coevo.errors import CoevoError
+
+USERS_ERRNO = frozenset(
+    (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP)
+)
+"""What the system refuses for a reason that a user can put right: rights, space, names."""
+EXIT_ERROR = 2
+COMMANDS = (train, data, report)
+"""In the order of `coevo --help`."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+        The exit code: 0, or 2 for anything a user can put right, or 130 when interrupted.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # a terminal that cannot show a name shows its escape
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        options = _parse(sys.argv[1:] if arguments is None else list(arguments))
+        return options.run(options)
+    except CoevoError as error:
+        complain(error)
+        return EXIT_ERROR
+    except BrokenPipeError:
+        # the reader of our output has gone, as `head` does; there is nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
+    except OSError as error:
+        if error.errno not in USERS_ERRNO:
+            raise
+        sys.stderr.write(f"coevo: {error.filename}: {error.strerror}; check the path, its rights and the space left.\n")
+        return EXIT_ERROR
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if options.command == "train":
+        # key=value may stand anywhere among the options, which argparse alone does not allow
+        words = [word for word in (options.recipe, *rest) if word is not None]
+        options.overrides = [word for word in words if "=" in word and not word.startswith("-")]
+        rest = [word for word in words if word not in options.overrides]
+        options.recipe = rest.pop(0) if rest and not rest[0].startswith("-") else None
+    if rest:
+        parser.error(f"{options.command}: unknown argument(s): {' '.join(rest)}; see coevo {options.command} --help")
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="coevo",
+        description="Measures how a role-playing model breaks under shifted users, characters and dialogues, and "
+        "co-evolves a user simulator and the model against it.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in COMMANDS:
+        module.add(commands)
+    return parser

@@ -1,0 +1,64 @@
+"""What every command needs: how arguments are read, and how a line reaches a person."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from coevo.errors import CoevoError, ConfigError, DataError
+
+Commands = argparse._SubParsersAction  # argparse has no public name for it
+
+
+def command(commands: Commands, name: str, purpose: str, examples: str) -> argparse.ArgumentParser:
+    """A new command with its purpose and its examples in `--help`."""
+    return commands.add_parser(
+        name,
+        help=purpose,
+        description=purpose[0].upper() + purpose[1:] + ".",
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def path(text: str) -> Path:
+    """An argument that is a path."""
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a path: it is empty or has a null character")
+    return Path(text)
+
+
+def whole(text: str) -> int:
+    """An argument that is a whole number."""
+    if not text.isascii() or not text.removeprefix("-").isdecimal() or len(text) > 18:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number of at most 18 digits")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """An argument that is a whole number above 0."""
+    if not text.isascii() or not text.isdecimal() or len(text) > 9 or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number above 0 and below 10^9")
+    return int(text)
+
+
+def is_main() -> bool:
+    """Whether this process is the one that speaks; accelerate and torchrun number them in RANK."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(text: str) -> None:
+    """One line on standard output."""
+    if is_main():
+        print(text, flush=True)
+
+
+def complain(error: CoevoError) -> None:
+    """Errors of recipe and data are the same on every rank and told once; others may be one rank's own."""
+    if is_main():
+        sys.stderr.write(f"coevo: {error}\n")
+    elif not isinstance(error, (ConfigError, DataError)):
+        sys.stderr.write(f"coevo, rank {os.environ['RANK']}: {error}\n")

@@ -1,0 +1,73 @@
+"""`coevo data world | check`: make or check a data file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from coevo.cli.console import Commands, command, count, path, say, whole
+from coevo.errors import ConfigError, DataError
+
+MOST_PROBLEMS = 50
+"""Problems of a file that `data check` prints one by one."""
+WORLD_EXAMPLES = """examples:
+  coevo data world --out world.json
+  coevo data world --out small.json --train 100 --test 10 --seed 7
+"""
+CHECK_EXAMPLES = """examples:
+  coevo data check world.json
+"""
+
+
+def add(commands: Commands) -> None:
+    """Adds the commands."""
+    data = command(commands, "data", "make or check a data file", WORLD_EXAMPLES + CHECK_EXAMPLES.partition("\n")[2])
+    kinds = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
+    world = command(kinds, "world", "write the world's scenarios in the RPGBench layout", WORLD_EXAMPLES)
+    world.add_argument("--out", type=path, required=True, metavar="FILE", help="where to; must not exist")
+    world.add_argument("--train", type=count, default=2000, metavar="N", help="IDTrain samples (default 2000)")
+    world.add_argument("--test", type=count, default=100, metavar="N", help="samples per test subset (default 100)")
+    world.add_argument("--seed", type=whole, default=0, metavar="S", help="default 0")
+    world.set_defaults(run=_world)
+    check = command(kinds, "check", "validate a file in the RPGBench layout", CHECK_EXAMPLES)
+    check.add_argument("file", type=path, metavar="FILE")
+    check.set_defaults(run=_check)
+
+
+def _world(options: argparse.Namespace) -> int:
+    from coevo.data import world, write_rpgbench
+
+    if os.path.lexists(options.out):
+        raise ConfigError(f"--out {options.out} exists; expected a new file. Choose another name, or delete it first.")
+    scenarios = []
+    for split, tags in world.SPLITS.items():
+        # ShiftTrain is what a recipe trains scorer and simulator on; the layout's files have IDTrain and the tests
+        if split != "ShiftTrain":
+            wanted = options.train if split == "IDTrain" else options.test * len(tags)
+            scenarios += world.generate(split, wanted, options.seed)
+    write_rpgbench(options.out, scenarios)
+    say(f"{options.out}: {len(scenarios):,} scenarios in {len(world.SPLITS) - 1} splits")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from coevo.data import check
+
+    found = check(options.file)
+    for (split, tag), n in found.n_samples.items():
+        key = (split, tag)
+        prompt, reference = found.n_prompt_characters[key] / n, found.n_reference_characters[key] / n
+        lengths = f"prompt {prompt:6.0f} characters, reference {reference:5.0f}, on average"
+        say(f"{split:12} {tag:22} {n:7,} samples  {lengths}")
+    if found.ok:
+        say(f"{options.file}: nothing wrong")
+        return 0
+    for problem in found.problems[:MOST_PROBLEMS]:
+        sys.stderr.write(f"{problem}\n")
+    by_field = ", ".join(f"{field} {n:,}" for field, n in found.n_problems.most_common())
+    listed = "" if len(found.problems) <= MOST_PROBLEMS else f"the first {MOST_PROBLEMS} of them "
+    raise DataError(
+        f"{options.file}: {len(found.problems):,} problem(s), {listed}listed above; each names its place and remedy. "
+        f"By field: {by_field}."
+    )

@@ -1,0 +1,39 @@
+"""`coevo report`: rebuild tables and plots of a run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from coevo.cli.console import Commands, command, path, say
+from coevo.errors import CheckpointError
+
+REPORT_EXAMPLES = """examples:
+  coevo report runs/quickstart
+"""
+
+
+def add(commands: Commands) -> None:
+    """Adds the command."""
+    report = command(commands, "report", "rebuild tables and plots of a run", REPORT_EXAMPLES)
+    report.add_argument("folder", type=path, metavar="RUN")
+    report.set_defaults(run=_report)
+
+
+def _report(options: argparse.Namespace) -> int:
+    if not (options.folder / "resolved.yaml").is_file():
+        raise CheckpointError(
+            f"{options.folder} holds no run: resolved.yaml is missing. Give the folder that coevo train --out named."
+        )
+    show_report(options.folder)
+    return 0
+
+
+def show_report(folder: Path) -> None:
+    """Builds the report of a run folder, then prints its table and where its files are."""
+    from coevo import report
+
+    report.build(folder)
+    say(report.console_table(folder))
+    for file in sorted((folder / "report").iterdir()):
+        say(str(file))

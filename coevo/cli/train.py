@@ -1,0 +1,137 @@
+"""`coevo train`: run a recipe, or go on with a run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coevo.cli.console import Commands, command, is_main, path, say
+from coevo.cli.progress import ConsoleProgress
+from coevo.cli.report import show_report
+from coevo.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from coevo.config import Recipe
+    from coevo.loop.plan import PhasePlan
+
+EXIT_INTERRUPTED = 130
+TRAIN_EXAMPLES = """examples:
+  coevo train recipes/quickstart.yaml --dry-run
+  coevo train recipes/quickstart.yaml --out runs/quickstart
+  coevo train recipes/quickstart.yaml seed=1 loop.rpm.steps=30 --out runs/seed-1
+  coevo train --resume runs/quickstart
+  accelerate launch --config_file launch/accelerate/ddp.yaml -m coevo train recipes/quickstart.yaml
+"""
+
+
+def add(commands: Commands) -> None:
+    """Adds the command."""
+    train = command(commands, "train", "run a recipe from start to table", TRAIN_EXAMPLES)
+    train.usage = "coevo train [RECIPE] [key=value ...] [--out DIR] [--dry-run] [--until PHASE] [--resume RUN]"
+    train.add_argument("recipe", nargs="?", metavar="RECIPE", help="a YAML file; docs/recipes.md lists its keys")
+    train.add_argument("--out", type=path, metavar="DIR", help="the run folder, new or empty; default runs/NAME")
+    train.add_argument("--dry-run", action="store_true", help="print phases, sizes and costs; touch nothing")
+    train.add_argument("--resume", type=path, metavar="RUN", help="continue the run in this folder")
+    train.add_argument("--until", metavar="PHASE", help="stop after this phase, named without its number: pretrain, rpm-1")
+    train.set_defaults(run=_train)
+
+
+def _train(options: argparse.Namespace) -> int:
+    recipe, out = _recipe_and_folder(options)
+    from coevo.loop.plan import assumptions, plan, table
+
+    phases = _up_to(plan(recipe), options.until)
+    if options.dry_run:
+        say(table(phases))
+        say("\n" + assumptions(recipe))
+        return 0
+    say(f"{recipe.name}: {len(phases)} phases -> {out}")
+    try:
+        from coevo.loop.run import train
+
+        progress = ConsoleProgress(phases)
+        train(recipe, out, resume=options.resume is not None, progress=progress, until=options.until)
+    except KeyboardInterrupt:
+        if is_main():
+            begun = (out / "resolved.yaml").exists()
+            remedy = f"Continue with: coevo train --resume {out}" if begun else "Nothing had been written."
+            sys.stderr.write(f"\ncoevo: interrupted. {remedy}\n")
+        return EXIT_INTERRUPTED
+    if options.until is not None:
+        say(f"stopped after {options.until} as asked; go on with: coevo train --resume {out}")
+    elif is_main():
+        show_report(out)
+    return 0
+
+
+def _up_to(phases: list[PhasePlan], until: str | None) -> list[PhasePlan]:
+    """The phases up to and with the one named; all if none is named."""
+    names = [phase.name.partition("-")[2] for phase in phases]
+    if until is None:
+        return phases
+    if until not in names:
+        raise ConfigError(f"--until {until}: no such phase in this recipe; expected one of {', '.join(names)}.")
+    return phases[: names.index(until) + 1]
+
+
+def _recipe_and_folder(options: argparse.Namespace) -> tuple[Recipe, Path]:
+    """The recipe to run and the run folder, checked as far as that goes without writing.
+
+    Raises:
+        ConfigError: bad recipe, a folder that is taken, or a recipe other than the resumed run's.
+        CheckpointError: the folder to resume holds no run.
+    """
+    from coevo.recipe import load_recipe
+
+    if options.resume is None:
+        if options.recipe is None:
+            raise ConfigError("train: no recipe given; for example: coevo train recipes/quickstart.yaml")
+        recipe = load_recipe(options.recipe, options.overrides)
+        out = options.out or Path("runs") / recipe.name
+        if not options.dry_run:
+            _refuse_taken(out)
+        return recipe, out
+    if options.out is not None and options.out.resolve() != options.resume.resolve():
+        raise ConfigError(f"--out {options.out}: --resume {options.resume} names the run folder already; leave --out away.")
+    resolved = options.resume / "resolved.yaml"
+    if not resolved.is_file():
+        raise CheckpointError(f"{options.resume} holds no run: resolved.yaml is missing. Give the folder that --out named.")
+    recipe = load_recipe(resolved)
+    given = load_recipe(options.recipe or resolved, options.overrides)
+    if given != recipe:
+        raise ConfigError(
+            f"--resume {options.resume}: the recipe given differs from the run's in "
+            f"{', '.join(_differing(given, recipe))}. "
+            "A run keeps its recipe: leave the recipe and overrides away, or start a new run with --out."
+        )
+    return recipe, options.resume
+
+
+def _refuse_taken(out: Path) -> None:
+    if os.path.lexists(out) and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file; expected a folder that is new or empty.")
+    above = next(folder for folder in (out, *out.absolute().parents) if os.path.lexists(folder))
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        reason = "nothing may be written in it" if above.is_dir() else "it is a file"
+        raise ConfigError(f"--out {out} cannot be made in {above}: {reason}; choose another folder.")
+    if out.is_dir() and any(out.iterdir()):
+        remedy = f"continue it with coevo train --resume {out}, or " if (out / "resolved.yaml").exists() else ""
+        raise ConfigError(f"--out {out} exists and is not empty; {remedy}choose another folder. Nothing was changed.")
+
+
+def _differing(left: Recipe, right: Recipe) -> list[str]:
+    """Dotted names of the keys in which two recipes differ."""
+    return sorted({key for key, _ in _flat(left.model_dump()).items() ^ _flat(right.model_dump()).items()})
+
+
+def _flat(tree: dict[str, object], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = repr(value)
+    return flat
