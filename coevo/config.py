@@ -226,11 +226,22 @@ class SimulatorPhase(GRPO):
     """The adversary: regret (S1) times gates (S2)."""
 
     steps: Positive = 40
-    rpm_samples: Positive = 2
+    rpm_samples: Positive = 1
     """m: how often the frozen RPM answers each turn."""
+    rpm_temperature: Weight = 0.0
+    """How the frozen RPM answers: 0 is greedy, as it is evaluated and deployed. A sample's regret differs by tens of nats
+    from the next one's, which drowns what the turn itself changes."""
     fluency_quantile: Share = 0.05
     persona_quantile: Share = 0.05
     """A gate passes what is not below this quantile of real user turns."""
+
+    @model_validator(mode="after")
+    def _answers_differ(self) -> SimulatorPhase:
+        if self.rpm_samples > 1 and not self.rpm_temperature:
+            raise ValueError(
+                f"rpm_samples={self.rpm_samples} greedy answers would all be the same; set rpm_temperature above 0 or rpm_samples to 1"
+            )
+        return self
 
 
 class RewardWeights(Model):

@@ -206,7 +206,7 @@ class SimulatorReward(_Logged):
         room = [x for x in scenarios if self._context.fits("rpm", x)]
         repeated = [x for x in room for _ in range(m)]
         seeds = [seed_of(self._context.recipe.seed, x.sample_id, x.query, k) for x in room for k in range(m)]
-        answers = self._context.write(self._judges.rpm, "rpm", repeated, seeds, config.rpm.temperature)
+        answers = self._context.write(self._judges.rpm, "rpm", repeated, seeds, config.simulator.rpm_temperature)
         texts = [a.text.strip() if a.status == "ok" else "" for a in answers]
         found = fits(self._judges.scorer, [*room, *repeated], [*(x.reference for x in room), *texts])
         result: dict[str, tuple[float | None, str]] = {}
