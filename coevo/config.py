@@ -239,7 +239,8 @@ class SimulatorPhase(GRPO):
     def _answers_differ(self) -> SimulatorPhase:
         if self.rpm_samples > 1 and not self.rpm_temperature:
             raise ValueError(
-                f"rpm_samples={self.rpm_samples} greedy answers would all be the same; set rpm_temperature above 0 or rpm_samples to 1"
+                f"rpm_samples={self.rpm_samples} greedy answers would all be the same; "
+                "set rpm_temperature above 0, or rpm_samples to 1"
             )
         return self
 
