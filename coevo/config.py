@@ -304,6 +304,19 @@ class Loop(Model):
         return tags
 
 
+class Audit(Model):
+    """What a reward must show before anything is trained on it (method section 4)."""
+
+    scenarios: Positive = 192
+    """At most so many, of those that no role was tuned on."""
+    at_least: Share = 0.99
+    """Share of scenarios in which the reference must be worth more than each bad answer."""
+    agreement: Annotated[Real, Field(ge=-1, le=1)] = 0.9
+    """Rank correlation that the reward must reach with the exact share of right slots; asked for where that is known."""
+    on_failure: Literal["stop", "warn"] = "stop"
+    """`warn` goes on: for real data, where a reference is one of many right answers, and for tests."""
+
+
 class Evaluation(Model):
     """What is measured before and after (method sections 2 and 3)."""
 
@@ -337,6 +350,7 @@ class Recipe(Model):
     rpm_sft: SFT = SFT()
     scorer_sft: ScorerSFT = ScorerSFT()
     simulator_sft: SimulatorSFT = SimulatorSFT()
+    audit: Audit = Audit()
     loop: Loop = Loop()
     evaluation: Evaluation = Evaluation()
     tracking: Tracking = Tracking()

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from coevo.cli import data, report, train
+from coevo.cli import audit, data, report, train
 from coevo.cli.console import complain
 from coevo.errors import CoevoError
 
@@ -18,7 +18,7 @@ USERS_ERRNO = frozenset(
 )
 """What the system refuses for a reason that a user can put right: rights, space, names."""
 EXIT_ERROR = 2
-COMMANDS = (train, data, report)
+COMMANDS = (train, audit, data, report)
 """In the order of `coevo --help`."""
 
 
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    if options.command == "train":
+    if hasattr(options, "recipe"):
         # key=value may stand anywhere among the options, which argparse alone does not allow
         words = [word for word in (options.recipe, *rest) if word is not None]
         options.overrides = [word for word in words if "=" in word and not word.startswith("-")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,31 +41,48 @@ def add(commands: Commands) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    recipe, out = _recipe_and_folder(options)
-    from coevo.loop.plan import assumptions, plan, table
+    recipe, out = recipe_and_folder(options)
+    from coevo.loop.plan import plan
 
     phases = _up_to(plan(recipe), options.until)
     if options.dry_run:
-        say(table(phases))
-        say("\n" + assumptions(recipe))
+        show_plan(recipe, phases)
         return 0
-    say(f"{recipe.name}: {len(phases)} phases -> {out}")
-    try:
-        from coevo.loop.run import train
-
-        progress = ConsoleProgress(phases)
-        train(recipe, out, resume=options.resume is not None, progress=progress, until=options.until)
-    except KeyboardInterrupt:
-        if is_main():
-            begun = (out / "resolved.yaml").exists()
-            remedy = f"Continue with: coevo train --resume {out}" if begun else "Nothing had been written."
-            sys.stderr.write(f"\ncoevo: interrupted. {remedy}\n")
+    if not run_phases(recipe, out, phases, resume=options.resume is not None):
         return EXIT_INTERRUPTED
     if options.until is not None:
         say(f"stopped after {options.until} as asked; go on with: coevo train --resume {out}")
     elif is_main():
         show_report(out)
     return 0
+
+
+def show_plan(recipe: Recipe, phases: Sequence[PhasePlan]) -> None:
+    """Prints what would be done, and what that costs."""
+    from coevo.loop.plan import assumptions, table
+
+    say(table(phases))
+    say("\n" + assumptions(recipe))
+
+
+def run_phases(recipe: Recipe, out: Path, phases: Sequence[PhasePlan], resume: bool) -> bool:
+    """Runs phases of a recipe and draws their pace.
+
+    Returns:
+        False if a person interrupted it, who has then been told how to go on.
+    """
+    say(f"{recipe.name}: {len(phases)} phases -> {out}")
+    try:
+        from coevo.loop.run import train
+
+        train(recipe, out, resume=resume, progress=ConsoleProgress(phases), only=[phase.name for phase in phases])
+    except KeyboardInterrupt:
+        if is_main():
+            begun = (out / "resolved.yaml").exists()
+            remedy = f"Continue with: coevo train --resume {out}" if begun else "Nothing had been written."
+            sys.stderr.write(f"\ncoevo: interrupted. {remedy}\n")
+        return False
+    return True
 
 
 def _up_to(phases: list[PhasePlan], until: str | None) -> list[PhasePlan]:
@@ -77,7 +95,7 @@ def _up_to(phases: list[PhasePlan], until: str | None) -> list[PhasePlan]:
     return phases[: names.index(until) + 1]
 
 
-def _recipe_and_folder(options: argparse.Namespace) -> tuple[Recipe, Path]:
+def recipe_and_folder(options: argparse.Namespace) -> tuple[Recipe, Path]:
     """The recipe to run and the run folder, checked as far as that goes without writing.
 
     Raises:
@@ -88,7 +106,8 @@ def _recipe_and_folder(options: argparse.Namespace) -> tuple[Recipe, Path]:
 
     if options.resume is None:
         if options.recipe is None:
-            raise ConfigError("train: no recipe given; for example: coevo train recipes/quickstart.yaml")
+            name = options.command
+            raise ConfigError(f"{name}: no recipe given; for example: coevo {name} recipes/quickstart.yaml")
         recipe = load_recipe(options.recipe, options.overrides)
         out = options.out or Path("runs") / recipe.name
         if not options.dry_run:

@@ -14,7 +14,7 @@ from coevo.prompts import Role
 from coevo.types import Scenario
 
 REAL_TURNS = 512
-"""Fresh user turns of the world, for the gates."""
+"""Fresh scenarios of the world, for the gates; more if the audit asks for more."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Material:
     shift_train: list[Scenario]
     """What scorer and simulator learn from."""
     real_turns: list[Scenario]
-    """Real user turns that no simulator was tuned on; the gates' thresholds are read off them."""
+    """Real scenarios that no role was tuned on. The gates' thresholds are read off their turns, and the reward is audited on
+    them."""
     tests: list[Scenario]
     source: shifts.Shifts
     truth: WorldTruth | None
@@ -67,10 +68,12 @@ def load_material(recipe: Recipe) -> Material:
         ConfigError: data that do not fit the recipe's batches, negatives or shifts; see `plan.check`.
     """
     plan.check(recipe, plan.count(recipe))
-    return _from_world(recipe.data) if isinstance(recipe.data, WorldData) else _from_file(recipe.data)
+    if isinstance(recipe.data, WorldData):
+        return _from_world(recipe.data, max(REAL_TURNS, recipe.audit.scenarios))
+    return _from_file(recipe.data)
 
 
-def _from_world(data: WorldData) -> Material:
+def _from_world(data: WorldData, fresh: int) -> Material:
     train = world.generate("IDTrain", data.train + data.dev, seed=0)
     tests: list[Scenario] = []
     for split, tags in world.SPLITS.items():
@@ -78,7 +81,7 @@ def _from_world(data: WorldData) -> Material:
             tests += world.generate(split, data.test * len(tags), seed=0)
     shift_train = world.generate("ShiftTrain", data.shift_train, seed=0)
     source = shifts.WorldShifts(train[: data.train])
-    real_turns = world.generate("ShiftTrain", REAL_TURNS, seed=1)
+    real_turns = world.generate("ShiftTrain", fresh, seed=1)
     return Material(train[: data.train], train[data.train :], shift_train, real_turns, tests, source, WorldTruth())
 
 

@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from coevo.config import SFT, Pretrain, ScorerSFT, SimulatorSFT, SmallBase
-from coevo.errors import DataError
+from coevo.data import BATTERIES
+from coevo.errors import ConfigError, DataError
 from coevo.lm import dist
 from coevo.lm.likelihood import encode_pair
 from coevo.lm.lineage import atomic_directory
@@ -19,8 +20,10 @@ from coevo.loop.context import Context, seed_of
 from coevo.loop.folder import dump_row, read_rows, write_atomic
 from coevo.loop.plan import PhasePlan
 from coevo.prompts import ALL, NO_PERSONA, NOTHING, Component, Role, messages
+from coevo.scoring.audit import audit
 from coevo.scoring.evaluate import measure
-from coevo.scoring.scorer import Ask
+from coevo.scoring.scorer import Ask, Scorer
+from coevo.scoring.verdict import conclusion, table
 from coevo.train.sft import train_sft
 from coevo.types import Scenario, Score
 
@@ -127,6 +130,53 @@ def encode(context: Context, phase: PhasePlan, rows: Sequence[tuple[Role, Scenar
             write_atomic(name, "".join(dump_row(row) for row in skipped))
         context.progress.say(f"{phase.name}: {len(skipped)} of {len(rows)} samples are over the token limits; see {name}")
     return kept
+
+
+def run_audit(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
+    """Puts the RPM's reward to the test of bad answers, and stops the run if it fails (method, section 4).
+
+    Raises:
+        ConfigError: the reward fails, and `audit.on_failure` is `stop`.
+        ScoreError: there is no scenario to audit it on.
+    """
+    recipe, folder, config = context.recipe, context.folder, context.recipe.audit
+    scenarios = [x for x in context.material.real_turns[: config.scenarios] if context.fits("scorer", x)]
+    cases = BATTERIES[recipe.data.kind](scenarios, seed_of(recipe.seed, "battery"))
+    scorer = SharedScorer(context.scorer(context.phase_name("sft-scorer")))
+    weights, seed = recipe.loop.rpm.weights, seed_of(recipe.seed, "audit")
+    verdict = audit(scorer, cases, weights, config, seed, context.progress.advance)
+    path = folder.root / "evaluation" / "audit.json"
+    if dist.is_main():
+        write_atomic(path, json.dumps(verdict.as_json(), indent=1, ensure_ascii=False) + "\n")
+    dist.barrier()
+    if not verdict.passed and config.on_failure == "stop":
+        raise ConfigError(
+            f"recipe {recipe.name}: its reward must not train anything yet.\n{table(verdict)}\n"
+            "Where a part alone is above, give it more weight (loop.rpm.weights). Where none is, the scorer does not know "
+            "the difference: tune it for longer (scorer_sft.samples, scorer_sft.epochs) or on a better base. Then start a "
+            "new run; audit.on_failure=warn would go on all the same."
+        )
+    if not verdict.passed:
+        context.progress.say(f"{phase.name}: {conclusion(verdict)}\nThe run goes on, as audit.on_failure=warn says.")
+    facts = {"passed": verdict.passed}
+    folder.finish(phase.name, facts, [path])
+    return facts
+
+
+class SharedScorer:
+    """A scorer whose asks are shared out over the processes."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+
+    @property
+    def version(self) -> str:
+        """Content hash of the scorer's weights."""
+        return self._scorer.version
+
+    def score(self, asks: Sequence[Ask]) -> list[Score]:
+        """Likelihoods in the order asked; all processes call it together."""
+        return dist.share_out(self._scorer.score, asks)
 
 
 def run_evaluate(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:

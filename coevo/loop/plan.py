@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 from coevo.config import GRPO, SFT, FileData, Recipe, SmallBase, WorldData
+from coevo.data.battery import MEMBERS
+from coevo.data.world.battery import LADDER
 from coevo.errors import ConfigError, DataError
+from coevo.layout import align
 from coevo.types import SHIFT_OF_TAG
 
-Kind = Literal["pretrain", "sft", "evaluate", "grpo", "harvest", "accept"]
+Kind = Literal["pretrain", "sft", "audit", "evaluate", "grpo", "harvest", "accept"]
 
 SMALL_FLOPS_PER_S = 6e10
 """Reference rate of a small base: float32 on 2 CPU cores, about 10,000 training tokens/s for 1 M parameters."""
@@ -253,12 +256,7 @@ def table(phases: Sequence[PhasePlan]) -> str:
     total = duration(sum(seconds) if len(seconds) == len(phases) else None)
     tokens = sum(phase.tokens_estimate for phase in phases)
     rows.append(("total", "", f"{sum(phase.updates for phase in phases):,}", "", "", f"{tokens:,}", total))
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    lines = []
-    for row in (header, *rows):
-        names = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
-        numbers = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
-        lines.append("  ".join(names + numbers).rstrip())
+    lines = align([header, *rows], names=2).splitlines()
     rule = "-" * max(map(len, lines))
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
@@ -304,6 +302,8 @@ class _Planner:
             ("simulator", recipe.simulator_sft, counts.shift_train),
         ):
             self._tuning("sft", role, config, min(config.samples or available, available))
+            if role == "scorer":
+                self._audit()
         self._evaluate("sft")
         for k in range(1, recipe.loop.iterations + 1):
             self._simulator(k)
@@ -320,6 +320,13 @@ class _Planner:
         work = _Work(trained=sequences * (self._prompt + written))
         name = kind if role is None else f"{kind}-{role}"
         self._add(name, kind, role, None, (updates, samples, sequences), work)
+
+    def _audit(self) -> None:
+        # the reference, the battery and the graded answers, each under its context and alone
+        world = isinstance(self._recipe.data, WorldData)
+        scenarios = self._recipe.audit.scenarios if world else min(self._recipe.audit.scenarios, self._counts.id_dev)
+        texts = scenarios * (1 + len(MEMBERS) + (LADDER if world else 0))
+        self._add("audit", "audit", "scorer", None, (0, scenarios, texts), self._scoring(2 * texts))
 
     def _evaluate(self, when: str) -> None:
         # response and reference: under its own context, k others, without u, c, d, and alone; references only once

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ RUNNERS: dict[tuple[str, str | None], Runner] = {
     ("sft", "rpm"): phases.run_sft,
     ("sft", "scorer"): phases.run_sft,
     ("sft", "simulator"): phases.run_sft,
+    ("audit", "scorer"): phases.run_audit,
     ("evaluate", "rpm"): phases.run_evaluate,
     ("grpo", "simulator"): coevolution.run_simulator,
     ("harvest", "simulator"): coevolution.run_harvest,
@@ -46,7 +47,11 @@ TRAINING = ("pretrain", "sft", "grpo")
 
 
 def train(
-    recipe: Recipe, out: Path, resume: bool = False, progress: Progress | None = None, until: str | None = None
+    recipe: Recipe,
+    out: Path,
+    resume: bool = False,
+    progress: Progress | None = None,
+    only: Collection[str] | None = None,
 ) -> Path:
     """Runs a recipe to its end, or from where the run in `out` stopped.
 
@@ -55,7 +60,7 @@ def train(
         out: the run folder; new, unless `resume`.
         resume: continue the run in `out`, which must be of the same recipe.
         progress: who is told.
-        until: name (without its number) of the phase to stop after, such as `pretrain`; None runs all.
+        only: names of the phases to run, each of which needs some of those before it; None runs all.
 
     Returns:
         The run folder.
@@ -74,9 +79,8 @@ def train(
     with tracking.tracker(recipe, folder) as log:
         context.log_metrics = log
         for phase in context.plan:
-            _run_phase(context, phase)
-            if until is not None and phase.name.split("-", 1)[1] == until:
-                break
+            if only is None or phase.name in only:
+                _run_phase(context, phase)
     return folder.root
 
 

@@ -8,9 +8,11 @@ Shape suffixes: R resamples, N scenarios.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +21,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 LEVEL = 0.95
+_Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 _CHUNK = 4_000_000
 """Numbers gathered at once, so that memory stays flat in the number of scenarios (32 MB)."""
 
@@ -115,3 +118,26 @@ def bootstrap_stratified(subsets: Sequence[ArrayLike], resamples: int, seed: int
     assert arrays, "a mean over subsets needs a subset"
     draws = [mean_draws(array, resamples, [seed, place]) for place, array in enumerate(arrays)]
     return interval(float(np.mean([array.mean() for array in arrays])), np.mean(draws, axis=0))
+
+
+def wilson(successes: int, trials: int) -> Interval:
+    """A share with Wilson's score interval, which, unlike the bootstrap's, has a width where all trials succeed."""
+    assert 0 <= successes <= trials and trials, f"no share of {successes} out of {trials}"
+    share, z2 = successes / trials, _Z**2
+    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = _Z / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
+    # where none or all succeed, the limit on that side is the share itself, which rounding would miss
+    return Interval(share, centre - half if successes else 0.0, centre + half if successes < trials else 1.0)
+
+
+def spearman(first: ArrayLike, second: ArrayLike) -> float:
+    """Spearman's rank correlation of (N,) with (N,); ties share their mean rank. NaN if either is constant."""
+    ranks = np.stack([_mean_ranks(first), _mean_ranks(second)])
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    spread = float(np.sqrt((ranks**2).sum(axis=1)).prod())
+    return float(ranks.prod(axis=0).sum()) / spread if spread else math.nan
+
+
+def _mean_ranks(values: ArrayLike) -> Floats:
+    _, places, counts = np.unique(np.asarray(values, dtype=np.float64), return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[places]

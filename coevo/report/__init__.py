@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from coevo.report.read import read_run, simulator_examples
-from coevo.report.tables import console_table
+from coevo.report.tables import audit_table, console_table
 
-__all__ = ["build", "console_table", "simulator_examples"]
+__all__ = ["audit_table", "build", "console_table", "simulator_examples"]
 
 
 def build(run_dir: str | Path) -> list[Path]:

@@ -11,6 +11,7 @@ import jinja2
 
 from coevo.report.read import Run, choose_turns, lost_most
 from coevo.report.tables import COLUMNS, LEGEND, decisions, lines, stamp, verdicts
+from coevo.scoring import verdict as audit
 
 CAPTIONS = {
     "remid_by_subset.png": "R-EMID per subset, before and after co-evolution",
@@ -49,7 +50,18 @@ def render(run: Run, images: Mapping[str, bytes]) -> str:
         figures=figures,
         turns=[_TURN | turn for turn in choose_turns(run.turns, 10)],
         losses=lost_most(run),
+        audit=_audit(run),
     )
+
+
+def _audit(run: Run) -> dict[str, Any] | None:
+    if run.audit is None:
+        return None
+    return {
+        "heading": audit.heading(run.audit),
+        "rows": audit.cells(run.audit),
+        "conclusion": audit.conclusion(run.audit),
+    }
 
 
 def _nats(value: Any) -> str:

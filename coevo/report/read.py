@@ -14,6 +14,7 @@ import yaml
 from coevo.config import Evaluation
 from coevo.errors import DataError
 from coevo.scoring.summary import COMPONENTS, EXACT, MEASURES, Row, summarise
+from coevo.scoring.verdict import Verdict
 
 Record = dict[str, Any]
 BEFORE, AFTER = "sft", "final"
@@ -35,6 +36,8 @@ class Run:
     rows_after: list[Row]
     turns: list[Record]
     """Rollouts of the last iteration's simulator."""
+    audit: Verdict | None = None
+    """Of the reward; None if it has not been made."""
 
     @property
     def name(self) -> str:
@@ -65,6 +68,8 @@ class Run:
     def missing(self) -> list[str]:
         """What an unfinished run does not have, in words."""
         notes = []
+        if self.audit is None:
+            notes.append("The audit of the reward (evaluation/audit.json) has not been made yet.")
         if self.before is None:
             notes.append("The evaluation before co-evolution (evaluation/sft.json) has not been made yet.")
         if self.after is None:
@@ -87,6 +92,7 @@ def read_run(run_dir: str | Path) -> Run:
     path = Path(run_dir)
     if not (path / "resolved.yaml").is_file():
         raise DataError(f"{path}: not a run folder: it has no resolved.yaml. Give the folder that `coevo run` wrote.")
+    audited = _read_json(path / "evaluation" / "audit.json")
     return Run(
         path=path,
         recipe=yaml.safe_load((path / "resolved.yaml").read_text(encoding="utf-8")) or {},
@@ -97,6 +103,7 @@ def read_run(run_dir: str | Path) -> Run:
         rows_before=[Row.from_json(record) for record in _read_lines(path / "evaluation" / f"{BEFORE}.jsonl")],
         rows_after=[Row.from_json(record) for record in _read_lines(path / "evaluation" / f"{AFTER}.jsonl")],
         turns=_last_turns(path / "rollouts.jsonl"),
+        audit=Verdict.from_json(audited) if audited else None,
     )
 
 

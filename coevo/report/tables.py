@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coevo.errors import DataError
+from coevo.layout import align
 from coevo.maths.stats import Interval
 from coevo.report.read import Run, read_run
+from coevo.scoring import verdict as audit
 
 COLUMNS: tuple[tuple[str, str, float], ...] = (
     ("share_right", "right (%)", 100.0),
@@ -107,6 +110,9 @@ def markdown(run: Run) -> str:
         table = lines(run, level)
         if table:
             parts.append(f"## {title}\n\n{_markdown_table(table, level)}")
+    if run.audit:
+        parts += ["## Audit of the reward", audit.heading(run.audit), _pipes(audit.cells(run.audit), names=2)]
+        parts.append(audit.conclusion(run.audit))
     return "\n\n".join(parts) + "\n"
 
 
@@ -117,6 +123,7 @@ def results(run: Run) -> str:
         "before": run.before,
         "after": run.after,
         "change": run.change,
+        "audit": run.audit and run.audit.as_json(),
         "decisions": decisions(run),
         "verdicts": verdicts(run),
         "missing": run.missing,
@@ -137,8 +144,20 @@ def console_table(run_dir: str | Path) -> str:
         if level == "shifts" and names:
             body.append([])
     if body:
-        blocks.append(_align([head, *body]))
+        blocks.append(align([head, *body]))
     return "\n".join([*blocks, *decisions(run), *verdicts(run)])
+
+
+def audit_table(run_dir: str | Path) -> str:
+    """The audit of a run's reward as plain text.
+
+    Raises:
+        DataError: there is none.
+    """
+    found = read_run(run_dir).audit
+    if found is None:
+        raise DataError(f"{run_dir}: its reward has not been audited yet; run coevo audit --resume {run_dir}.")
+    return audit.table(found)
 
 
 def _line(name: str, moment: str, entry: dict[str, Any]) -> Line:
@@ -184,8 +203,13 @@ def _title(name: str, level: str) -> str:
 def _markdown_table(table: Sequence[Line], level: str) -> str:
     heads = ["subset" if level == "subsets" else "shift", "", "scored", *(heading for _, heading, _ in COLUMNS)]
     rows = [[line.name.replace("|", "\\|"), line.moment, line.counts, *line.cells] for line in table]
-    rule = ["---", "---", *("---:" for _ in heads[2:])]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (heads, rule, *rows))
+    return _pipes([heads, *rows], names=2)
+
+
+def _pipes(rows: Sequence[Sequence[str]], names: int) -> str:
+    """A Markdown table of cells, the head first; so many first columns are text."""
+    rule = ["---" if place < names else "---:" for place in range(len(rows[0]))]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (rows[0], rule, *rows[1:]))
 
 
 def _arrows(run: Run, level: str, name: str) -> list[str]:
@@ -201,14 +225,3 @@ def _arrows(run: Run, level: str, name: str) -> list[str]:
 def _number(evaluation: dict[str, Any] | None, level: str, name: str, key: str) -> float | None:
     record = evaluation[level].get(name, {}).get(key) if evaluation else None
     return record["value"] if record else None
-
-
-def _align(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[place]) for row in rows if row) for place in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=False))
-        ).rstrip()
-        for row in rows
-    )

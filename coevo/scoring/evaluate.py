@@ -24,7 +24,7 @@ from coevo.errors import ScoreError
 from coevo.maths.information import Agg, circulant_offsets, component_remi, emi, neighbours, outside
 from coevo.maths.stats import Floats, seed_of
 from coevo.prompts import ALL, NOTHING, Component
-from coevo.scoring.scorer import Ask
+from coevo.scoring.scorer import Ask, Scores
 from coevo.scoring.summary import Row, summarise
 from coevo.types import Response, Scenario, Score
 
@@ -34,17 +34,6 @@ ASKS_PER_CALL = 16384
 ScoreFn = Callable[[Sequence[Ask]], list[Score]]
 Cache = MutableMapping[str, Any]
 """References' likelihoods by (scorer version, design, sample_id); a plain dict, and JSON as it stands."""
-
-
-class Scores(Protocol):
-    """What is needed of a scorer: its version, and likelihoods in the order asked."""
-
-    @property
-    def version(self) -> str:
-        """Content hash of the scorer's weights."""
-
-    def score(self, asks: Sequence[Ask]) -> list[Score]:
-        """Likelihoods in the order asked."""
 
 
 class Truth(Protocol):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from coevo.config import RewardWeights
 from coevo.prompts import ALL
-from coevo.scoring.scorer import Ask, Scorer
+from coevo.scoring.scorer import Ask, Scores
 from coevo.types import Reward, Scenario, Score
 
 
@@ -30,7 +30,7 @@ class Fit:
         return self.likelihood - self.marginal
 
 
-def fits(scorer: Scorer, scenarios: Sequence[Scenario], texts: Sequence[str]) -> list[Fit | str]:
+def fits(scorer: Scores, scenarios: Sequence[Scenario], texts: Sequence[str]) -> list[Fit | str]:
     """Scores each text in its scenario and in none.
 
     Returns:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from coevo.lm.likelihood import encode_prompt, encode_response, render, score_pairs
 from coevo.prompts import NOTHING, Component, Role, messages
@@ -21,6 +21,17 @@ class Ask:
     scenario: Scenario
     text: str
     drop: Collection[Component] = NOTHING
+
+
+class Scores(Protocol):
+    """What is needed of a scorer: its version, and likelihoods in the order asked."""
+
+    @property
+    def version(self) -> str:
+        """Content hash of the scorer's weights."""
+
+    def score(self, asks: Sequence[Ask]) -> list[Score]:
+        """Likelihoods in the order asked."""
 
 
 @dataclass(frozen=True)

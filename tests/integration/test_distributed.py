@@ -52,9 +52,9 @@ def rewards_equal_one_process(run: Path) -> int:
     context = reopen(run)
     phases = {phase.name: phase for phase in context.plan}
     rows = [r for r in read_rows(run / "rollouts.jsonl") if r["step"] == 1]
-    simulator = phases["05-simulator-1"]
+    simulator = phases["06-simulator-1"]
     frames = draw_frames(context, simulator, context.recipe.loop.simulator.steps * context.recipe.loop.simulator.prompts)
-    rpm = phases["07-rpm-1"]
+    rpm = phases["08-rpm-1"]
     judges = {
         "simulator": (simulator, simulator_reward_for(context, simulator, frames)),
         "rpm": (rpm, rpm_reward_for(context, rpm, diet(context, rpm))),

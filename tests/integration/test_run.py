@@ -23,9 +23,10 @@ from coevo.loop.material import load_material
 from coevo.loop.plan import plan
 from coevo.prompts import character_text
 from coevo.recipe import load_recipe
+from coevo.scoring.verdict import Verdict, conclusion
 from tests.integration.conftest import ROOT, SMOKE, coevo, environment
 
-RESUMED_FILES = ("metrics.jsonl", "rollouts.jsonl", "evaluation/sft.json", "evaluation/final.json")
+RESUMED_FILES = ("metrics.jsonl", "rollouts.jsonl", *(f"evaluation/{name}.json" for name in ("audit", "sft", "final")))
 
 
 def digests(run: Path) -> dict[str, str]:
@@ -45,6 +46,26 @@ def test_run_leaves_everything_a_report_needs(smoke_run: Path) -> None:
     # 12 test subsets: the ID one and the paper's eleven
     for moment in ("sft", "final"):
         assert len(json.loads((smoke_run / "evaluation" / f"{moment}.json").read_text())["subsets"]) == 12
+
+
+def test_the_reward_was_audited_before_anything_was_trained_on_it(smoke_run: Path) -> None:
+    verdict = Verdict.from_json(json.loads((smoke_run / "evaluation" / "audit.json").read_text()))
+    scorer = read_lineage(smoke_run / "phases" / "02-sft-scorer" / "policy").sha256
+    assert (verdict.scorer, verdict.n, len(verdict.members)) == (scorer, 12, 12)
+    assert verdict.members["empty"].statuses == {"empty": 12}
+    shown = coevo("audit", "--resume", smoke_run)
+    assert shown.returncode == 0 and "one slot wrong" in shown.stdout and conclusion(verdict) in shown.stdout
+
+
+def test_a_reward_that_fails_its_audit_stops_the_run(tmp_path: Path) -> None:
+    done = coevo("audit", SMOKE, "audit.on_failure=stop", "--out", tmp_path / "run")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "must not train anything yet" in done.stderr and "one slot wrong" in done.stderr
+    assert {p.name for p in (tmp_path / "run" / "phases").iterdir()} == {"02-sft-scorer", "03-audit"}
+    # the run's own command meets the same wall, and trains nobody on this reward
+    again = coevo("train", "--resume", tmp_path / "run")
+    assert again.returncode == 2 and "must not train anything yet" in again.stderr
+    assert {p.name for p in (tmp_path / "run" / "phases").iterdir()} == {"01-sft-rpm", "02-sft-scorer", "03-audit"}
 
 
 def test_each_phase_changes_its_own_policy_and_no_other(smoke_run: Path) -> None:
@@ -98,7 +119,7 @@ def kill_inside(run: Path, phase: str, overrides: list[str]) -> None:
 
 
 # one moment inside each kind of phase: sft, evaluate, grpo of both players, harvest
-@pytest.mark.parametrize("phase", ["02-sft-scorer", "04-evaluate-sft", "05-simulator-1", "06-harvest-1", "11-rpm-2"])
+@pytest.mark.parametrize("phase", ["02-sft-scorer", "05-evaluate-sft", "06-simulator-1", "07-harvest-1", "12-rpm-2"])
 def test_killed_and_resumed_is_bit_identical(smoke_run: Path, tmp_path: Path, phase: str) -> None:
     run = tmp_path / "run"
     kill_inside(run, phase, [])
@@ -130,7 +151,7 @@ def test_a_changed_policy_stops_the_resume(smoke_run: Path, tmp_path: Path) -> N
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(bytes(content))
-    (copy / "phases" / "13-evaluate-final" / "done.json").unlink()
+    (copy / "phases" / "14-evaluate-final" / "done.json").unlink()
     done = coevo("train", "--resume", copy)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "adapter_model.safetensors: changed since phase 02-sft-scorer finished" in done.stderr

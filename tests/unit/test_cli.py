@@ -28,6 +28,7 @@ SMOKE = str(ROOT / "recipes" / "smoke.yaml")
         ["train", "--help"],
         ["data", "world", "--help"],
         ["train", SMOKE, "--dry-run"],
+        ["audit", SMOKE, "--dry-run"],
         ["train", "gone.yaml"],
     ],
     ids=" ".join,
@@ -68,7 +69,7 @@ def test_phases_come_in_the_order_of_the_method(path: Path) -> None:
     recipe = load_recipe(path)
     names = [phase.name for phase in plan(recipe, Counts(500, 50, 500, 100, 25))]
     expected = ["pretrain"] if recipe.pretrain else []
-    expected += ["sft-rpm", "sft-scorer", "sft-simulator", "evaluate-sft"]
+    expected += ["sft-rpm", "sft-scorer", "audit", "sft-simulator", "evaluate-sft"]
     for k in range(1, recipe.loop.iterations + 1):
         expected += [f"simulator-{k}", f"harvest-{k}", f"rpm-{k}", f"accept-{k}"]
     expected += ["evaluate-final"]
@@ -78,7 +79,7 @@ def test_phases_come_in_the_order_of_the_method(path: Path) -> None:
 def test_plan_counts_updates_and_sequences() -> None:
     # 100 ID samples in batches of 32 are 3 whole updates = 96 sequences; GRPO: 40 steps × 12 prompts × 8 completions
     phases = {phase.name: phase for phase in plan(Recipe(name="x"), Counts(100, 96, 8000, 1200, 100))}
-    sft, simulator, accept = phases["01-sft-rpm"], phases["05-simulator-1"], phases["08-accept-1"]
+    sft, simulator, accept = phases["01-sft-rpm"], phases["06-simulator-1"], phases["09-accept-1"]
     assert (sft.kind, sft.updates, sft.samples, sft.sequences) == ("sft", 3, 100, 96)
     assert (simulator.role, simulator.iteration, simulator.updates) == ("simulator", 1, 40)
     assert (simulator.samples, simulator.sequences) == (480, 3840)
@@ -116,9 +117,34 @@ def test_dry_run_prints_every_phase_and_its_assumptions(capsys: pytest.CaptureFi
 def test_until_ends_the_plan_at_a_phase_that_must_exist(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", SMOKE, "--dry-run", "--until", "rpm-1"]) == 0
     shown = capsys.readouterr().out
-    assert "07-rpm-1" in shown and "accept" not in shown
+    assert "08-rpm-1" in shown and "accept" not in shown
     assert cli.main(["train", SMOKE, "--dry-run", "--until", "rpm-9"]) == 2
     assert "expected one of sft-rpm, sft-scorer" in capsys.readouterr().err
+
+
+def test_an_audit_runs_what_it_rests_on_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    # --dry-run prints a row a phase, then a rule and the total
+    assert cli.main(["audit", "--dry-run", SMOKE, "audit.scenarios=24"]) == 0
+    rows = capsys.readouterr().out.splitlines()[2:4]
+    assert [row.split()[0] for row in rows] == ["02-sft-scorer", "03-audit"]
+    # reference, twelve bad answers and fifteen of the ladder, in 24 scenarios
+    assert rows[1].split()[3:5] == ["24", str(24 * (1 + 12 + 15))]
+    assert cli.main(["audit", "--dry-run", str(ROOT / "recipes" / "base.yaml")]) == 0
+    assert [row.split()[0] for row in capsys.readouterr().out.splitlines()[2:5]] == [
+        "01-pretrain",
+        "03-sft-scorer",
+        "04-audit",
+    ]
+
+
+def test_audit_refuses_what_train_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["audit"]) == 2
+    assert "audit: no recipe given; for example: coevo audit recipes/" in capsys.readouterr().err
+    assert cli.main(["audit", SMOKE, "audit.at_leest=1", "--dry-run"]) == 2
+    assert "audit.at_leest: unknown key; did you mean 'at_least'?" in capsys.readouterr().err
+    (tmp_path / "note.txt").write_text("mine")
+    assert cli.main(["audit", SMOKE, "--out", str(tmp_path)]) == 2
+    assert "not empty" in capsys.readouterr().err
 
 
 def test_taken_folder_is_refused_and_untouched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -328,9 +354,9 @@ def test_progress_shows_place_figure_and_time_to_go(capsys: pytest.CaptureFixtur
     progress.done("01-sft-rpm")
     progress.done("02-sft-scorer")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].startswith("[1/13] 01-sft-rpm 31/62 · loss 1.50") and "to go" in lines[1]
+    assert lines[1].startswith("[1/14] 01-sft-rpm 31/62 · loss 1.50") and "to go" in lines[1]
     assert "62/62" in lines[2], "never beyond the end"
-    assert "done in" in lines[3] and lines[4] == "[2/13] 02-sft-scorer: done before"
+    assert "done in" in lines[3] and lines[4] == "[2/14] 02-sft-scorer: done before"
 
 
 def test_durations() -> None:

@@ -53,6 +53,8 @@ def test_resolved_dump_reads_back_as_the_same_recipe(path: Path, tmp_path: Path)
         ("name: x\ndata: {train: 5}", r"data\.kind: is missing; expected one of world, file"),
         ("name: x\ndata: {kind: world, path: a}", r"data\.path: unknown key; known keys: dev, kind, reference, shift_train"),
         ("name: x\ndata: world", r"data: expected a mapping of keys to values \(got 'world'\)"),
+        ("name: x\naudit: {on_failure: ignore}", r"audit\.on_failure: .*'stop' or 'warn'.*got 'ignore'"),
+        ("name: x\naudit: {at_least: 99}", r"audit\.at_least: .*less than or equal to 1.*got 99"),
         ("name: x\nloop: {shifts: german}", r"loop\.shifts: expected a list"),
         ("name: ../x", r"name: it names the run folder: expected 1 to 60 printable characters"),
         ("name: ''", r"name: it names the run folder"),

@@ -62,6 +62,14 @@ def test_what_does_not_fit_is_refused_by_plan_and_by_loading(blocks: dict[str, A
             refuse(recipe)
 
 
+def test_a_file_is_audited_on_what_it_holds_out() -> None:
+    data = {"kind": "file", "path": "a.json", "reference": "carry", "dev": 40}
+    recipe = _recipe(data=data, loop={"shifts": ["user"]}, audit={"scenarios": 100})
+    audit = next(phase for phase in plan(recipe, Counts(500, 40, 500, 100, 25)) if phase.kind == "audit")
+    # 40 held out; the reference and at most twelve bad answers, and no ladder without a known share of right slots
+    assert (audit.units, audit.sequences, audit.updates) == (40, 40 * 13, 0)
+
+
 def test_sizes_that_just_fit_are_planned() -> None:
     assert plan(_recipe(data=_world(train=32, shift_train=32, test=1), evaluation={"k": 11}))
     assert plan(_recipe(data=_world(test=1), evaluation={"k": 99, "estimator": "learned_marginal"}))

@@ -10,10 +10,12 @@ import pytest
 
 from coevo.config import Evaluation
 from coevo.errors import DataError
-from coevo.report import build, console_table, simulator_examples
+from coevo.maths.stats import Interval
+from coevo.report import audit_table, build, console_table, simulator_examples
 from coevo.report.read import lost_most, read_run
 from coevo.report.tables import lines, markdown, results, verdicts
 from coevo.scoring.summary import Row, summarise
+from coevo.scoring.verdict import Agreement, Member, Verdict
 from coevo.types import SHIFT_OF_TAG
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -49,6 +51,19 @@ def write_evaluation(run, name, evaluated, scorer=SCORER):
     summary = summarise(evaluated, CONFIG, 0, model=f"rpm/{name}", scorer=scorer)
     write_lines(run / "evaluation" / f"{name}.jsonl", [row.as_json() for row in evaluated])
     (run / "evaluation" / f"{name}.json").write_text(json.dumps(summary), encoding="utf-8")
+
+
+def audited(share):
+    """An audit whose reward has the reference above loops in this share of the scenarios."""
+    names = ("reward", "information", "register_gap")
+    above = {name: Interval(share, share - 0.05, 1.0) for name in names}
+    agreement = {name: Agreement(Interval(0.95, 0.94, 0.96), 0.93) for name in names}
+    members = {"loop": Member(96, {"too_long": 3}, above, {"Film & Television": share, "german": 1.0})}
+    return Verdict(SCORER, {"information": 1.0, "register_gap": 1.0}, 0.99, 0.9, 96, 0, members, agreement, 2500)
+
+
+def write_audit(run, verdict):
+    (run / "evaluation" / "audit.json").write_text(json.dumps(verdict.as_json()), encoding="utf-8")
 
 
 def metrics():
@@ -106,6 +121,7 @@ def run(tmp_path):
     (folder / "environment.json").write_text('{"torch": "2"}', encoding="utf-8")
     write_evaluation(folder, "sft", rows(0))
     write_evaluation(folder, "final", rows(4))
+    write_audit(folder, audited(0.875))
     write_lines(folder / "metrics.jsonl", metrics())
     rpm = {"phase": "7-rpm-1", "role": "rpm", "completion": "nicht zeigen"}
     write_lines(folder / "rollouts.jsonl", [*turns(1), rpm, *turns(2)])
@@ -275,6 +291,32 @@ def test_the_console_table_is_plain_and_narrow(run):
     assert len(table) == 16
     assert max(map(len, table)) <= 100
     assert text.isascii()
+
+
+def test_the_audit_is_in_every_form_of_the_report(run):
+    build(run)
+    row = "| loop | fails | 87.5 [82.5, 100.0] | 87.5 | 87.5 | too_long 3 | Film & Television 88 |"
+    assert row in (run / "report" / "table.md").read_text(encoding="utf-8")
+    page = (run / "report" / "report.html").read_text(encoding="utf-8")
+    assert "<td>Film &amp; Television 88</td>" in page and "The reward fails:" in page
+    record = json.loads((run / "report" / "results.json").read_text(encoding="utf-8"))
+    assert record["audit"] == audited(0.875).as_json()
+    assert audit_table(run).splitlines()[-2:] == [
+        "The reward fails:",
+        "  loop: the reference is above it in 87.5% of 96 scenarios, 99.0% are asked for; least often in Film & Television, "
+        "87.5%.",
+    ]
+    write_audit(run, audited(1.0))
+    assert "The reward passes" in markdown(read_run(run)) and "The reward passes" in audit_table(run)
+
+
+def test_a_run_without_an_audit_says_so(run):
+    (run / "evaluation" / "audit.json").unlink()
+    assert read_run(run).missing == ["The audit of the reward (evaluation/audit.json) has not been made yet."]
+    assert json.loads(results(read_run(run)))["audit"] is None
+    assert "## Audit" not in markdown(read_run(run))
+    with pytest.raises(DataError, match="not been audited yet; run coevo audit --resume"):
+        audit_table(run)
 
 
 def test_an_unfinished_run_says_what_is_missing(run):

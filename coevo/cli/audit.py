@@ -1,0 +1,45 @@
+"""`coevo audit`: whether a recipe's reward prefers the reference to bad answers, before anything is trained on it."""
+
+from __future__ import annotations
+
+import argparse
+
+from coevo.cli.console import Commands, command, is_main, path, say
+from coevo.cli.train import EXIT_INTERRUPTED, recipe_and_folder, run_phases, show_plan
+
+NEEDED = ("pretrain", "sft-scorer", "audit")
+"""The phases that an audit rests on; what else a run tunes before it can wait."""
+AUDIT_EXAMPLES = """examples:
+  coevo audit recipes/quickstart.yaml
+  coevo audit recipes/quickstart.yaml loop.rpm.weights.register_gap=0 --out runs/information-alone
+  coevo audit --resume runs/quickstart
+"""
+
+
+def add(commands: Commands) -> None:
+    """Adds the command."""
+    audit = command(commands, "audit", "put a recipe's reward to the test of bad answers", AUDIT_EXAMPLES)
+    audit.usage = "coevo audit [RECIPE] [key=value ...] [--out DIR] [--dry-run] [--resume RUN]"
+    audit.add_argument("recipe", nargs="?", metavar="RECIPE", help="a YAML file; docs/recipes.md lists its keys")
+    audit.add_argument("--out", type=path, metavar="DIR", help="the run folder, new or empty; default runs/NAME")
+    audit.add_argument("--dry-run", action="store_true", help="print phases, sizes and costs; touch nothing")
+    audit.add_argument("--resume", type=path, metavar="RUN", help="audit the run in this folder, which may be under way")
+    audit.set_defaults(run=_audit)
+
+
+def _audit(options: argparse.Namespace) -> int:
+    recipe, out = recipe_and_folder(options)
+    from coevo.loop.plan import plan
+
+    phases = [phase for phase in plan(recipe) if phase.name.partition("-")[2] in NEEDED]
+    if options.dry_run:
+        show_plan(recipe, phases)
+        return 0
+    if not run_phases(recipe, out, phases, resume=options.resume is not None):
+        return EXIT_INTERRUPTED
+    if is_main():
+        from coevo import report
+
+        say(report.audit_table(out))
+        say(f"train it with: coevo train --resume {out}")
+    return 0

@@ -1,0 +1,162 @@
+"""The audit of a reward before it trains anything (method, section 4).
+
+In each scenario the reference y* and a battery of bad answers get the very reward that GRPO would give them, as the
+recipe weighs it and each part alone; y* must be worth more than every one of them. Where the exact share of right slots
+is known, answers graded from right to senseless must come out in the order of that share. A reward that fails on answers
+made by hand will be gamed by a policy that looks for such answers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from coevo.config import Audit, RewardWeights
+from coevo.data import Case
+from coevo.data.battery import MEMBERS
+from coevo.errors import ScoreError
+from coevo.maths.stats import bootstrap_mean, spearman, wilson
+from coevo.scoring.rewards import Fit, fits, rpm_reward
+from coevo.scoring.scorer import Scores
+from coevo.scoring.verdict import PARTS, REWARD, Agreement, Member, Verdict
+
+MARGIN_NATS = 1e-4
+"""y* must be worth more by this; a smaller difference is rounding, and a tie is not above."""
+RESAMPLES = 2000
+CASES_PER_CALL = 32
+"""Scenarios scored at once: some 1,800 likelihoods, enough to batch by length."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """One scenario with what each of its texts is worth: text -> reward and parts by name, or a status."""
+
+    case: Case
+    worth: Mapping[str, dict[str, float] | str]
+
+    @property
+    def reference(self) -> dict[str, float]:
+        worth = self.worth[self.case.scenario.reference]
+        assert isinstance(worth, dict)
+        return worth
+
+
+def audit(
+    scorer: Scores,
+    cases: Sequence[Case],
+    weights: RewardWeights,
+    config: Audit,
+    seed: int,
+    progress: Callable[[int], None] | None = None,
+) -> Verdict:
+    """Puts a reward to the test of the battery.
+
+    Args:
+        scorer: the frozen scorer that the reward is made of.
+        cases: scenarios that the scorer was not tuned on, with their bad and graded answers (`coevo.data.BATTERIES`).
+        weights: of the recipe.
+        config: thresholds.
+        seed: of the bootstrap.
+        progress: told how many scenarios were done, batch after batch.
+
+    Raises:
+        ScoreError: no reference could be scored.
+    """
+    schemes = {REWARD: weights} | {part: _alone(part) for part in PARTS}
+    judged: list[_Judged] = []
+    for start in range(0, len(cases), CASES_PER_CALL):
+        batch = cases[start : start + CASES_PER_CALL]
+        judged += _judge(scorer, batch, schemes)
+        if progress:
+            progress(len(batch))
+    if not judged:
+        raise ScoreError(
+            f"audit: none of {len(cases)} references could be scored; expected prompt and reference within limits.prompt "
+            "and limits.response; raise them."
+        )
+    members = {
+        name: _member(name, [entry for entry in judged if name in entry.case.bad])
+        for name in MEMBERS
+        if any(name in entry.case.bad for entry in judged)
+    }
+    graded = [entry for entry in judged if entry.case.graded]
+    return Verdict(
+        scorer=scorer.version,
+        weights=weights.model_dump(),
+        at_least=config.at_least,
+        agreement_at_least=config.agreement,
+        n=len(judged),
+        unscored=len(cases) - len(judged),
+        members=members,
+        agreement={name: _agreement(name, graded, seed) for name in schemes} if graded else {},
+        n_graded=sum(len(_ladder(REWARD, entry)[0]) for entry in graded),
+    )
+
+
+def _alone(part: str) -> RewardWeights:
+    """The reward of one part, all others left out."""
+    return RewardWeights(**{name: float(name == part) for name in PARTS})
+
+
+def _judge(scorer: Scores, cases: Sequence[Case], schemes: Mapping[str, RewardWeights]) -> list[_Judged]:
+    """What every text of the cases is worth; cases whose reference cannot be scored are left out."""
+    texts = [list(dict.fromkeys((c.scenario.reference, *c.bad.values(), *c.graded))) for c in cases]
+    scenarios = [case.scenario for case, mine in zip(cases, texts, strict=True) for _ in mine]
+    found = iter(fits(scorer, scenarios, [text for mine in texts for text in mine]))
+    judged = []
+    for case, mine in zip(cases, texts, strict=True):
+        by_text = {text: next(found) for text in mine}
+        reference = by_text[case.scenario.reference]
+        if isinstance(reference, Fit):
+            anchor = case.scenario.shift == "id"
+            worth = {text: _worth(fit, reference, schemes, anchor) for text, fit in by_text.items()}
+            judged.append(_Judged(case, worth))
+    return judged
+
+
+def _worth(fit: Fit | str, reference: Fit, schemes: Mapping[str, RewardWeights], anchor: bool) -> dict[str, float] | str:
+    """Rewards by name. The baseline b(x) is the same for all answers to one prompt, and is left out."""
+    if isinstance(fit, str):
+        return fit
+    totals = {name: rpm_reward(fit, reference, 0.0, weights, anchor).total for name, weights in schemes.items()}
+    return {name: total for name, total in totals.items() if total is not None}
+
+
+def _member(name: str, judged: Sequence[_Judged]) -> Member:
+    statuses: Counter[str] = Counter()
+    above: dict[str, list[bool]] = {}
+    for entry in judged:
+        worth = entry.worth[entry.case.bad[name]]
+        if isinstance(worth, str):
+            statuses[worth] += 1
+        for part, best in entry.reference.items():
+            above.setdefault(part, []).append(isinstance(worth, str) or best - worth[part] > MARGIN_NATS)
+    by_tag: dict[str, list[bool]] = {}
+    for entry, won in zip(judged, above[REWARD], strict=True):
+        by_tag.setdefault(entry.case.scenario.subset_tag, []).append(won)
+    return Member(
+        n=len(judged),
+        statuses=dict(statuses),
+        above={part: wilson(sum(won), len(won)) for part, won in above.items()},
+        subsets={tag: sum(won) / len(won) for tag, won in by_tag.items()},
+    )
+
+
+def _agreement(name: str, judged: Sequence[_Judged], seed: int) -> Agreement:
+    ladders = [_ladder(name, entry) for entry in judged]
+    # a reward that is the same for all answers has no rank correlation, and agrees with nothing
+    within = np.nan_to_num([spearman(worth, share) for worth, share in ladders], nan=0.0)
+    every = [np.concatenate(column) for column in zip(*ladders, strict=True)]
+    overall = spearman(*every)
+    return Agreement(bootstrap_mean(within, RESAMPLES, seed), 0.0 if math.isnan(overall) else overall)
+
+
+def _ladder(name: str, entry: _Judged) -> tuple[list[float], list[float]]:
+    """What the graded answers of a scenario are worth, and their shares of right slots; without those not scored."""
+    rungs = [(entry.worth[text], share) for text, share in entry.case.graded.items()]
+    scored = [(worth[name], share) for worth, share in rungs if not isinstance(worth, str)]
+    return [worth for worth, _ in scored], [share for _, share in scored]

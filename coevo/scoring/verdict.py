@@ -1,0 +1,171 @@
+"""What the audit of a reward found: the record, and its table for a reader. Without torch, as reports read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from coevo.config import RewardWeights
+from coevo.layout import align
+from coevo.maths.stats import Interval
+
+REWARD = "reward"
+"""Name of the weighted sum, beside the names of its parts."""
+PARTS = tuple(RewardWeights.model_fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """How y* stood against one bad answer."""
+
+    n: int
+    """In how many scenarios."""
+    statuses: dict[str, int]
+    """Why the bad answer could not be scored (`empty`, `too_long`), and how often; it is then below y* by its status."""
+    above: dict[str, Interval]
+    """By reward and by part alone: in what share of the scenarios y* was above, with Wilson's 95 % interval."""
+    subsets: dict[str, float]
+    """The reward's share by subset tag."""
+
+    @property
+    def weakest(self) -> tuple[str, float]:
+        """The subset in which y* was above least often, and how often."""
+        return min(self.subsets.items(), key=lambda entry: entry[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Spearman's rank correlation of a reward with the exact share of right slots, over graded answers."""
+
+    within: Interval
+    """Mean over scenarios, each with its own answers: what a GRPO group sees. 95 % interval by the bootstrap."""
+    overall: float
+    """Of all answers of all scenarios together."""
+
+    @property
+    def least(self) -> float:
+        """The smaller of the two."""
+        return min(self.within.value, self.overall)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an audit found."""
+
+    scorer: str
+    """The scorer's version."""
+    weights: dict[str, float]
+    at_least: float
+    agreement_at_least: float
+    n: int
+    """Scenarios whose y* could be scored."""
+    unscored: int
+    """Scenarios left out because y* could not."""
+    members: dict[str, Member]
+    agreement: dict[str, Agreement]
+    """By reward and by part alone; empty where the share of right slots is not known."""
+    n_graded: int
+    """Graded answers that were scored, over all scenarios."""
+
+    @property
+    def failures(self) -> list[str]:
+        """A sentence for each threshold that the weighted reward misses. A part alone need not pass."""
+        found = []
+        for name, member in self.members.items():
+            share = member.above[REWARD].value
+            if share < self.at_least:
+                tag, least = member.weakest
+                found.append(
+                    f"{_title(name)}: the reference is above it in {share:.1%} of {member.n} scenarios, "
+                    f"{self.at_least:.1%} are asked for; least often in {tag}, {least:.1%}"
+                )
+        if self.agreement and self.agreement[REWARD].least < self.agreement_at_least:
+            agreement = self.agreement[REWARD]
+            found.append(
+                f"rank agreement with the share of right slots: {agreement.within.value:.2f} within scenarios and "
+                f"{agreement.overall:.2f} overall, {self.agreement_at_least:.2f} is asked for in both"
+            )
+        return found
+
+    @property
+    def passed(self) -> bool:
+        """Whether the weighted reward reaches every threshold."""
+        return not self.failures
+
+    def as_json(self) -> dict[str, Any]:
+        """As in evaluation/audit.json; the sentences are for who reads it, and are worked out again."""
+        return asdict(self) | {"passed": self.passed, "failures": self.failures}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Verdict:
+        """The inverse of `as_json`."""
+        values = {name: record[name] for name in cls.__dataclass_fields__}
+        values["members"] = {
+            name: Member(**{**entry, "above": {part: Interval(**share) for part, share in entry["above"].items()}})
+            for name, entry in record["members"].items()
+        }
+        values["agreement"] = {
+            name: Agreement(Interval(**entry["within"]), entry["overall"]) for name, entry in record["agreement"].items()
+        }
+        return cls(**values)
+
+
+def heading(verdict: Verdict) -> str:
+    """What was audited, in one line."""
+    total = " + ".join(f"{weight:g} × {name}" for name, weight in verdict.weights.items())
+    left_out = f" ({verdict.unscored} more have a reference that cannot be scored)" if verdict.unscored else ""
+    graded = f", {verdict.n_graded:,} graded answers" if verdict.agreement else ""
+    return f"Reward: {total}. {verdict.n} scenarios{left_out}{graded}; scorer {verdict.scorer[:12]}."
+
+
+def cells(verdict: Verdict) -> list[list[str]]:
+    """The table, its head first: in how many of a hundred scenarios y* is above, then the rank agreement."""
+    rows = [["reference above (%)", "", f"{REWARD} [95 %]", *(f"{part} alone" for part in PARTS), "by status", "weakest"]]
+    for name, member in verdict.members.items():
+        share = member.above[REWARD]
+        tag, least = member.weakest
+        rows.append(
+            [
+                _title(name),
+                "fails" if share.value < verdict.at_least else "",
+                f"{share.value:.1%} [{share.low:.1%}, {share.high:.1%}]".replace("%", ""),
+                *(f"{100 * member.above[part].value:.1f}" for part in PARTS),
+                ", ".join(f"{status} {count}" for status, count in member.statuses.items()) or "-",
+                f"{tag} {100 * least:.0f}" if least < 1 else "-",
+            ]
+        )
+    return rows + _agreement_cells(verdict)
+
+
+def _agreement_cells(verdict: Verdict) -> list[list[str]]:
+    if not verdict.agreement:
+        return []
+    reward, parts = verdict.agreement[REWARD], [verdict.agreement[part] for part in PARTS]
+    within = f"{reward.within.value:.2f} [{reward.within.low:.2f}, {reward.within.high:.2f}]"
+
+    def row(title: str, value: float, shown: str, others: Sequence[float]) -> list[str]:
+        fails = "fails" if value < verdict.agreement_at_least else ""
+        return [title, fails, shown, *(f"{other:.2f}" for other in others), "-", "-"]
+
+    return [
+        row("agreement, within", reward.within.value, within, [part.within.value for part in parts]),
+        row("agreement, overall", reward.overall, f"{reward.overall:.2f}", [part.overall for part in parts]),
+    ]
+
+
+def conclusion(verdict: Verdict) -> str:
+    """Whether it passed, in one sentence, or in one for each failure."""
+    if verdict.passed:
+        agreement = f", and agreement {verdict.agreement_at_least:.2f}" if verdict.agreement else ""
+        return f"The reward passes: the reference is above each bad answer in at least {verdict.at_least:.0%}{agreement}."
+    return "\n".join(["The reward fails:", *(f"  {failure}." for failure in verdict.failures)])
+
+
+def table(verdict: Verdict) -> str:
+    """Heading, aligned table and conclusion as plain text."""
+    return "\n".join([heading(verdict), align(cells(verdict), names=2), conclusion(verdict)])
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ")
