@@ -135,7 +135,7 @@ class Limits(Model):
     response: Positive = 64
     turn: Positive = 48
     tokens_per_batch: Positive = 16384
-    """Scoring: padded tokens in one forward."""
+    """Scoring: tokens in one forward call, padding and cached prompts included."""
 
 
 class SFT(Model):

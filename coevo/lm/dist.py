@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from itertools import chain
 from typing import TypeVar
 
 import torch.distributed as dist
@@ -45,15 +46,23 @@ def gather(rows: Sequence[T]) -> list[T]:
     return [row for part in parts for row in part]
 
 
-def share_out(work: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> list[R]:
+def share_out(
+    work: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T], group: Callable[[T], Hashable] | None = None
+) -> list[R]:
     """Runs `work` on this process's share of `items` and returns everyone's results in the order of `items`.
 
-    Process r takes items r, r + world, ...: the order of a seeded list is the same for every number of processes.
+    Process r takes items r, r + world, ...: the order of a seeded list is the same for every number of processes. With
+    `group`, what it calls equal stays together, and process r takes groups r, r + world, ... in order of appearance.
     """
     if not _running():
         return list(work(items))
-    done = gather([list(work(items[rank() :: world_size()]))])
+    groups: dict[Hashable, list[int]] = {}
+    for place, item in enumerate(items):
+        groups.setdefault(group(item) if group else place, []).append(place)
+    shares = [list(chain(*list(groups.values())[r :: world_size()])) for r in range(world_size())]
+    done = gather([list(work([items[place] for place in shares[rank()]]))])
     merged: list[R | None] = [None] * len(items)
-    for r, part in enumerate(done):
-        merged[r :: world_size()] = part
+    for places, part in zip(shares, done, strict=True):
+        for place, result in zip(places, part, strict=True):
+            merged[place] = result
     return merged  # type: ignore[return-value]

@@ -7,7 +7,7 @@ tokens (`sanitize`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import torch
@@ -15,11 +15,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from coevo.errors import ScoreError
 from coevo.lm.contexts import evaluating, most_over_ranks
+from coevo.lm.prefix import Block, Pair, Prefixes, Row, can_share, plan_blocks
 from coevo.types import Score
 
-Pair = tuple[Sequence[int], Sequence[int]]
-_SOFTMAX_ELEMENTS = 1 << 26
-"""Float32 logits held at once in the softmax: 256 MB."""
+_SOFTMAX_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}
+"""Float32 logits held at once in the softmax: 4 MB, which stay in a CPU's cache, or 256 MB."""
 
 
 def sanitize(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
@@ -96,9 +96,10 @@ def score_pairs(
 ) -> list[Score]:
     """Sum of log q(response | prompt) over the response's tokens, in nats, for each pair in input order.
 
-    Pairs are batched by length; each batch has at most `tokens_per_batch` tokens, padding included (a longer single
-    pair goes alone). The result does not depend on the batching beyond float rounding. In a distributed run this is a
-    collective call: every rank makes as many forward calls as the one with most batches.
+    A prompt that several pairs share is computed once (see `coevo.lm.prefix`), so pairs that share one belong in one
+    call. Pairs of similar length are batched; each forward call has at most `tokens_per_batch` tokens, padding and cached
+    ones included (a longer single pair goes alone). The result does not depend on the batching beyond float rounding. In
+    a distributed run this is a collective call: every rank makes as many forward calls as the one that needs most.
 
     Args:
         model: any causal model of transformers, or one with adapters; its mode is restored afterwards.
@@ -115,18 +116,18 @@ def score_pairs(
     """
     scores: list[Score | None] = [_unscorable(index, pair, max_length) for index, pair in enumerate(pairs)]
     todo = [index for index, score in enumerate(scores) if score is None]
-    todo.sort(key=lambda index: (len(pairs[index][0]) + len(pairs[index][1]), index), reverse=True)
-    batches = list(_batches(todo, pairs, tokens_per_batch))
+    blocks = plan_blocks(pairs, todo, tokens_per_batch, share=can_share(model))
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    calls = sum(block.forward_calls for block in blocks)
     # Agreed on before the first forward call: later, this reduction would meet another rank's gathering of weights.
-    idle_calls = most_over_ranks(len(batches), _device(model)) - len(batches)
+    idle_calls = most_over_ranks(calls, _device(model)) - calls
     with evaluating(model):
-        for batch in batches:
-            sums = _score_batch(model, tokenizer, [pairs[index] for index in batch])
-            for index, total in zip(batch, sums, strict=True):
-                scores[index] = Score(total, len(pairs[index][1]))
-        idle = [pairs[index] for index in batches[-1]] if batches else [([tokenizer.eos_token_id],) * 2]
+        for block in blocks:
+            for row, total in _score_block(model, block, pad):
+                scores[row.pair] = Score(total, len(row.response))
+        end = [tokenizer.eos_token_id]
         for _ in range(idle_calls):
-            _score_batch(model, tokenizer, idle)
+            _score_block(model, Block([], [[Row(0, 0, end, end)]]), pad)
     bad = [index for index in todo if not math.isfinite(_known(scores[index]).logprob_nats)]
     if bad:
         raise ScoreError(
@@ -156,61 +157,52 @@ def _unscorable(index: int, pair: Pair, max_length: int) -> Score | None:
     return None
 
 
-def _batches(todo: Sequence[int], pairs: Sequence[Pair], budget: int) -> Iterator[list[int]]:
-    """Cut `todo`, sorted from long to short, so that rows x longest <= budget."""
-    batch: list[int] = []
-    width = 0
-    for index in todo:
-        if batch and (len(batch) + 1) * width > budget:
-            yield batch
-            batch = []
-        if not batch:
-            width = len(pairs[index][0]) + len(pairs[index][1])
-        batch.append(index)
-    if batch:
-        yield batch
-
-
 def _device(model: torch.nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
-def _score_batch(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair]) -> list[float]:
-    """One forward call. Shapes: B rows, T longest pair, P positions whose logits are needed, R response tokens in all.
+def _score_block(model: PreTrainedModel, block: Block, pad: int) -> list[tuple[Row, float]]:
+    prefixes = Prefixes.compute(model, block.prefixes, pad, _device(model))
+    return [
+        row_and_nats
+        for rows in block.calls
+        for row_and_nats in zip(rows, _score_rows(model, rows, prefixes, pad), strict=True)
+    ]
 
-    Rows are padded on the right, whatever the tokenizer's side, so that positions count from 0 in every row; logits
-    are asked for at the union of the positions that predict a response token, and no others.
+
+def _score_rows(model: PreTrainedModel, rows: Sequence[Row], prefixes: Prefixes, pad: int) -> list[float]:
+    """One forward call. Shapes: N rows, P cached positions, T longest fed, K positions with logits, R response tokens.
+
+    What is fed is padded on the right, whatever the tokenizer's side, and a row's positions go on where its prefix ends;
+    logits are asked for at the union of the positions that predict a response token, and no others.
     """
-    device = _device(model)
-    width = max(len(prompt) + len(response) for prompt, response in pairs)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    ids_BT = torch.full((len(pairs), width), pad)
-    mask_BT = torch.zeros((len(pairs), width), dtype=torch.long)
-    rows: list[int] = []
-    positions: list[int] = []  # of the token before each response token: there its logits are
-    for row, (prompt, response) in enumerate(pairs):
-        length = len(prompt) + len(response)
-        ids_BT[row, :length] = torch.tensor([*prompt, *response])
-        mask_BT[row, :length] = 1
-        rows += [row] * len(response)
-        positions += range(len(prompt) - 1, length - 1)
-    row_R, position_R = torch.tensor(rows), torch.tensor(positions)
-    target_R = ids_BT[row_R, position_R + 1].to(device)
-    keep_P, column_R = torch.unique(position_R, return_inverse=True)
-    logits_BPV = model(
-        input_ids=ids_BT.to(device),
-        attention_mask=mask_BT.to(device),
-        position_ids=torch.arange(width, device=device).expand(len(pairs), width),
-        logits_to_keep=keep_P.to(device),
-        use_cache=False,
+    device = prefixes.mask_BP.device
+    width = max(len(row.fed) for row in rows)
+    ids_NT = torch.full((len(rows), width), pad)
+    mask_NT = torch.zeros((len(rows), width), dtype=torch.long)
+    for place, row in enumerate(rows):
+        ids_NT[place, : len(row.fed)] = torch.tensor(row.fed)
+        mask_NT[place, : len(row.fed)] = 1
+    row_R = torch.tensor([place for place, row in enumerate(rows) for _ in row.response], device=device)
+    position_R = torch.tensor([at for row in rows for at in range(len(row.fed) - len(row.response), len(row.fed))])
+    target_R = torch.tensor([token for row in rows for token in row.response], device=device)
+    keep_K, column_R = torch.unique(position_R, return_inverse=True)
+    mask_NP, cache = prefixes.of(torch.tensor([row.prefix for row in rows], device=device))
+    logits_NKV = model(
+        input_ids=ids_NT.to(device),
+        attention_mask=torch.cat([mask_NP, mask_NT.to(device)], dim=1),
+        position_ids=mask_NP.sum(1, keepdim=True) + torch.arange(width, device=device),
+        logits_to_keep=keep_K.to(device),
+        past_key_values=cache,
+        use_cache=cache is not None,
     ).logits
-    row_R, column_R = row_R.to(device), column_R.to(device)
-    step = max(1, _SOFTMAX_ELEMENTS // logits_BPV.shape[-1])
+    column_R = column_R.to(device)
+    step = max(1, _SOFTMAX_ELEMENTS.get(device.type, _SOFTMAX_ELEMENTS["cuda"]) // logits_NKV.shape[-1])
     parts = []
-    for start in range(0, len(rows), step):
+    for start in range(0, len(row_R), step):
         piece = slice(start, start + step)
-        logits = logits_BPV[row_R[piece], column_R[piece]].float()
+        logits = logits_NKV[row_R[piece], column_R[piece]].float()
         chosen = logits.gather(-1, target_R[piece, None]).squeeze(-1)
         parts.append(chosen - logits.logsumexp(-1))
     logprob_R = torch.cat(parts).double()
-    return torch.zeros(len(pairs), dtype=torch.float64, device=device).index_add_(0, row_R, logprob_R).tolist()
+    return torch.zeros(len(rows), dtype=torch.float64, device=device).index_add_(0, row_R, logprob_R).tolist()

@@ -194,7 +194,7 @@ def run_evaluate(context: Context, phase: PhasePlan, resume: bool) -> dict[str, 
     scorer = context.scorer(context.phase_name("sft-scorer"))
 
     def score(asks: Sequence[Ask]) -> list[Score]:
-        return dist.share_out(scorer.score, asks)
+        return dist.share_out(scorer.score, asks, group=lambda ask: ask.context)
 
     cache_path = folder.root / "evaluation" / "references.json"
     # the first evaluation scores the references and the last one reads them, so that either can be run again alike

@@ -76,6 +76,17 @@ class Plan:
         others = [(self.scenarios[other], NOTHING) for other in self.negatives[place]] or [(own, ALL)]
         return [(own, NOTHING), *others, *((own, frozenset((z,))) for z in COMPONENTS)]
 
+    def by_context(self) -> list[int]:
+        """Places of the asks in the order to score them: all that are asked under one context in a row.
+
+        The asks stand by text, and a circulant design asks for a context's K + 1 texts far apart; in a row, they meet in
+        one call of the scorer, which then computes the context once.
+        """
+        places: dict[tuple[int, frozenset[Component]], list[int]] = {}
+        for place, ask in enumerate(self.asks):
+            places.setdefault(ask.context, []).append(place)
+        return [place for group in places.values() for place in group]
+
 
 def measure(
     scorer: Scores,
@@ -108,12 +119,14 @@ def measure(
     cache = {} if reference_cache is None else reference_cache
     score_fn = score_fn or scorer.score
     planned = plan(scorer.version, scenarios, responses, config, seed, cache)
-    scores: list[Score] = []
-    for start in range(0, len(planned.asks), ASKS_PER_CALL):
-        scores += score_fn(planned.asks[start : start + ASKS_PER_CALL])
+    order = planned.by_context()
+    found: dict[int, Score] = {}
+    for start in range(0, len(order), ASKS_PER_CALL):
+        places = order[start : start + ASKS_PER_CALL]
+        found |= zip(places, score_fn([planned.asks[place] for place in places]), strict=True)
         if progress:
-            progress(len(scores), len(planned.asks))
-    rows = assemble(planned, scores, cache, truth)
+            progress(len(found), len(order))
+    rows = assemble(planned, [found[place] for place in range(len(order))], cache, truth)
     return Measurement(rows, summarise(rows, config, seed, model=responses[0].model, scorer=scorer.version))
 
 

@@ -22,6 +22,11 @@ class Ask:
     text: str
     drop: Collection[Component] = NOTHING
 
+    @property
+    def context(self) -> tuple[int, frozenset[Component]]:
+        """The same for asks of one scenario object without the same components: they share one prompt."""
+        return id(self.scenario), frozenset(self.drop)
+
 
 class Scores(Protocol):
     """What is needed of a scorer: its version, and likelihoods in the order asked."""
@@ -49,28 +54,26 @@ class Scorer:
     role: Role = "scorer"
 
     def score(self, asks: Sequence[Ask]) -> list[Score]:
-        """Likelihoods in the order asked; equal questions are computed once.
+        """Likelihoods in the order asked; equal questions, and the prompt of questions that share one, are computed once.
+
+        So asks of one context belong in one call.
 
         Returns:
             One `Score` per ask; what cannot be scored has a status and NaN, never 0 nats.
         """
-        prompts: dict[tuple[int, frozenset[Component]], list[int]] = {}
+        prompts: dict[tuple[int, frozenset[Component]], tuple[int, ...]] = {}
+        responses: dict[str, tuple[int, ...]] = {}
         pairs = []
         for ask in asks:
-            key = (id(ask.scenario), frozenset(ask.drop))
-            if key not in prompts:
+            if ask.context not in prompts:
                 text = render(self.tokenizer, messages(self.role, ask.scenario, ask.drop))
-                prompts[key] = encode_prompt(self.tokenizer, text)
-            pairs.append((prompts[key], encode_response(self.tokenizer, ask.text)))
-        keys = [(tuple(prompt), tuple(response)) for prompt, response in pairs]
-        unique = {key: position for position, key in reversed(list(enumerate(keys)))}
-        positions = sorted(unique.values())
+                prompts[ask.context] = tuple(encode_prompt(self.tokenizer, text))
+            if ask.text not in responses:
+                responses[ask.text] = tuple(encode_response(self.tokenizer, ask.text))
+            pairs.append((prompts[ask.context], responses[ask.text]))
+        unique = list(dict.fromkeys(pairs))
         scores = score_pairs(
-            self.model,
-            self.tokenizer,
-            [pairs[position] for position in positions],
-            max_length=self.max_length,
-            tokens_per_batch=self.tokens_per_batch,
+            self.model, self.tokenizer, unique, max_length=self.max_length, tokens_per_batch=self.tokens_per_batch
         )
-        by_position = dict(zip(positions, scores, strict=True))
-        return [by_position[unique[key]] for key in keys]
+        found = dict(zip(unique, scores, strict=True))
+        return [found[pair] for pair in pairs]

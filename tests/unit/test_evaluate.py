@@ -4,6 +4,7 @@ The world: the user's persona is a bit, the right answer is that bit. q(y|x) = 0
 without the persona (or without anything) q = 0.5; character and dialogue do not matter. So log(0.9/0.1) = log 9.
 """
 
+import itertools
 import json
 import math
 
@@ -243,6 +244,26 @@ def test_scoring_can_be_shared_out():
     assert repr(rows) == repr(whole.rows)
     with pytest.raises(ScoreError, match="came back"):
         assemble(planned, [], {})
+
+
+def test_asks_of_one_context_are_scored_together(monkeypatch):
+    # 20 scenarios, K = 3: 20 × 2 texts × (1 + 3 + 3) = 280 asks, 8 under each whole context and 2 under each of the
+    # other 60; cut into calls of 100, at most two contexts are cut in two
+    batch = scenarios(n=20)
+    config = FULL.model_copy(update={"k": 3})
+    whole = measure(ExactScorer(), batch, answers(batch, {"IDTest"}), config, 0)
+    monkeypatch.setattr("coevo.scoring.evaluate.ASKS_PER_CALL", 100)
+    scorer, calls = ExactScorer(), []
+
+    def score(asks):
+        calls.append([ask.context for ask in asks])
+        return scorer.score(asks)
+
+    parts = measure(scorer, batch, answers(batch, {"IDTest"}), config, 0, score_fn=score)
+    assert repr(parts.rows) == repr(whole.rows)
+    assert [len(call) for call in calls] == [100, 100, 80]
+    runs = [key for call in calls for key, _ in itertools.groupby(call)]
+    assert len(set(runs)) == 80 and len(runs) <= 82
 
 
 def test_progress_is_told():

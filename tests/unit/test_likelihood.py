@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coevo.errors import ScoreError
-from coevo.lm.likelihood import encode_pair, encode_prompt, render, sanitize, sanitize_messages, score_pairs
+from coevo.lm.likelihood import (
+    _SOFTMAX_ELEMENTS,
+    encode_pair,
+    encode_prompt,
+    render,
+    sanitize,
+    sanitize_messages,
+    score_pairs,
+)
 from coevo.lm.small import SPECIAL_TOKENS, build_base, train_tokenizer
 
 TOKENIZER = train_tokenizer(["Good evening, I am Ada Lovelace. And who are you?"] * 10, 300)
@@ -72,7 +80,7 @@ def test_order_of_the_input_does_not_matter(model):
 def test_softmax_in_pieces_gives_the_same(model, monkeypatch):
     pairs = make_pairs()
     whole = score_pairs(model, TOKENIZER, pairs, max_length=128, tokens_per_batch=10_000)
-    monkeypatch.setattr("coevo.lm.likelihood._SOFTMAX_ELEMENTS", 3 * len(TOKENIZER))  # three response tokens at once
+    monkeypatch.setitem(_SOFTMAX_ELEMENTS, "cpu", 3 * len(TOKENIZER))  # three response tokens at once
     pieces = score_pairs(model, TOKENIZER, pairs, max_length=128, tokens_per_batch=10_000)
     assert [s.logprob_nats for s in whole] == pytest.approx([s.logprob_nats for s in pieces], abs=1e-5)
 
