@@ -17,6 +17,7 @@ from coevo.loop.folder import dump_row, write_atomic
 from coevo.loop.phases import pool_rows
 from coevo.loop.plan import PhasePlan
 from coevo.loop.players import Judges, RPMReward, Sample, SimulatorReward, draw_frame, passes
+from coevo.maths.stats import bootstrap_mean
 from coevo.scoring.gates import thresholds
 from coevo.scoring.rewards import Fit, fits
 from coevo.train.grpo import Completion, train_grpo
@@ -24,6 +25,10 @@ from coevo.types import Scenario, Turn
 
 MORE_UNSCORED = 0.05
 """A new RPM may have so much larger a share of ID answers that cannot be scored, and no more."""
+FRESH_POWER = 0.5
+"""Fresh turns are drawn by rank of regret to this power: the half with most regret has 7 in 10 of the draws. What the RPM
+answers as well as the reference has next to nothing to teach."""
+LEARNT_RESAMPLES = 2000
 REAL_TURNS = 512
 """Real user turns that the gates' thresholds are read off."""
 
@@ -103,7 +108,10 @@ def draw_frames(context: Context, phase: PhasePlan, count: int) -> list[Scenario
 
 
 def run_harvest(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
-    """The trained simulator, and for a share past ones, write the turns that the RPM will meet; passes enter the pool."""
+    """The trained simulator, and for a share past ones, write the turns that the RPM will meet; passes enter the pool.
+
+    Its parent writes every turn as well: the pairs say what the phase taught.
+    """
     recipe, config = context.recipe, context.recipe.loop
     assert phase.iteration is not None
     frames = draw_frames(context, phase, config.harvest)
@@ -112,32 +120,40 @@ def run_harvest(context: Context, phase: PhasePlan, resume: bool) -> dict[str, A
     past = [context.phase_name("simulator", k) for k in range(1, phase.iteration)] or [context.phase_name("sft-simulator")]
     rng = random.Random(seed_of(recipe.seed, phase.name, "population"))
     origin = {f.sample_id: rng.choice(past) if rng.random() < config.past_share else current for f in frames}
-    rows: list[dict[str, Any]] = []
-    for name in sorted(set(origin.values())):
-        mine = [frame for frame in frames if origin[frame.sample_id] == name]
+    parent = context.current_simulator(phase.iteration)
+    written: dict[str, list[Sample]] = {}
+    for name in sorted({*origin.values(), parent, current}):
+        # parent and current both write every turn, so that what the phase taught is measured pair by pair
+        mine = [f for f in frames if name in (parent, current, origin[f.sample_id])]
         model = context.load(name, trainable=False)
+        written[name] = []
         for start in range(0, len(mine), 128):
-            rows += _harvest(context, phase, reward, model, name, mine[start : start + 128])
-    kept = [row for row in rows if row.pop("passed")]
+            written[name] += _write_turns(context, phase, reward, model, mine[start : start + 128])
+    chosen = [(name, s) for name, samples in written.items() for s in samples if origin[s.completion.key] == name]
+    reward.log([sample for _, sample in chosen], step=0)
+    kept = [_pool_row(phase, name, s) for name, s in chosen if passes(s.reward.parts) and "regret" in s.reward.parts]
     path = context.folder.root / "pool" / f"iteration-{phase.iteration}.jsonl"
     if dist.is_main():
         write_atomic(path, "".join(dump_row(row) for row in kept))
     dist.barrier()
     if not kept:
         raise ScoreError(
-            f"phase {phase.name}: none of {len(rows)} turns passed every gate, so the RPM has nothing to train on. "
+            f"phase {phase.name}: none of {len(chosen)} turns passed every gate, so the RPM has nothing to train on. "
             "Warm the simulator up longer (simulator_sft.epochs), or look at its turns in rollouts.jsonl."
         )
     by_tag = Counter(row["scenario"]["subset_tag"] for row in kept)
-    facts = {"written": len(rows), "kept": len(kept), "by_tag": dict(sorted(by_tag.items()))}
+    learnt = what_was_learnt(written[parent], written[current], seed_of(recipe.seed, phase.name, "intervals"))
+    row = {"phase": phase.name, "role": "simulator", "iteration": phase.iteration, "step": 0, "n": len(frames)}
+    context.folder.append("metrics.jsonl", [row | learnt])
+    facts = {"written": len(chosen), "kept": len(kept), "by_tag": dict(sorted(by_tag.items())), "learnt": learnt}
     context.folder.finish(phase.name, facts, [path])
     return facts
 
 
-def _harvest(
-    context: Context, phase: PhasePlan, reward: SimulatorReward, model: Any, name: str, frames: Sequence[Scenario]
-) -> list[dict[str, Any]]:
-    """Writes and judges one batch of turns, shared out over the processes."""
+def _write_turns(
+    context: Context, phase: PhasePlan, reward: SimulatorReward, model: Any, frames: Sequence[Scenario]
+) -> list[Sample]:
+    """Writes and judges one batch of turns, shared out over the processes; one seed a frame, whoever writes."""
 
     def work(share: Sequence[Scenario]) -> list[Completion]:
         seeds = [seed_of(context.recipe.seed, phase.name, frame.sample_id) for frame in share]
@@ -146,20 +162,47 @@ def _harvest(
 
     samples: list[Sample] = dist.share_out(reward.judge, dist.share_out(work, frames))
     context.progress.advance(len(frames))
-    reward.log(samples, step=0)
-    rows = []
-    for sample in samples:
-        passed = sample.scenario is not None and passes(sample.reward.parts)
-        rows.append(
-            {
-                "passed": passed and "regret" in sample.reward.parts,
-                "scenario": scenario_row(sample.scenario) if sample.scenario else {},
-                "regret": sample.reward.parts.get("regret"),
-                "iteration": phase.iteration,
-                "origin": name,
-            }
-        )
-    return rows
+    return samples
+
+
+def _pool_row(phase: PhasePlan, origin: str, sample: Sample) -> dict[str, Any]:
+    assert sample.scenario is not None
+    return {
+        "scenario": scenario_row(sample.scenario),
+        "regret": sample.reward.parts["regret"],
+        "iteration": phase.iteration,
+        "origin": origin,
+    }
+
+
+def what_was_learnt(before: Sequence[Sample], after: Sequence[Sample], seed: int) -> dict[str, float]:
+    """What a simulator's phase changed, on frames that it was not trained on.
+
+    Args:
+        before: turns of the simulator that began the phase.
+        after: turns of the one that came out of it, on the same frames.
+        seed: of the bootstrap.
+
+    Returns:
+        For `reward` (S1 x S2, nats; 0 for a turn that a gate shuts), `pass_rate` and `regret` (S1 of pairs in which both
+        could be scored): `X_parent`, `X_trained`, and the paired `X_change` with its 95 % interval `X_low`, `X_high`.
+    """
+    old = {s.completion.key: s.reward for s in before}
+    pairs = [(old[s.completion.key], s.reward) for s in after]
+    measures = {
+        "reward": [(a.total, b.total) for a, b in pairs],
+        "pass_rate": [(float(passes(a.parts)), float(passes(b.parts))) for a, b in pairs],
+        "regret": [(a.parts.get("regret"), b.parts.get("regret")) for a, b in pairs],
+    }
+    found: dict[str, float] = {}
+    for name, values in measures.items():
+        both = np.array([(a, b) for a, b in values if a is not None and b is not None], dtype=np.float64)
+        if len(both):
+            change = bootstrap_mean(both[:, 1] - both[:, 0], LEARNT_RESAMPLES, seed)
+            means = {"parent": both[:, 0].mean(), "trained": both[:, 1].mean()}
+            means |= {"change": change.value, "low": change.low, "high": change.high}
+            found |= {f"{name}_{key}": round(float(number), 6) for key, number in means.items()}
+    return found
 
 
 def rpm_reward_for(context: Context, phase: PhasePlan, scenarios: Sequence[Scenario]) -> RPMReward:
@@ -195,19 +238,19 @@ def diet(context: Context, phase: PhasePlan) -> list[Scenario]:
     fresh = [row for row in entries if row["iteration"] == phase.iteration]
     older = [row for row in entries if row["iteration"] < phase.iteration]
     weights = replay_weights([row["regret"] for row in older], [phase.iteration - row["iteration"] for row in older])
+    fresh_weights = rank_weights([row["regret"] for row in fresh], FRESH_POWER)
     usable = [x for x in context.material.id_train if context.fits("rpm", x)]
-    bags: dict[str, list[Scenario]] = {"id": [], "fresh": []}
+    anchors: list[Scenario] = []
     chosen: list[Scenario] = []
     for index in range(config.steps * config.prompts):
         draw = rng.random()
         if draw < config.id_share:
-            bags["id"] = bags["id"] or rng.sample(usable, len(usable))
-            x = bags["id"].pop()
+            anchors = anchors or rng.sample(usable, len(usable))
+            x = anchors.pop()
         elif draw < config.id_share + config.replay_share and older:
             x = scenario_of(rng.choices(older, weights)[0]["scenario"])
         else:
-            bags["fresh"] = bags["fresh"] or [scenario_of(row["scenario"]) for row in rng.sample(fresh, len(fresh))]
-            x = bags["fresh"].pop()
+            x = scenario_of(rng.choices(fresh, fresh_weights)[0]["scenario"])
         chosen.append(replace(x, sample_id=f"{x.sample_id}#{index}"))
     return chosen
 
@@ -225,11 +268,17 @@ def replay_weights(regrets: Sequence[float], ages: Sequence[int], staleness: flo
     """
     if not regrets:
         return []
+    by_age = np.asarray(ages, dtype=float)
+    age_share = by_age / by_age.sum() if by_age.sum() else np.full(len(ages), 1 / len(ages))
+    return list((1 - staleness) * np.asarray(rank_weights(regrets, 1.0)) + staleness * age_share)
+
+
+def rank_weights(regrets: Sequence[float], power: float) -> list[float]:
+    """rank^-power of each regret, the highest of rank 1; the weights sum to 1."""
     ranks = np.empty(len(regrets))
     ranks[np.argsort(-np.asarray(regrets), kind="stable")] = np.arange(1, len(regrets) + 1)
-    by_rank, by_age = 1 / ranks, np.asarray(ages, dtype=float)
-    age_share = by_age / by_age.sum() if by_age.sum() else np.full(len(ages), 1 / len(ages))
-    return list((1 - staleness) * by_rank / by_rank.sum() + staleness * age_share)
+    weights = ranks**-power
+    return list(weights / weights.sum())
 
 
 def _references(scorer: Any, scenarios: Sequence[Scenario]) -> dict[str, Fit | str]:

@@ -342,7 +342,8 @@ class _Planner:
         self._add(f"simulator-{k}", "grpo", "simulator", k, (config.steps, config.steps * config.prompts, sequences), work)
 
     def _harvest(self, k: int) -> None:
-        turns = self._recipe.loop.harvest
+        # the simulator and its parent write every one
+        turns = 2 * self._recipe.loop.harvest
         work = self._writing(turns, self._turn) + self._judging(turns)
         self._add(f"harvest-{k}", "harvest", "simulator", k, (0, turns, turns), work)
 

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from coevo.report.read import Run, choose_turns, lost_most
-from coevo.report.tables import COLUMNS, LEGEND, decisions, lines, stamp, verdicts
+from coevo.report.tables import COLUMNS, LEGEND, decisions, lessons, lines, stamp, verdicts
 from coevo.scoring import verdict as audit
 
 CAPTIONS = {
@@ -44,7 +44,7 @@ def render(run: Run, images: Mapping[str, bytes]) -> str:
         run=run,
         stamp=stamp(run),
         legend=LEGEND,
-        verdicts=[*decisions(run), *verdicts(run)],
+        verdicts=[*lessons(run), *decisions(run), *verdicts(run)],
         headings=[heading for _, heading, _ in COLUMNS],
         tables=[("Means per shift", lines(run, "shifts")), ("Per subset", lines(run, "subsets"))],
         figures=figures,

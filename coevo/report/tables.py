@@ -98,6 +98,21 @@ def decisions(run: Run) -> list[str]:
     return sentences
 
 
+def lessons(run: Run) -> list[str]:
+    """One sentence per iteration on what its simulator learnt, pair by pair on frames that it was not trained on."""
+    sentences = []
+    for row in run.metrics:
+        if "pass_rate_change" in row:
+            parts = [
+                f"{title} {row[f'{key}_parent']:.2f} -> {row[f'{key}_trained']:.2f} "
+                f"(change {row[f'{key}_change']:+.2f} [{row[f'{key}_low']:.2f}, {row[f'{key}_high']:.2f}])"
+                for key, title in (("regret", "regret"), ("pass_rate", "share that passes"), ("reward", "reward"))
+                if f"{key}_change" in row
+            ]
+            sentences.append(f"Iteration {row['iteration']}, simulator on {row['n']} new frames: {'; '.join(parts)}.")
+    return sentences
+
+
 def read_interval(record: dict[str, float] | None) -> Interval | None:
     """An interval of the evaluation dict; None for a measure that is absent or null."""
     return Interval(**record) if record else None
@@ -105,7 +120,8 @@ def read_interval(record: dict[str, float] | None) -> Interval | None:
 
 def markdown(run: Run) -> str:
     """table.md."""
-    parts = [f"# {run.name}: before and after", *run.missing, stamp(run), LEGEND, *decisions(run), *verdicts(run)]
+    parts = [f"# {run.name}: before and after", *run.missing, stamp(run), LEGEND]
+    parts += [*lessons(run), *decisions(run), *verdicts(run)]
     for title, level in (("Means per shift", "shifts"), ("Per subset", "subsets")):
         table = lines(run, level)
         if table:
@@ -124,6 +140,7 @@ def results(run: Run) -> str:
         "after": run.after,
         "change": run.change,
         "audit": run.audit and run.audit.as_json(),
+        "lessons": lessons(run),
         "decisions": decisions(run),
         "verdicts": verdicts(run),
         "missing": run.missing,
@@ -145,7 +162,7 @@ def console_table(run_dir: str | Path) -> str:
             body.append([])
     if body:
         blocks.append(align([head, *body]))
-    return "\n".join([*blocks, *decisions(run), *verdicts(run)])
+    return "\n".join([*blocks, *lessons(run), *decisions(run), *verdicts(run)])
 
 
 def audit_table(run_dir: str | Path) -> str:
