@@ -1,4 +1,4 @@
-"""What every phase of a run works with: recipe, folder, data, base, and where the current policies are."""
+"""What every phase of a run works with: the folder's models, its data, and where the current policies are."""
 
 from __future__ import annotations
 
@@ -48,23 +48,19 @@ class LoRASeeded:
     seed: int
 
 
-class Context:
-    """One run in progress."""
+class Policies:
+    """The models of a run folder: its base, and what its phases have trained on it."""
 
-    def __init__(
-        self, recipe: Recipe, folder: RunFolder, material: Material, plan: Sequence[PhasePlan], progress: Progress
-    ) -> None:
+    def __init__(self, recipe: Recipe, folder: RunFolder, phases: Sequence[str]) -> None:
         self.recipe = recipe
         self.folder = folder
-        self.material = material
-        self.plan = list(plan)
-        self.progress = progress
-        self.log_metrics: Callable[[dict[str, Any]], None] = lambda row: None
-        self.thresholds: Thresholds | None = None
-        """Of the simulator's gates, once they have been read off real turns."""
+        self._phases = list(phases)
         self._tokenizer: Any = None
 
-    # models ------------------------------------------------------------------------------------------------------
+    def phase_name(self, kind: str, iteration: int | None = None) -> str:
+        """Name of the phase of this sort, such as `06-simulator-1`."""
+        suffix = kind if iteration is None else f"{kind}-{iteration}"
+        return next(name for name in self._phases if name.split("-", 1)[1] == suffix)
 
     @property
     def base(self) -> Path | str:
@@ -110,6 +106,23 @@ class Context:
             tokens_per_batch=limits.tokens_per_batch,
             role=role,
         )
+
+
+class Context(Policies):
+    """One run in progress."""
+
+    def __init__(
+        self, recipe: Recipe, folder: RunFolder, material: Material, plan: Sequence[PhasePlan], progress: Progress
+    ) -> None:
+        super().__init__(recipe, folder, [phase.name for phase in plan])
+        self.material = material
+        self.plan = list(plan)
+        self.progress = progress
+        self.log_metrics: Callable[[dict[str, Any]], None] = lambda row: None
+        self.thresholds: Thresholds | None = None
+        """Of the simulator's gates, once they have been read off real turns."""
+
+    # training ----------------------------------------------------------------------------------------------------
 
     def job(self, phase: PhasePlan, model: PreTrainedModel, resume: bool, extra: Callable[[], dict[str, float]]) -> Job:
         """A training job that logs every step to the run folder; `extra` adds what the rewards measured."""
@@ -191,11 +204,6 @@ class Context:
         return dist.share_out(work, scenarios)
 
     # where things are --------------------------------------------------------------------------------------------
-
-    def phase_name(self, kind: str, iteration: int | None = None) -> str:
-        """Name of the planned phase of this sort, such as `06-simulator-1`."""
-        suffix = kind if iteration is None else f"{kind}-{iteration}"
-        return next(p.name for p in self.plan if p.name.split("-", 1)[1] == suffix)
 
     def current_rpm(self, iteration: int) -> str:
         """The RPM in force before the given iteration's RPM phase: the last one that was accepted."""

@@ -99,7 +99,7 @@ def test_a_blank_response_is_a_status_and_blank_lines_are_nothing(data: Path, tm
         (row(status=["x"]), r"field status: is \['x'\] \(a list\); expected ok or truncated"),
         (row("IDTest-1"), r"r\.jsonl:2: field sample_ID: is 'IDTest-1', which model 'a' answers at .*r\.jsonl:1 too"),
     ],
-    ids=repr,
+    ids=lambda value: repr(value)[:40],
 )
 def test_a_bad_line_is_named_with_its_remedy(line: object, message: str, data: Path, tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
