@@ -17,7 +17,7 @@ from coevo.lm import dist
 from coevo.lm.generation import Generated, generate
 from coevo.lm.likelihood import encode_prompt, render
 from coevo.lm.lineage import weights_hash
-from coevo.lm.loading import load_policy, load_tokenizer, new_adapter, save_full, save_policy
+from coevo.lm.loading import load_policy, load_tokenizer, local_directory, new_adapter, save_full, save_policy
 from coevo.loop.folder import RunFolder
 from coevo.loop.material import Material
 from coevo.loop.plan import PhasePlan
@@ -70,6 +70,11 @@ class Policies:
         if self.recipe.base.path == "builtin":
             return Path(str(resources.files("coevo.lm") / "builtin"))
         return self.recipe.base.path  # type: ignore[return-value]
+
+    @property
+    def base_hash(self) -> str:
+        """Content hash of the base's weights."""
+        return weights_hash(local_directory(self.base))
 
     @property
     def tokenizer(self) -> Any:
@@ -152,7 +157,7 @@ class Context(Policies):
             model,
             self.folder.policy(phase.name),
             role=phase.role or "base",
-            base_hash=weights_hash(self.base),
+            base_hash=self.base_hash,
             parent_hash=weights_hash(self.folder.policy(parent)) if parent else None,
             phase=phase.name,
         )
