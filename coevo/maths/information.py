@@ -58,6 +58,30 @@ def neighbours(n: int, offsets: ArrayLike) -> Ints:
     return (np.arange(n, dtype=np.int64)[:, None] + offsets_k[None, :]) % n
 
 
+def random_pairs(n: int, pairs: int, seed: int) -> Ints:
+    """The released code's negatives: random pairs of a context and another's response, the same number for any N.
+
+    Drawn without replacement, so that the mean over them is unbiased for M1 and is M1 where all pairs are drawn.
+
+    Args:
+        n: responses of a subset, at least 2.
+        pairs: pairs asked for (the paper: 1,000 a subset); with pairs >= n (n - 1) all are taken.
+        seed: the same seed gives the same pairs.
+
+    Returns:
+        (P, 2), P = min(pairs, n (n - 1)): rows of (context, response), distinct, never one's own; in ascending order, so
+        that a context's pairs come together.
+    """
+    assert n >= 2 and pairs >= 1, f"a negative pair needs two responses: n={n}, pairs={pairs}"
+    total = n * (n - 1)
+    if pairs < total:
+        places = np.sort(np.random.default_rng(seed).choice(total, size=pairs, replace=False))
+    else:
+        places = np.arange(total)
+    contexts, others = np.divmod(places, n - 1)
+    return np.stack([contexts, others + (others >= contexts)], axis=1).astype(np.int64)
+
+
 def outside(design: ArrayLike, agg: Agg) -> Floats:
     """agg_j L(y_i | x_j) of D1: how likely each response is in the contexts of others, (N,), nats.
 
@@ -88,6 +112,20 @@ def club(design: ArrayLike) -> float:
     With the exact density it is I + KL(p(x)p(y) || p(x,y)), not I.
     """
     return float(pointwise(design, "club").mean())
+
+
+def club_pairs(own: ArrayLike, negatives: ArrayLike) -> float:
+    """M1 over random pairs, as released: mean of the positives minus mean of the negatives, in the unit of both.
+
+    Args:
+        own: (N,), log q(y_i | x_i); the released code takes nats per token.
+        negatives: (P,), log q(y_j | x_i) of the `random_pairs` (i, j), on the same scale. NaN on neither side: what could
+            not be scored is left out, and counted, by the caller.
+    """
+    (own_n,), (negatives_p,) = _vectors(own), _vectors(negatives)
+    assert len(own_n) and len(negatives_p), f"M1 contrasts two means: {len(own_n)} positives, {len(negatives_p)} negatives"
+    assert not (np.isnan(own_n).any() or np.isnan(negatives_p).any()), "leave out what could not be scored"
+    return float(own_n.mean() - negatives_p.mean())
 
 
 def l1out(design: ArrayLike) -> float:

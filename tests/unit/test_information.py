@@ -1,5 +1,7 @@
 """Estimates against closed forms (method section 2); the derivation stands beside each expected number."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from coevo.maths.information import (
     circulant_offsets,
     club,
+    club_pairs,
     component_remi,
     emi,
     full_design,
@@ -17,6 +20,7 @@ from coevo.maths.information import (
     neighbours,
     outside,
     pointwise,
+    random_pairs,
     remid,
 )
 
@@ -118,6 +122,68 @@ def test_binary_symmetric_channel(epsilon):
     assert l1out(rows) == pytest.approx(np.log(2) - entropy, abs=1e-12)
 
 
+@pytest.mark.parametrize("epsilon", [0.05, 0.2, 0.5])
+def test_binary_symmetric_channel_by_the_learned_marginal(epsilon):
+    # every pair as often as it occurs, the marginal of y uniform: I = ln 2 - H(e), and 0 for e = 1/2
+    flips = round(100 * epsilon)
+    own = [np.log(1 - epsilon)] * (100 - flips) + [np.log(epsilon)] * flips
+    entropy = -(1 - epsilon) * np.log(1 - epsilon) - epsilon * np.log(epsilon)
+    assert learned_marginal(own, [np.log(0.5)] * 100) == pytest.approx(np.log(2) - entropy, abs=1e-12)
+
+
+@given(seed=seeds, n=st.integers(2, 3))
+@settings(max_examples=25, deadline=None)
+def test_sandwich_in_expectation_exactly(seed, n):
+    # A random joint p(x, y) of 2 x 3 values and its exact conditional. The expectation over n independent pairs is a sum
+    # over all (2 * 3)^n samples, so nothing is left to chance: InfoNCE <= I, InfoNCE <= log n, I <= L1Out <= CLUB, and
+    # CLUB = I + KL(p(x)p(y) || p(x,y)) for any n
+    joint = np.random.default_rng(seed).dirichlet(np.full(6, 0.7)).reshape(2, 3) * 0.99 + 0.01 / 6
+    p_x, p_y = joint.sum(axis=1), joint.sum(axis=0)
+    conditional, pairs = np.log(joint / p_x[:, None]), [(x, y) for x in range(2) for y in range(3)]
+    expected = dict.fromkeys((infonce, learned_marginal, l1out, club), 0.0)
+    for sample in product(pairs, repeat=n):
+        x, y = (list(values) for values in zip(*sample, strict=True))
+        weight, matrix = np.prod(joint[x, y]), conditional[np.ix_(x, y)]
+        for estimate in (infonce, l1out, club):
+            expected[estimate] += weight * estimate(full_design(matrix))
+        expected[learned_marginal] += weight * learned_marginal(np.diag(matrix), np.log(p_y[y]))
+    information = (joint * np.log(joint / np.outer(p_x, p_y))).sum()
+    reverse = (np.outer(p_x, p_y) * np.log(np.outer(p_x, p_y) / joint)).sum()
+    assert expected[learned_marginal] == pytest.approx(information, abs=1e-10)
+    assert expected[infonce] <= min(information, np.log(n)) + 1e-10
+    assert information - 1e-10 <= expected[l1out] <= expected[club] + 1e-10
+    assert expected[club] == pytest.approx(information + reverse, abs=1e-10)
+
+
+@given(seed=seeds, shift=st.floats(-50, 50), scale=st.floats(0.1, 10))
+def test_what_shifts_and_scales_do(seed, shift, scale):
+    # A constant per response (a longer text, another language) leaves every estimate; nats to nats per token (one
+    # length) scales M1 and M4 alone; log-mean-exp is no such linear thing: it scales only where the negatives agree
+    design = random_design(seed)
+    rows = shift * np.random.default_rng(seed).normal(size=(len(design), 1))
+    for estimate in (club, l1out, infonce):
+        assert estimate(design + rows) == pytest.approx(estimate(design), abs=1e-8)
+    assert club(design * scale) == pytest.approx(scale * club(design), abs=1e-8)
+    assert learned_marginal(*(scale * design[:, :2].T)) == pytest.approx(
+        scale * learned_marginal(*design[:, :2].T), abs=1e-8
+    )
+    flat = np.concatenate([design[:, :1], np.repeat(design[:, 1:2], 3, axis=1)], axis=1)
+    assert l1out(flat * scale) == pytest.approx(scale * l1out(flat), abs=1e-8)
+
+
+@given(seed=seeds)
+def test_the_estimates_of_one_response_are_ordered(seed):
+    # Jensen: log-mean-exp >= mean, so D1 by L1Out <= D1 by CLUB. With g = D1 by L1Out, InfoNCE's summand is
+    # -log((1 + K e^-g)/(K + 1)), which has the sign of g and is no further from 0
+    design = random_design(seed)
+    k = design.shape[1] - 1
+    g = pointwise(design, "l1out")
+    assert (g <= pointwise(design, "club") + 1e-9).all()
+    summands = [infonce(row[None]) for row in design]
+    np.testing.assert_allclose(summands, -np.log((1 + k * np.exp(-g)) / (k + 1)), atol=1e-9)
+    assert (np.abs(summands) <= np.abs(g) + 1e-9).all() and (np.sign(summands) == np.sign(g)).all()
+
+
 def test_infonce_saturates_at_log_n():
     # contexts that tell the responses apart entirely: the positive's share of the sum goes to 1, so the mean to log N
     matrix = np.where(np.eye(6, dtype=bool), 0.0, -1000.0)
@@ -141,6 +207,56 @@ def test_offsets_are_distinct_and_never_the_positive(n, k, seed):
     assert not (contexts == np.arange(n)[:, None]).any()
     # every context scores the same number of responses, K of them
     assert np.bincount(contexts.ravel(), minlength=n).tolist() == [len(offsets)] * n
+
+
+@given(st.integers(2, 40), st.integers(1, 2000), seeds)
+def test_random_pairs_are_distinct_and_never_ones_own(n, pairs, seed):
+    drawn = random_pairs(n, pairs, seed)
+    assert drawn.shape == (min(pairs, n * (n - 1)), 2) and drawn.min() >= 0 and drawn.max() < n
+    assert len({(i, j) for i, j in drawn.tolist()}) == len(drawn)
+    assert (drawn[:, 0] != drawn[:, 1]).all()
+    assert drawn.tolist() == sorted(random_pairs(n, pairs, seed).tolist())
+
+
+def test_every_pair_is_drawn_alike():
+    # 12 pairs of 4, 5 of them a draw: each in 5/12 of 3000 draws = 1250, standard error sqrt(3000 * 5/12 * 7/12) = 27
+    counts = np.zeros((4, 4))
+    for seed in range(3000):
+        i, j = random_pairs(4, 5, seed).T
+        counts[i, j] += 1
+    assert np.abs(counts[~np.eye(4, dtype=bool)] - 1250).max() < 4 * 27
+
+
+def test_club_of_all_pairs_is_club():
+    # 1,000 pairs asked of 20 responses: all 380 are taken, so the mean of the negatives is that of the off-diagonal
+    matrix = np.random.default_rng(0).normal(-20, 5, size=(20, 20))
+    i, j = random_pairs(20, 1000, 0).T
+    assert club_pairs(np.diag(matrix), matrix[i, j]) == pytest.approx(club(full_design(matrix)), abs=1e-10)
+
+
+def test_club_of_random_pairs_is_unbiased_for_club():
+    # 40 pairs of 870; the mean over 400 seeds is within 4 standard errors, and the spread is that of draws without
+    # replacement: s^2/40 (1 - 40/870), within 15 % (4 standard errors of a standard deviation of 400 draws)
+    matrix = np.random.default_rng(1).normal(-20, 5, size=(30, 30))
+    values = []
+    for seed in range(400):
+        i, j = random_pairs(30, 40, seed).T
+        values.append(club_pairs(np.diag(matrix), matrix[i, j]))
+    off = matrix[~np.eye(30, dtype=bool)]
+    spread = np.sqrt(off.var(ddof=1) / 40 * (1 - 40 / 870))
+    assert abs(np.mean(values) - club(full_design(matrix))) < 4 * spread / np.sqrt(400)
+    assert np.std(values) == pytest.approx(spread, rel=0.15)
+
+
+def test_club_of_pairs_by_hand():
+    # token means: (-1 - 3)/2 - (-4 - 5 - 6)/3 = -2 + 5 = 3
+    assert club_pairs([-1, -3], [-4, -5, -6]) == 3
+    with pytest.raises(AssertionError, match="leave out"):
+        club_pairs([-1, -3], [-4, np.nan])
+    with pytest.raises(AssertionError, match="2 positives, 0 negatives"):
+        club_pairs([-1, -3], [])
+    with pytest.raises(AssertionError, match="n=1"):
+        random_pairs(1, 10, 0)
 
 
 @pytest.mark.parametrize("agg", ["club", "l1out"])
@@ -198,6 +314,30 @@ def test_remid_flips_its_sign_and_is_zero_against_itself(seed):
     p, q = generator.normal(size=6), generator.normal(size=9)
     assert remid(p, q) == -remid(q, p)
     assert remid(p, p) == 0
+
+
+@given(seed=seeds, shift=st.floats(-100, 100), scale=st.floats(0.01, 100))
+def test_remid_is_blind_to_order_and_to_what_p_and_q_share(seed, shift, scale):
+    generator = np.random.default_rng(seed)
+    p, q = generator.normal(size=6), generator.normal(size=9)
+    assert remid(generator.permutation(p), generator.permutation(q)) == pytest.approx(remid(p, q), abs=1e-12)
+    assert remid(p + shift, q + shift) == pytest.approx(remid(p, q), abs=1e-10)
+    assert remid(p * scale, q * scale) == pytest.approx(scale * remid(p, q), abs=1e-10)
+
+
+@pytest.mark.parametrize("agg", ["club", "l1out"])
+@given(seed=seeds)
+def test_a_model_that_answers_as_the_reference_has_no_remi(agg, seed):
+    # y_theta = y* in every scenario: R-EMI = M = 0 under any distribution, so R-EMID = 0 between any two
+    design = random_design(seed)
+    result = emi(design[:, 0], outside(design, agg), design[:, 0], outside(design, agg))
+    assert result.means["remi"] == result.means["register_gap"] == 0
+    # and swapping responses and references flips both
+    other = random_design(seed + 1)
+    forth = emi(other[:, 0], outside(other, agg), design[:, 0], outside(design, agg)).means
+    back = emi(design[:, 0], outside(design, agg), other[:, 0], outside(other, agg)).means
+    assert forth["remi"] == pytest.approx(-back["remi"], abs=1e-12)
+    assert forth["register_gap"] == pytest.approx(-back["register_gap"], abs=1e-12)
 
 
 def test_remid_is_positive_when_more_is_lost_under_the_shift():
