@@ -320,7 +320,8 @@ class Audit(Model):
 class Evaluation(Model):
     """What is measured before and after (method sections 2 and 3)."""
 
-    estimator: Literal["learned_marginal", "club", "l1out"] = "club"
+    estimator: Literal["learned_marginal", "club", "l1out", "released"] = "club"
+    """`released`: the paper's code (CLUB, nats per token, 1,000 random pairs a subset), to compare with its figures only."""
     negatives: Literal["pool", "subset"] = "pool"
     k: Positive = 16
     """Negatives a response, by a circulant design."""

@@ -89,8 +89,9 @@ class Response:
     text: str
     model: str
     """Name of the policy, for example `rpm/sft` or `rpm/iteration-2`."""
-    status: Literal["ok", "truncated", "empty"] = "ok"
-    """`truncated`: the token limit came before the end of turn. Only `ok` responses are scored."""
+    status: Literal["ok", "truncated", "empty", "missing"] = "ok"
+    """`truncated`: the token limit came before the end of turn. `missing`: no response was given. Only `ok` responses are
+    scored."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from coevo.cli import audit, data, report, train
+from coevo.cli import audit, data, report, score, train
 from coevo.cli.console import complain
 from coevo.errors import CoevoError
 
@@ -18,7 +18,7 @@ USERS_ERRNO = frozenset(
 )
 """What the system refuses for a reason that a user can put right: rights, space, names."""
 EXIT_ERROR = 2
-COMMANDS = (train, audit, data, report)
+COMMANDS = (train, audit, score, data, report)
 """In the order of `coevo --help`."""
 
 
@@ -57,6 +57,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         options.overrides = [word for word in words if "=" in word and not word.startswith("-")]
         rest = [word for word in words if word not in options.overrides]
         options.recipe = rest.pop(0) if rest and not rest[0].startswith("-") else None
+    if options.command == "score":
+        options.overrides += [word for word in rest if "=" in word and not word.startswith("-")]
+        rest = [word for word in rest if word not in options.overrides]
     if rest:
         parser.error(f"{options.command}: unknown argument(s): {' '.join(rest)}; see coevo {options.command} --help")
     return options

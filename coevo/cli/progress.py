@@ -5,12 +5,21 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from coevo.cli.console import is_main, say
 
-if TYPE_CHECKING:
-    from coevo.loop.plan import PhasePlan
+
+class Timed(Protocol):
+    """What is known beforehand of a phase of a run, or of a stage of a diagnosis."""
+
+    @property
+    def name(self) -> str:
+        """As the work itself calls it."""
+
+    @property
+    def seconds_estimate(self) -> float | None:
+        """At a reference rate; None if it is not known."""
 
 
 class ConsoleProgress:
@@ -19,7 +28,7 @@ class ConsoleProgress:
     The time that remains is the plan's estimate, corrected by how the phases so far compared with theirs.
     """
 
-    def __init__(self, phases: Sequence[PhasePlan], every_s: float = 10.0) -> None:
+    def __init__(self, phases: Sequence[Timed], every_s: float = 10.0) -> None:
         from coevo.loop.plan import duration  # here, so that --help stays quick
 
         self._duration = duration

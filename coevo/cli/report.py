@@ -10,20 +10,25 @@ from coevo.errors import CheckpointError
 
 REPORT_EXAMPLES = """examples:
   coevo report runs/quickstart
+  coevo report scores/mine
 """
 
 
 def add(commands: Commands) -> None:
     """Adds the command."""
-    report = command(commands, "report", "rebuild tables and plots of a run", REPORT_EXAMPLES)
-    report.add_argument("folder", type=path, metavar="RUN")
+    report = command(commands, "report", "rebuild tables and plots of a run or a diagnosis", REPORT_EXAMPLES)
+    report.add_argument("folder", type=path, metavar="DIR")
     report.set_defaults(run=_report)
 
 
 def _report(options: argparse.Namespace) -> int:
+    if (options.folder / "result.json").is_file():
+        show_diagnosis(options.folder)
+        return 0
     if not (options.folder / "resolved.yaml").is_file():
         raise CheckpointError(
-            f"{options.folder} holds no run: resolved.yaml is missing. Give the folder that coevo train --out named."
+            f"{options.folder} holds no run: resolved.yaml is missing. Give the folder that coevo train --out named, "
+            "or that of coevo score."
         )
     show_report(options.folder)
     return 0
@@ -36,4 +41,16 @@ def show_report(folder: Path) -> None:
     report.build(folder)
     say(report.console_table(folder))
     for file in sorted((folder / "report").iterdir()):
+        say(str(file))
+
+
+def show_diagnosis(folder: Path) -> None:
+    """Builds the report of a result folder, then prints the diagnosis in words and where the files are."""
+    from coevo.report import score
+
+    written = score.build(folder)
+    for line in score.sentences(folder):
+        say(line)
+    say("")
+    for file in [folder / score.RESULT_FILE, *written]:
         say(str(file))

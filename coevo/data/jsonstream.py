@@ -18,6 +18,14 @@ CHUNK_BYTES = 1 << 16
 LONGEST_NUMBER = 1000
 """Digits of a whole number; Python itself refuses 4,300, and prints none longer."""
 WRAP = 'JSON lines or a bare list are wrapped as {"IDTest": [{…}, {…}]}'
+_JSON_TYPES = {
+    str: "text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+}
 _LONGEST_TOKEN = 16
 """A JSON error this close to the buffer's end may come of a number, word or escape that is cut there."""
 
@@ -47,7 +55,7 @@ def is_label(text: str) -> bool:
     return len(text) <= 200 and not broken and not blank(text)
 
 
-class _Refused(ValueError):
+class Refused(ValueError):
     """JSON that Python reads and coevo does not: what was found, and what was expected."""
 
 
@@ -57,12 +65,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise _Refused(f"the field {twice!r} twice in one object", "each field once", "keep one of them")
+        raise Refused(f"the field {twice!r} twice in one object", "each field once", "keep one of them")
     return fields
 
 
 def _constant(word: str) -> NoReturn:
-    raise _Refused(word, "a finite number, as JSON has no other", "write null or text")
+    raise Refused(word, "a finite number, as JSON has no other", "write null or text")
 
 
 def _real(digits: str) -> float:
@@ -74,8 +82,32 @@ def _real(digits: str) -> float:
 
 def _whole(digits: str) -> int:
     if len(digits) > LONGEST_NUMBER:
-        raise _Refused(f"a number of {len(digits)} digits", f"at most {LONGEST_NUMBER}", "write it as text")
+        raise Refused(f"a number of {len(digits)} digits", f"at most {LONGEST_NUMBER}", "write it as text")
     return int(digits)
+
+
+def strict_decoder() -> json.JSONDecoder:
+    """JSON without fields that occur twice, infinities and endless numbers.
+
+    What it will not read raises `Refused` (or JSONDecodeError, or RecursionError for nesting beyond the stack).
+    """
+    return json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_real, parse_int=_whole)
+
+
+def clipped(value: Any) -> str:
+    """A value for a message, of 80 characters at most."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:80] + "…"
+
+
+def json_type(value: Any) -> str:
+    """What a JSON value is, in a person's words."""
+    return _JSON_TYPES.get(type(value), "null")
+
+
+def has_surrogate(text: str) -> bool:
+    """Whether there is half of a surrogate pair, which UTF-8 cannot hold."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 class JsonLists:
@@ -94,9 +126,7 @@ class JsonLists:
             raise DataError(f"{str(path)!r}: cannot be opened ({error}); expected a JSON file; check the path") from error
         self._path = path
         self._decoder = codecs.getincrementaldecoder("utf-8")("strict")
-        self._json = json.JSONDecoder(
-            object_pairs_hook=_object, parse_constant=_constant, parse_float=_real, parse_int=_whole
-        )
+        self._json = strict_decoder()
         self._buffer = ""
         self._position = 0
         self._line = 1
@@ -194,7 +224,7 @@ class JsonLists:
                     f"{self._path}:{line}: {self._place}: malformed JSON, {error.msg.removesuffix(' at')} at "
                     f"{buffer[error.pos : error.pos + 30]!r}; correct this line or write the file again"
                 ) from error
-            except _Refused as error:
+            except Refused as error:
                 raise self._malformed(*error.args) from None
             except RecursionError:
                 raise self._malformed("JSON that is nested too deeply", "samples of a few levels") from None

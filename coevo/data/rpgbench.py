@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from coevo.data.jsonstream import WRAP, Element, JsonLists, blank, is_label
+from coevo.data.jsonstream import WRAP, Element, JsonLists, blank, clipped, has_surrogate, is_label, json_type
 from coevo.errors import DataError
 from coevo.types import Scenario, Turn
 
@@ -26,14 +26,6 @@ ROLE_OF_KEY: dict[str, Literal["user", "agent"]] = {"user_query": "user", "agent
 KEY_OF_ROLE = {role: key for key, role in ROLE_OF_KEY.items()}
 DEEPEST = 20
 """Levels of an agent_character object."""
-_JSON_TYPES = {
-    str: "text",
-    bool: "true or false",
-    int: "a number",
-    float: "a number",
-    list: "a list",
-    dict: "an object",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +102,12 @@ class _Sample:
         """Return the problem of a sample_ID that came before."""
         return self._problem(
             "sample_ID",
-            f"is {_clipped(self._sample_id)}, which an earlier sample has; expected a unique name; rename or remove one",
+            f"is {clipped(self._sample_id)}, which an earlier sample has; expected a unique name; rename or remove one",
         )
 
     def _label(self, raw: Mapping[str, Any], key: str, remedy: str) -> str:
         value = self._text(raw, key, remedy)
-        if value and not _has_surrogate(value) and not is_label(value):
+        if value and not has_surrogate(value) and not is_label(value):
             self._add(key, value, "one line of at most 200 characters", remedy)
         return value
 
@@ -128,7 +120,7 @@ class _Sample:
         return value
 
     def _encodable(self, where: str, text: str) -> None:
-        if _has_surrogate(text):
+        if has_surrogate(text):
             self._add(where, text, "text that UTF-8 can hold", "remove the half of a surrogate pair (\\ud8…)")
         if "\0" in text:
             self._add(where, text, "text without the null character", "remove \\u0000")
@@ -184,12 +176,12 @@ class _Sample:
         if missing:
             found = "is missing"
         else:
-            found = f"is {_clipped(value)} ({_JSON_TYPES.get(type(value), 'null')})"
+            found = f"is {clipped(value)} ({json_type(value)})"
         self.problems.append(self._problem(where, f"{found}; expected {expected}; {remedy}"))
 
     def _problem(self, where: str, message: str) -> Problem:
         element = self._element
-        name = f" ({_clipped(self._sample_id)})" if self._sample_id is not None else ""
+        name = f" ({clipped(self._sample_id)})" if self._sample_id is not None else ""
         line = self._line(where)
         place = f"{self._path}{f':{line}' if line else ''}: split {element.key!r}, sample {element.index}{name}"
         return Problem(f"{place}, field {where}" if where else place, re.sub(r"\[\d+\]", "", where), message)
@@ -206,10 +198,6 @@ class _Sample:
         return self._element.line + raw.count("\n", 0, max(start, 0))
 
 
-def _has_surrogate(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
-
-
 def _depth(value: Any) -> int:
     """Levels of nesting, found without recursion; stops counting once there are too many."""
     depth, level = 0, [value]
@@ -218,11 +206,6 @@ def _depth(value: Any) -> int:
         below = [list(item.values()) if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
         level = [item for items in below for item in items]
     return depth - 1
-
-
-def _clipped(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:80] + "…"
 
 
 def read_rpgbench(path: str | os.PathLike[str], splits: Iterable[str] | None = None) -> Iterator[Scenario]:

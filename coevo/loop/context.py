@@ -1,4 +1,4 @@
-"""What every phase of a run works with: recipe, folder, data, base, and where the current policies are."""
+"""What every phase of a run works with: the folder's models, its data, and where the current policies are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from coevo.lm import dist
 from coevo.lm.generation import Generated, generate
 from coevo.lm.likelihood import encode_prompt, render
 from coevo.lm.lineage import weights_hash
-from coevo.lm.loading import load_policy, load_tokenizer, new_adapter, save_full, save_policy
+from coevo.lm.loading import load_policy, load_tokenizer, local_directory, new_adapter, save_full, save_policy
 from coevo.loop.folder import RunFolder
 from coevo.loop.material import Material
 from coevo.loop.plan import PhasePlan
@@ -48,23 +48,19 @@ class LoRASeeded:
     seed: int
 
 
-class Context:
-    """One run in progress."""
+class Policies:
+    """The models of a run folder: its base, and what its phases have trained on it."""
 
-    def __init__(
-        self, recipe: Recipe, folder: RunFolder, material: Material, plan: Sequence[PhasePlan], progress: Progress
-    ) -> None:
+    def __init__(self, recipe: Recipe, folder: RunFolder, phases: Sequence[str]) -> None:
         self.recipe = recipe
         self.folder = folder
-        self.material = material
-        self.plan = list(plan)
-        self.progress = progress
-        self.log_metrics: Callable[[dict[str, Any]], None] = lambda row: None
-        self.thresholds: Thresholds | None = None
-        """Of the simulator's gates, once they have been read off real turns."""
+        self._phases = list(phases)
         self._tokenizer: Any = None
 
-    # models ------------------------------------------------------------------------------------------------------
+    def phase_name(self, kind: str, iteration: int | None = None) -> str:
+        """Name of the phase of this sort, such as `06-simulator-1`."""
+        suffix = kind if iteration is None else f"{kind}-{iteration}"
+        return next(name for name in self._phases if name.split("-", 1)[1] == suffix)
 
     @property
     def base(self) -> Path | str:
@@ -74,6 +70,11 @@ class Context:
         if self.recipe.base.path == "builtin":
             return Path(str(resources.files("coevo.lm") / "builtin"))
         return self.recipe.base.path  # type: ignore[return-value]
+
+    @property
+    def base_hash(self) -> str:
+        """Content hash of the base's weights."""
+        return weights_hash(local_directory(self.base))
 
     @property
     def tokenizer(self) -> Any:
@@ -111,6 +112,23 @@ class Context:
             role=role,
         )
 
+
+class Context(Policies):
+    """One run in progress."""
+
+    def __init__(
+        self, recipe: Recipe, folder: RunFolder, material: Material, plan: Sequence[PhasePlan], progress: Progress
+    ) -> None:
+        super().__init__(recipe, folder, [phase.name for phase in plan])
+        self.material = material
+        self.plan = list(plan)
+        self.progress = progress
+        self.log_metrics: Callable[[dict[str, Any]], None] = lambda row: None
+        self.thresholds: Thresholds | None = None
+        """Of the simulator's gates, once they have been read off real turns."""
+
+    # training ----------------------------------------------------------------------------------------------------
+
     def job(self, phase: PhasePlan, model: PreTrainedModel, resume: bool, extra: Callable[[], dict[str, float]]) -> Job:
         """A training job that logs every step to the run folder; `extra` adds what the rewards measured."""
 
@@ -139,7 +157,7 @@ class Context:
             model,
             self.folder.policy(phase.name),
             role=phase.role or "base",
-            base_hash=weights_hash(self.base),
+            base_hash=self.base_hash,
             parent_hash=weights_hash(self.folder.policy(parent)) if parent else None,
             phase=phase.name,
         )
@@ -191,11 +209,6 @@ class Context:
         return dist.share_out(work, scenarios)
 
     # where things are --------------------------------------------------------------------------------------------
-
-    def phase_name(self, kind: str, iteration: int | None = None) -> str:
-        """Name of the planned phase of this sort, such as `06-simulator-1`."""
-        suffix = kind if iteration is None else f"{kind}-{iteration}"
-        return next(p.name for p in self.plan if p.name.split("-", 1)[1] == suffix)
 
     def current_rpm(self, iteration: int) -> str:
         """The RPM in force before the given iteration's RPM phase: the last one that was accepted."""

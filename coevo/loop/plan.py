@@ -115,7 +115,7 @@ def check(recipe: Recipe, counts: Counts) -> None:
 
     problems = [*_short_of_data(recipe, counts), *_uneven(recipe)]
     evaluation, where = recipe.evaluation, "data.test" if isinstance(recipe.data, WorldData) else "data.test_splits"
-    if evaluation.estimator != "learned_marginal":
+    if evaluation.estimator in ("club", "l1out"):
         tests = counts.smallest_subset if evaluation.negatives == "subset" else counts.test
         named = "the smallest test subset has" if evaluation.negatives == "subset" else "the test splits have"
         if evaluation.k >= tests:
@@ -232,7 +232,7 @@ def assumptions(recipe: Recipe) -> str:
     where = "2 CPU cores" if isinstance(recipe.base, SmallBase) else "one data-centre GPU in bfloat16"
     return (
         f"Costs are estimates: {size / 1e6:,.3g} M parameters, 6 FLOPs per parameter and trained token, 2 per scored "
-        f"or written one, on {where} at {_rate(recipe):.0e} FLOP/s (writing at {DECODE_SHARE:.0%} of it); prompts of "
+        f"or written one, on {where} at {rate(recipe):.0e} FLOP/s (writing at {DECODE_SHARE:.0%} of it); prompts of "
         f"{prompt}, responses of {response} and user turns of {turn} tokens. Loading and start-up are not in it."
     )
 
@@ -278,7 +278,8 @@ def _typical_tokens(recipe: Recipe) -> tuple[int, int, int]:
     return prompt, response, turn
 
 
-def _rate(recipe: Recipe) -> float:
+def rate(recipe: Recipe) -> float:
+    """FLOP/s of the reference machine for a base of this kind."""
     return SMALL_FLOPS_PER_S if isinstance(recipe.base, SmallBase) else HUB_FLOPS_PER_S
 
 
@@ -385,7 +386,7 @@ class _Planner:
         seconds = None
         if size is not None:
             flops = size * (6 * work.trained + 2 * work.scored + 2 * work.decoded / DECODE_SHARE)
-            seconds = flops / _rate(self._recipe)
+            seconds = flops / rate(self._recipe)
         updates, samples, sequences = sizes
         tokens = work.trained + work.scored + work.decoded
         number = f"{len(self._phases) + 1:02d}"

@@ -27,31 +27,44 @@ _TURN: dict[str, Any] = dict.fromkeys(("phase", "step", "sample_id", "subset_tag
 
 def render(run: Run, images: Mapping[str, bytes]) -> str:
     """The page; `images` are PNGs by file name."""
-    environment = jinja2.Environment(
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            run=run,
+            stamp=stamp(run),
+            legend=LEGEND,
+            verdicts=[*lessons(run), *decisions(run), *verdicts(run)],
+            headings=[heading for _, heading, _ in COLUMNS],
+            tables=[("Means per shift", lines(run, "shifts")), ("Per subset", lines(run, "subsets"))],
+            figures=figures(images, CAPTIONS),
+            turns=[_TURN | turn for turn in choose_turns(run.turns, 10)],
+            losses=lost_most(run),
+            audit=_audit(run),
+        )
+    )
+
+
+def environment() -> jinja2.Environment:
+    """Templates of the pages, with every value escaped."""
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("coevo.report", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["nats"] = _nats
-    environment.filters["plain"] = _plain
-    figures = [
-        {"caption": CAPTIONS[name], "source": "data:image/png;base64," + base64.b64encode(image).decode()}
+    made.filters["nats"] = _nats
+    made.filters["plain"] = _plain
+    return made
+
+
+def figures(images: Mapping[str, bytes], captions: Mapping[str, str]) -> list[dict[str, str]]:
+    """Pictures as the page holds them: in itself."""
+    return [
+        {"caption": captions[name], "source": "data:image/png;base64," + base64.b64encode(image).decode()}
         for name, image in images.items()
     ]
-    return environment.get_template("report.html.j2").render(
-        run=run,
-        stamp=stamp(run),
-        legend=LEGEND,
-        verdicts=[*lessons(run), *decisions(run), *verdicts(run)],
-        headings=[heading for _, heading, _ in COLUMNS],
-        tables=[("Means per shift", lines(run, "shifts")), ("Per subset", lines(run, "subsets"))],
-        figures=figures,
-        turns=[_TURN | turn for turn in choose_turns(run.turns, 10)],
-        losses=lost_most(run),
-        audit=_audit(run),
-    )
 
 
 def _audit(run: Run) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -31,7 +31,7 @@ MEANINGS = {
     "repetition": "repetition (share)",
     "unscored": "not scored (share)",
 }
-_RC: Any = {
+STYLE: Any = {
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -53,14 +53,18 @@ def draw(run: Run) -> dict[str, bytes]:
         "simulator.png": simulator,
         "learning.png": learning,
     }
+    with mpl.rc_context(STYLE):
+        return pngs({name: plot(run) for name, plot in plots.items()})
+
+
+def pngs(figures: Mapping[str, Figure | None]) -> dict[str, bytes]:
+    """The figures that there are, as PNGs; the same figure gives the same bytes."""
     images = {}
-    with mpl.rc_context(_RC):
-        for name, plot in plots.items():
-            figure = plot(run)
-            if figure is not None:
-                buffer = io.BytesIO()
-                figure.savefig(buffer, format="png", metadata={"Software": None})
-                images[name] = buffer.getvalue()
+    for name, figure in figures.items():
+        if figure is not None:
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png", metadata={"Software": None})
+            images[name] = buffer.getvalue()
     return images
 
 
@@ -90,7 +94,7 @@ def remid_by_subset(run: Run) -> Figure | None:
     for place in range(1, len(tags)):
         if shift_of[tags[place]] != shift_of[tags[place - 1]]:
             axes.axhline(place - 0.5, color="#AAAAAA", linewidth=0.8, linestyle="--")
-    axes.set_yticks(range(len(tags)), [f"{_ascii(tag)} ({shift_of[tag]})" for tag in tags])
+    axes.set_yticks(range(len(tags)), [f"{ascii_label(tag)} ({shift_of[tag]})" for tag in tags])
     axes.set_ylim(len(tags) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("R-EMID (nats per response), with 95 % intervals")
@@ -164,7 +168,7 @@ def _curve(axes: Axes, rows: Sequence[Record], name: str, place: int, label: str
     style: Any = {"color": COLOURS[place % len(COLOURS)], "linestyle": STYLES[place % len(STYLES)], "linewidth": 1.5}
     marker = "o" if len(rows) == 1 else None
     steps, values = [row["step"] for row in rows], [row[name] for row in rows]
-    axes.plot(steps, values, label=_ascii(label), marker=marker, **style)
+    axes.plot(steps, values, label=ascii_label(label), marker=marker, **style)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
 
 
@@ -172,14 +176,15 @@ def _meaning(name: str) -> str:
     if name in MEANINGS:
         return MEANINGS[name]
     if name.startswith("part/"):
-        return f"{_ascii(name.removeprefix('part/').replace('_', ' '))} (nats)"
-    return f"gate {_ascii(name.removeprefix('gate/'))} (share passing)"
+        return f"{ascii_label(name.removeprefix('part/').replace('_', ' '))} (nats)"
+    return f"gate {ascii_label(name.removeprefix('gate/'))} (share passing)"
 
 
 def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _ascii(text: str) -> str:
+def ascii_label(text: str) -> str:
+    """A label that every font can draw."""
     # a dollar sign would begin mathematics
     return text.encode("ascii", "replace").decode().replace("$", "?")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import yaml
 
 from coevo.config import Evaluation
 from coevo.errors import DataError
-from coevo.scoring.summary import COMPONENTS, EXACT, MEASURES, Row, summarise
+from coevo.scoring.summary import Row, difference, summarise
 from coevo.scoring.verdict import Verdict
 
 Record = dict[str, Any]
@@ -54,14 +54,12 @@ class Run:
     def change(self) -> Record | None:
         """After minus before as an evaluation dict, paired by scenario; its `remid` is the change of R-EMID.
 
-        Pairing takes out what makes scenarios easy or hard for both models, so these intervals are narrower than what
-        the two models' own intervals suggest. None if the two evaluations cannot be compared.
+        None if the two evaluations cannot be compared.
         """
-        pairs = _paired(self.rows_before, self.rows_after)
-        if not self.comparable or not pairs or self.before is None:
+        rows = difference(self.rows_before, self.rows_after)
+        if not self.comparable or not rows or self.before is None:
             return None
         config = Evaluation(**_pick(self.before, ("estimator", "negatives", "k", "resamples")))
-        rows = [_difference(before, after) for before, after in pairs]
         return summarise(rows, config, self.before["seed"], model="after - before", scorer=self.before["scorer"])
 
     @property
@@ -168,15 +166,3 @@ def _read_lines(path: Path) -> Iterator[Record]:
 
 def _pick(record: Record | None, names: tuple[str, ...]) -> Record:
     return {name: (record or {}).get(name) for name in names}
-
-
-def _paired(before: list[Row], after: list[Row]) -> list[tuple[Row, Row]]:
-    by_id = {row.sample_id: row for row in before}
-    return [(by_id[row.sample_id], row) for row in after if row.sample_id in by_id]
-
-
-def _difference(before: Row, after: Row) -> Row:
-    # a number that one of the two lacks is NaN in the difference, so only scenarios scored for both count
-    names = (*MEASURES, *(f"component_{z}" for z in COMPONENTS), *EXACT)
-    status = "ok" if before.status == after.status == "ok" else "unpaired"
-    return replace(after, status=status, **{name: getattr(after, name) - getattr(before, name) for name in names})

@@ -64,12 +64,23 @@ def stamp(run: Run) -> str:
         return "Nothing has been measured yet."
     n = sum(entry["n"] for entry in evaluation["subsets"].values())
     negatives = {"pool": "pool (all subsets together)", "subset": "subset (within each)"}
-    k = "none (the empty context)" if evaluation["estimator"] == "learned_marginal" else evaluation["k"]
     return (
-        f"Estimator {evaluation['estimator']}; scale {evaluation['scale']} (nats per response); N = {n}; K = {k}; "
+        f"Estimator {evaluation['estimator']}; scale {evaluation['scale']} ({unit(evaluation)}); N = {n}; "
+        f"K = {negatives_words(evaluation)}; "
         f"negatives {negatives.get(evaluation['negatives'], evaluation['negatives'])}; seed {evaluation['seed']}; "
         f"{evaluation['resamples']} resamples; scorer {evaluation['scorer'][:12]}."
     )
+
+
+def unit(evaluation: dict[str, Any]) -> str:
+    """What the measures are counted in."""
+    return "nats per token" if evaluation["scale"] == "token_mean" else "nats per response"
+
+
+def negatives_words(evaluation: dict[str, Any]) -> str:
+    """How many other contexts a response was set against."""
+    words = {"learned_marginal": "none (the empty context)", "released": "random pairs, 1,000 a subset"}
+    return words.get(evaluation["estimator"], str(evaluation["k"]))
 
 
 def verdicts(run: Run) -> list[str]:

@@ -6,6 +6,9 @@ evaluation dict.
 
 Every text, response or reference, is asked for under the same contexts: its own; K others (`club`, `l1out`) or none
 (`learned_marginal`, M4); and its own without u, without c, without d (A1). M4 is therefore a design with one negative.
+
+`released` is the procedure of the paper's code, for figures to set beside the paper's: CLUB of nats per token, its
+negatives random pairs of a subset. A response then has as many negatives as were drawn for it, or none.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import numpy as np
 
 from coevo.config import Evaluation
 from coevo.errors import ScoreError
-from coevo.maths.information import Agg, circulant_offsets, component_remi, emi, neighbours, outside
+from coevo.maths.information import Agg, circulant_offsets, component_remi, emi, neighbours, outside, random_pairs
 from coevo.maths.stats import Floats, seed_of
 from coevo.prompts import ALL, NOTHING, Component
 from coevo.scoring.scorer import Ask, Scores
@@ -31,6 +34,8 @@ from coevo.types import Response, Scenario, Score
 COMPONENTS: tuple[Component, ...] = ("u", "c", "d")
 ASKS_PER_CALL = 16384
 """Likelihoods asked for at once: enough to batch by length, few enough that their token ids fit in memory."""
+RELEASED_PAIRS = 1000
+"""Random negative pairs a subset, by the paper's code."""
 ScoreFn = Callable[[Sequence[Ask]], list[Score]]
 Cache = MutableMapping[str, Any]
 """References' likelihoods by (scorer version, design, sample_id); a plain dict, and JSON as it stands."""
@@ -69,11 +74,15 @@ class Plan:
     """By block of asks (one text under all its contexts): the scenario's place, and whether it is the reference."""
     keys: list[str]
     """By scenario, where its reference's likelihoods are in the cache."""
+    released: bool
+    """Whether negatives are random pairs and likelihoods are per token."""
 
     def contexts(self, place: int) -> list[tuple[Scenario, frozenset[Component]]]:
         """What the texts of one scenario are asked under: own, negatives, own without each component."""
         own = self.scenarios[place]
-        others = [(self.scenarios[other], NOTHING) for other in self.negatives[place]] or [(own, ALL)]
+        others = [(self.scenarios[other], NOTHING) for other in self.negatives[place]]
+        if not others and not self.released:
+            others = [(own, ALL)]
         return [(own, NOTHING), *others, *((own, frozenset((z,))) for z in COMPONENTS)]
 
     def by_context(self) -> list[int]:
@@ -150,6 +159,7 @@ def plan(
         [],
         [],
         [f"{version}:{design}:{scenario.sample_id}" for scenario in scenarios],
+        config.estimator == "released",
     )
     for place, (scenario, response) in enumerate(zip(scenarios, aligned, strict=True)):
         if response.status != "ok" or not scenario.reference:
@@ -185,7 +195,12 @@ def assemble(planned: Plan, scores: Sequence[Score], cache: Cache, truth: Truth 
             cache[planned.keys[place]] = [_pack(score) for score in block]
         else:
             blocks[place] = block
-    return [_row(planned, place, blocks.get(place), cache, truth) for place in range(len(planned.scenarios))]
+    readings = [_read(planned, place, blocks.get(place), cache) for place in range(len(planned.scenarios))]
+    elsewhere = _released(planned, readings) if planned.released else [_elsewhere(planned, r) for r in readings]
+    return [
+        _row(planned, place, reading, outer, truth)
+        for place, (reading, outer) in enumerate(zip(readings, elsewhere, strict=True))
+    ]
 
 
 # --- which contexts -------------------------------------------------------------------------------------------------
@@ -209,17 +224,23 @@ def _align(scenarios: Sequence[Scenario], responses: Sequence[Response]) -> list
 def _negatives(scenarios: Sequence[Scenario], config: Evaluation, seed: int) -> list[list[int]]:
     """By scenario, the places of its negatives on a circle in random order, one circle a population."""
     negatives: list[list[int]] = [[] for _ in scenarios]
+    released = config.estimator == "released"
     if config.estimator == "learned_marginal":
         return negatives
     circles: dict[str, list[int]] = {}
     for place, scenario in enumerate(scenarios):
-        circles.setdefault(scenario.subset_tag if config.negatives == "subset" else "pool", []).append(place)
+        circles.setdefault(scenario.subset_tag if released or config.negatives == "subset" else "pool", []).append(place)
     for name, places in circles.items():
         if len(places) < 2:
             raise ScoreError(
                 f"evaluation: {name!r} has {len(places)} scenario, and a contrast needs at least 2; "
                 "evaluate more of it, or set evaluation.estimator=learned_marginal."
             )
+        if released:
+            drawn = int(np.random.default_rng(seed_of(seed, name)).integers(2**31))
+            for context, response in random_pairs(len(places), RELEASED_PAIRS, drawn).tolist():
+                negatives[places[response]].append(places[context])
+            continue
         # a random order mixes the subsets of a pool, which come one after another
         circle = np.array(places)[np.random.default_rng(seed_of(seed, name)).permutation(len(places))]
         contexts = neighbours(len(places), circulant_offsets(len(places), config.k, seed))
@@ -250,22 +271,71 @@ def _unpack(packed: Sequence[Any]) -> Score:
     return Score(math.nan if nats is None else nats, n_tokens, status)
 
 
-def _row(planned: Plan, place: int, block: list[Score] | None, cache: Cache, truth: Truth | None) -> Row:
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What the scorer said of one scenario's response and reference."""
+
+    status: str
+    nats: Floats | None
+    """(1 + K + 3, 2): own context, negatives, own without u, c, d; the response's in column 0, the reference's in 1. NaN
+    for both where one of the two cannot be scored, so that they stay paired. None without a score of one's own."""
+
+
+def _read(planned: Plan, place: int, block: list[Score] | None, cache: Cache) -> _Reading:
+    if block is None:
+        status: str = planned.responses[place].status
+        return _Reading(status if status != "ok" else "reference_empty", None)
+    reference = [_unpack(packed) for packed in cache[planned.keys[place]]]
+    pairs = list(zip(block, reference, strict=True))
+    nats = np.array([[y.logprob_nats, r.logprob_nats] for y, r in pairs])
+    nats[[y.status != "ok" or r.status != "ok" for y, r in pairs]] = math.nan
+    if block[0].status != "ok":
+        return _Reading(block[0].status, None)
+    if reference[0].status != "ok":
+        return _Reading(f"reference_{reference[0].status}", None)
+    if planned.released:
+        return _Reading("ok", nats / [block[0].n_tokens, reference[0].n_tokens])
+    return _Reading("no_negatives" if np.isnan(nats[1 : -len(COMPONENTS), 0]).all() else "ok", nats)
+
+
+def _elsewhere(planned: Plan, reading: _Reading) -> Floats | None:
+    """agg_j L(y | x_j) of response and reference, (2,); None where there is none."""
+    if reading.status != "ok" or reading.nats is None:
+        return None
+    return outside(reading.nats[: -len(COMPONENTS)].T, planned.agg)
+
+
+def _released(planned: Plan, readings: Sequence[_Reading]) -> list[Floats | None]:
+    """The released estimate shared out over responses, (2,) each: their mean over a subset is the mean over its pairs.
+
+    Of c, the mean over the P pairs of a subset of N responses, each response gets c + N/P times the sum of what its own
+    pairs deviate from c. The bootstrap over these is that of the ratio estimate, to first order.
+    """
+    elsewhere: list[Floats | None] = [None] * len(readings)
+    by_tag: dict[str, list[tuple[int, Floats]]] = {}
+    for place, reading in enumerate(readings):
+        if reading.nats is not None:
+            negatives = reading.nats[1 : -len(COMPONENTS)]
+            known = negatives[~np.isnan(negatives[:, 0])]
+            by_tag.setdefault(planned.scenarios[place].subset_tag, []).append((place, known))
+    for members in by_tag.values():
+        pairs = np.concatenate([negatives for _, negatives in members])
+        if len(pairs):
+            centre = pairs.mean(axis=0)
+            for place, negatives in members:
+                elsewhere[place] = centre + len(members) / len(pairs) * (negatives - centre).sum(axis=0)
+    return elsewhere
+
+
+def _row(planned: Plan, place: int, reading: _Reading, elsewhere: Floats | None, truth: Truth | None) -> Row:
     scenario, response = planned.scenarios[place], planned.responses[place]
     numbers: dict[str, Any] = {}
-    if block is None:
-        status: str = response.status if response.status != "ok" else "reference_empty"
-    else:
-        reference = [_unpack(packed) for packed in cache[planned.keys[place]]]
-        pairs = list(zip(block, reference, strict=True))
-        # what one of the two cannot be scored under is left out for both, so that they stay paired
-        nats = np.array([[y.logprob_nats, r.logprob_nats] for y, r in pairs])
-        nats[[y.status != "ok" or r.status != "ok" for y, r in pairs]] = math.nan
-        status = _status(block[0], reference[0], nats)
-        if status == "ok":
-            numbers = _numbers(nats, planned.agg)
-            if truth:
-                numbers |= _exact(planned, place, nats, truth)
+    status = reading.status
+    if elsewhere is not None and reading.nats is not None:
+        numbers = _numbers(reading.nats, elsewhere)
+        # the world's density is of whole responses, so it cannot stand beside nats per token
+        if truth and not planned.released:
+            numbers |= _exact(planned, place, reading.nats, truth)
     return Row(
         sample_id=scenario.sample_id,
         subset_tag=scenario.subset_tag,
@@ -273,27 +343,18 @@ def _row(planned: Plan, place: int, block: list[Score] | None, cache: Cache, tru
         query=scenario.query,
         response=response.text,
         reference=scenario.reference,
-        status=status,
+        status="no_negatives" if status == "ok" and elsewhere is None else status,
         share_right=truth.share_right(scenario, response.text) if truth else math.nan,
         **numbers,
     )
 
 
-def _status(own: Score, reference_own: Score, nats: Floats) -> str:
-    if own.status != "ok":
-        return own.status
-    if reference_own.status != "ok":
-        return f"reference_{reference_own.status}"
-    return "no_negatives" if np.isnan(nats[1 : -len(COMPONENTS), 0]).all() else "ok"
-
-
-def _numbers(nats: Floats, agg: Agg) -> dict[str, Any]:
-    """A row's measures from its likelihoods (1 + K + 3, 2), the response's in column 0, the reference's in column 1."""
-    designs = nats[: -len(COMPONENTS)].T
-    own, elsewhere = designs[:, 0], outside(designs, agg)
+def _numbers(nats: Floats, elsewhere: Floats) -> dict[str, Any]:
+    """A row's measures from its likelihoods (1 + K + 3, 2) and their aggregate elsewhere (2,)."""
+    own = nats[0]
     parts = emi(own[:1], elsewhere[:1], own[1:], elsewhere[1:])
     numbers: dict[str, Any] = parts.means
-    numbers["n_negatives"] = int((~np.isnan(designs[0, 1:])).sum())
+    numbers["n_negatives"] = int((~np.isnan(nats[1 : -len(COMPONENTS), 0])).sum())
     for z, without in zip(COMPONENTS, nats[-len(COMPONENTS) :], strict=True):
         numbers[f"component_{z}"] = float(component_remi(own[:1], without[:1], own[1:], without[1:])[0])
     return numbers

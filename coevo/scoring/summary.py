@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from coevo.config import Evaluation
-from coevo.maths.stats import Floats, interval, mean_draws, seed_of
+from coevo.maths.stats import Floats, Interval, interval, mean_draws, seed_of
 from coevo.types import shift_of
 
 COMPONENTS = ("u", "c", "d")
@@ -21,7 +21,7 @@ EXACT = ("share_right", "exact_remi", "exact_likelihood_gap")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One scenario's numbers, in nats; NaN where there is none, and `status` says why."""
+    """One scenario's numbers, in nats (the released procedure: per token); NaN where there is none: `status` says why."""
 
     sample_id: str
     subset_tag: str
@@ -30,7 +30,7 @@ class Row:
     response: str
     reference: str
     status: str
-    """`ok`; the response's `truncated` or `empty`; the score's `too_long`; `reference_...`; `no_negatives`."""
+    """`ok`; the response's `truncated`, `empty` or `missing`; the score's `too_long`; `reference_...`; `no_negatives`."""
     n_negatives: int = 0
     """How many other contexts scored both response and reference; the rest are left out for both."""
     mi_response: float = math.nan
@@ -82,9 +82,52 @@ def summarise(rows: Sequence[Row], config: Evaluation, seed: int, *, model: str,
         known = {name: mean for name, mean in means.items() if mean is not None}
         counts = _counts([row for tag in members for row in by_tag[tag]])
         shifts[shift] = {"subsets": members, **counts, **_entry(known, id_remi, shift)}
-    stamp = {"model": model, "scorer": scorer, "estimator": config.estimator, "scale": "sum"}
-    design = {"negatives": config.negatives, "k": config.k, "resamples": config.resamples, "seed": seed}
+    released = config.estimator == "released"
+    scale = "token_mean" if released else "sum"
+    stamp = {"model": model, "scorer": scorer, "estimator": config.estimator, "scale": scale}
+    design = {
+        "negatives": "subset" if released else config.negatives,
+        "k": config.k,
+        "resamples": config.resamples,
+        "seed": seed,
+    }
     return {**stamp, **design, "subsets": subsets, "shifts": shifts}
+
+
+def difference(before: Sequence[Row], after: Sequence[Row]) -> list[Row]:
+    """After minus before, paired by scenario: `summarise` makes of it the change of every measure, R-EMID's too.
+
+    Pairing takes out what makes scenarios easy or hard for both, so these intervals are narrower than what the two
+    measurements' own intervals suggest. A scenario that one of the two lacks is left out; one that only one of the two
+    scored has the status `unpaired`.
+    """
+    # a number that one of the two lacks is NaN in the difference, so only scenarios scored for both count
+    names = (*MEASURES, *(f"component_{z}" for z in COMPONENTS), *EXACT)
+    by_id = {row.sample_id: row for row in before}
+    pairs = [(by_id[row.sample_id], row) for row in after if row.sample_id in by_id]
+    return [
+        replace(
+            new,
+            status="ok" if old.status == new.status == "ok" else "unpaired",
+            **{name: getattr(new, name) - getattr(old, name) for name in names},
+        )
+        for old, new in pairs
+    ]
+
+
+def remid_margin(rows: Sequence[Row], config: Evaluation, seed: int, first: str, second: str) -> Interval:
+    """R-EMID under one shift minus R-EMID under another. The ID subset cancels: it is R-EMI(second) - R-EMI(first).
+
+    Drawn as in `summarise`, so that the three intervals belong together. Both shifts must have a scored row.
+    """
+    means = []
+    for shift in (second, first):
+        tags = dict.fromkeys(row.subset_tag for row in rows if shift_of(row.subset_tag) == shift)
+        by_tag = {tag: [row for row in rows if row.subset_tag == tag] for tag in tags}
+        estimates = [_estimate(by_tag[tag], "remi", config.resamples, seed_of(seed, tag)) for tag in tags]
+        means.append(_mean(estimates))
+    assert means[0] is not None and means[1] is not None, "a margin is of two shifts with scored rows"
+    return interval(means[0].value - means[1].value, means[0].draws - means[1].draws)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +150,15 @@ def _counts(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _subset(rows: Sequence[Row], resamples: int, seed: Sequence[int]) -> dict[str, _Estimate]:
-    estimates = {}
-    for name in (*MEASURES, *(f"component_{z}" for z in COMPONENTS), *EXACT):
-        values = np.array([getattr(row, name) for row in rows], dtype=np.float64)
-        known = values[np.isfinite(values)]
-        if len(known):
-            estimates[name] = _Estimate(float(known.mean()), mean_draws(known, resamples, seed))
-    return estimates
+    names = (*MEASURES, *(f"component_{z}" for z in COMPONENTS), *EXACT)
+    estimates = {name: _estimate(rows, name, resamples, seed) for name in names}
+    return {name: estimate for name, estimate in estimates.items() if estimate is not None}
+
+
+def _estimate(rows: Sequence[Row], name: str, resamples: int, seed: Sequence[int]) -> _Estimate | None:
+    values = np.array([getattr(row, name) for row in rows], dtype=np.float64)
+    known = values[np.isfinite(values)]
+    return _Estimate(float(known.mean()), mean_draws(known, resamples, seed)) if len(known) else None
 
 
 def _mean(estimates: Sequence[_Estimate | None]) -> _Estimate | None:

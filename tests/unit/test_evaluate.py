@@ -13,6 +13,7 @@ import pytest
 
 from coevo.config import Evaluation
 from coevo.errors import ScoreError
+from coevo.maths.information import club_pairs
 from coevo.scoring.evaluate import Row, assemble, measure, plan, summarise
 from coevo.types import Response, Scenario, Score, Turn
 
@@ -116,6 +117,75 @@ def test_learned_marginal_of_wrong_answers_by_hand():
     # 4 scenarios, 2 texts, each under its own context, the empty one, and three without a component
     assert len(scorer.asked) == 4 * 2 * 5
     assert sum(len(ask.drop) == 3 for ask in scorer.asked) == 8
+
+
+class TokenScorer(ExactScorer):
+    """As the exact one; the answer "1" has two tokens."""
+
+    def _one(self, ask):
+        score = super()._one(ask)
+        return Score(score.logprob_nats, 1 + (ask.text == "1"), score.status)
+
+
+RELEASED = Evaluation(estimator="released", resamples=200)
+
+
+def test_released_is_club_of_token_means_by_hand():
+    # 4 contexts have 12 pairs, fewer than 1,000, so all are taken. Per token, "1" counts half. References: own mean
+    # 3/4 log .9; pairs (2 (log .9 + 2 log .1) + 2 (log .9 + 2 log .1)/2)/12 = 1/4 log .9 + 1/2 log .1; so the MI is
+    # 1/2 log 9. Wrong answers have .1 for .9: -1/2 log 9. R-EMI = -log 9; gap 3/4 log .1 - 3/4 log .9 = -3/4 log 9.
+    batch = scenarios()
+    summary = measure(TokenScorer(), batch, answers(batch, {"IDTest"}), RELEASED, 0, truth=ExactWorld()).summary
+    entry = summary["subsets"]["IDTest"]
+    assert (summary["scale"], summary["negatives"]) == ("token_mean", "subset")
+    assert entry["mi_reference"]["value"] == pytest.approx(LOG9 / 2)
+    assert entry["remi"]["value"] == pytest.approx(-LOG9)
+    assert entry["likelihood_gap"]["value"] == pytest.approx(-3 / 4 * LOG9)
+    assert entry["register_gap"]["value"] == pytest.approx(LOG9 / 4)
+    # A1 per token: without the persona log .5; half of the answers have two tokens, so 3/4 (log .1 - log .9)
+    assert entry["components"]["u"]["value"] == pytest.approx(-3 / 4 * LOG9)
+    # the world knows whole responses, in nats, which is another unit
+    assert entry["exact_remi"] is entry["exact_likelihood_gap"] is None and entry["share_right"]["value"] == 0
+
+
+def test_released_draws_a_thousand_pairs_a_subset_and_means_over_them():
+    batch = scenarios(n=60) + scenarios("german", 50)
+    responses = answers(batch[:80]) + answers(batch[80:], {"german"})
+    scorer = TokenScorer()
+    result = measure(scorer, batch, responses, RELEASED, 3)
+    for tag, n in (("IDTest", 60), ("german", 50)):
+        rows = [row for row in result.rows if row.subset_tag == tag]
+        assert len(rows) == n and sum(row.n_negatives for row in rows) == 1000
+    for x in scorer.asked:
+        assert x.scenario.subset_tag in ("IDTest", "german")
+    # the naive procedure on what was asked: the first ask of a block is a text's own, the last three lack a component
+    own, pairs, place = [], [], 0
+    for row in result.rows:
+        width = 1 + row.n_negatives + 3
+        block, place = scorer.asked[place : place + width], place + 2 * width
+        assert all(ask.text == row.response for ask in block) and block[0].scenario.sample_id == row.sample_id
+        values = [s.logprob_nats / s.n_tokens for s in TokenScorer().score(block)]
+        if row.subset_tag == "german":
+            own.append(values[0])
+            pairs += values[1:-3]
+    entry = result.summary["subsets"]["german"]
+    assert entry["mi_response"]["value"] == pytest.approx(club_pairs(own, pairs))
+    assert result.summary == measure(TokenScorer(), batch, responses, RELEASED, 3).summary
+    assert result.summary != measure(TokenScorer(), batch, responses, RELEASED, 4).summary
+
+
+def test_released_leaves_out_pairs_that_cannot_be_scored():
+    # bits 0 1 0 1 0; "0" does not fit the context of scenario 0, and scenario 1 was not answered
+    batch = scenarios(n=5)
+    scorer = ExactScorer(too_long={("IDTest-0", "0")})
+    result = measure(scorer, batch, answers(batch, status={"IDTest-1": "missing"}), RELEASED, 0)
+    # scenario 0's own "0" does not fit either; "0" of 2 and of 4 lose their pair with context 0
+    assert [row.status for row in result.rows] == ["too_long", "missing", "ok", "ok", "ok"]
+    assert [row.n_negatives for row in result.rows] == [0, 0, 3, 4, 3]
+    # own log .9 each; pairs: "0" of 2 under 1, 3, 4 (.1 .1 .9), "1" of 3 under 0, 1, 2, 4 (.1 .9 .1 .1), "0" of 4 under
+    # 1, 2, 3 (.1 .9 .1): 3 of 10 right
+    expected = math.log(0.9) - (3 * math.log(0.9) + 7 * math.log(0.1)) / 10
+    assert result.summary["subsets"]["IDTest"]["mi_reference"]["value"] == pytest.approx(expected)
 
 
 def test_pool_takes_negatives_from_every_subset():

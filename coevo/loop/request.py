@@ -1,0 +1,200 @@
+"""What `coevo score` was asked: everything that can be wrong is found here, before torch is imported or a model loaded."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coevo.config import Evaluation, FileData, Recipe
+from coevo.data.responses import Answers, read_answers
+from coevo.errors import CheckpointError, ConfigError, DataError
+from coevo.loop.plan import parameters, rate
+from coevo.prompts import character_text
+from coevo.recipe import load_recipe
+from coevo.types import Scenario
+
+REQUEST_FILE = "request.json"
+KEYS = tuple(name for name in Evaluation.model_fields if name != "repetition_penalty")
+"""Keys of `evaluation` that apply to responses that are there already."""
+SCORER_PHASE = "sft-scorer"
+_CHARACTERS_PER_TOKEN = 3.5
+"""For estimates of time alone."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A diagnosis that can be made."""
+
+    data: Path
+    files: tuple[Path, ...]
+    scorer: Path
+    """The run folder that scorer and base are taken from."""
+    out: Path
+    recipe: Recipe
+    """Of that run, with `evaluation` as asked for."""
+    seed: int
+    """Whose design and bootstrap are used: the run's own, unless another was asked for."""
+    answers: Answers
+
+    def as_json(self) -> dict[str, Any]:
+        """What was asked, for the result folder."""
+        return {
+            "data": str(self.data),
+            "responses": [str(file) for file in self.files],
+            "scorer": str(self.scorer),
+            "splits": list(self.answers.splits),
+            "seed": self.seed,
+            "evaluation": {name: getattr(self.recipe.evaluation, name) for name in KEYS},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of the work, for the display of its pace."""
+
+    name: str
+    seconds_estimate: float | None
+    """At the reference rate of `plan`; None if the size of the base is not known."""
+
+
+def make_request(
+    data: Path,
+    files: Sequence[Path],
+    scorer: Path,
+    out: Path,
+    *,
+    splits: Sequence[str] | None = None,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
+) -> Request:
+    """Reads and checks all that a diagnosis is made of, and writes nothing.
+
+    Raises:
+        ConfigError: an override or an output folder that cannot be.
+        CheckpointError: `scorer` is no run folder with a finished scorer.
+        DataError: scenarios or responses that break their format or do not belong together.
+    """
+    recipe = _recipe(scorer, overrides)
+    _check_out(out)
+    answers = read_answers(data, files, splits)
+    request = Request(data, tuple(files), scorer, out, recipe, recipe.seed if seed is None else seed, answers)
+    lone = [tag for tag, n in _by_tag(answers.scenarios).items() if n < 2]
+    contrasts = recipe.evaluation.estimator != "learned_marginal"
+    if contrasts and (len(answers.scenarios) < 2 or (lone and negatives_of(recipe.evaluation) == "subset")):
+        raise DataError(
+            f"{data}: {', '.join(lone)} has one scenario, and a contrast needs at least 2; give more of it, or set "
+            "negatives=pool or estimator=learned_marginal."
+        )
+    return request
+
+
+def negatives_of(evaluation: Evaluation) -> str:
+    """The population that negatives come from: the released procedure knows `subset` alone."""
+    return "subset" if evaluation.estimator == "released" else evaluation.negatives
+
+
+def trained_on(request: Request) -> list[str]:
+    """Splits that the scorer was trained on, as far as its recipe tells; its likelihoods flatter their references."""
+    data = request.recipe.data
+    if not isinstance(data, FileData) or data.path.resolve() != request.data.resolve():
+        return []
+    return [name for name in request.answers.splits if name == data.train_split]
+
+
+def stages(request: Request) -> list[Stage]:
+    """The work in its order, with estimates of its time."""
+    size, evaluation, scenarios = parameters(request.recipe), request.recipe.evaluation, request.answers.scenarios
+    tokens = sum(_characters(x) for x in scenarios) / _CHARACTERS_PER_TOKEN
+    per_token = None if size is None else 2 * size / rate(request.recipe)
+    # own context, negatives or none, and without u, c, d; the references go with the first model
+    contexts = 4 + (1 if evaluation.estimator == "learned_marginal" else min(evaluation.k, max(1, len(scenarios) - 1)))
+    made = []
+    for place, model in enumerate(request.answers.by_model):
+        texts = 2 if place == 0 else 1
+        made.append(Stage(score_stage(model), None if per_token is None else texts * contexts * tokens * per_token))
+    made.append(Stage("embeddings", None if per_token is None else 2 * tokens * per_token))
+    models, subsets = len(request.answers.by_model), len(_by_tag(scenarios))
+    made.append(Stage("divergences", (4 + 2 * models) * subsets * 0.5))
+    return made
+
+
+def score_stage(model: str) -> str:
+    """Name of the stage that scores a model."""
+    return f"scores of {model}"
+
+
+def previous(out: Path) -> dict[str, Any] | None:
+    """What the folder's last result was asked, or None."""
+    path = out / REQUEST_FILE
+    if not path.is_file():
+        return None
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: not valid JSON ({error}); delete the file, or choose another --out.") from None
+    return record
+
+
+def _recipe(scorer: Path, overrides: Sequence[str]) -> Recipe:
+    resolved = scorer / "resolved.yaml"
+    if not resolved.is_file():
+        raise CheckpointError(
+            f"--scorer {scorer} holds no run: resolved.yaml is missing. Give the folder that coevo train --out named."
+        )
+    recipe = load_recipe(resolved, [_override(word) for word in overrides])
+    for kind in (["pretrain"] if recipe.pretrain else []) + [SCORER_PHASE]:
+        if not any((folder / "done.json").is_file() for folder in _phases(scorer, kind)):
+            raise CheckpointError(
+                f"--scorer {scorer}: phase {kind} has not finished. Finish it with: "
+                f"coevo train --resume {scorer} --until {SCORER_PHASE}"
+            )
+    return recipe
+
+
+def phase_names(scorer: Path) -> list[str]:
+    """Names of a run's phases that have a folder."""
+    return [folder.name for folder in _phases(scorer, None)]
+
+
+def _phases(scorer: Path, kind: str | None) -> Iterator[Path]:
+    for folder in sorted((scorer / "phases").glob("*-*")):
+        if kind is None or folder.name.split("-", 1)[1] == kind:
+            yield folder
+
+
+def _override(word: str) -> str:
+    key, separator, value = word.partition("=")
+    name = key.removeprefix("evaluation.")
+    if not separator or name not in KEYS:
+        near = difflib.get_close_matches(name, KEYS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(KEYS)}"
+        raise ConfigError(f"{word!r}: expected key=value of the evaluation; {hint}")
+    return f"evaluation.{name}={value}"
+
+
+def _check_out(out: Path) -> None:
+    if os.path.lexists(out) and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file; expected a folder.")
+    if out.is_dir() and any(out.iterdir()) and not (out / REQUEST_FILE).is_file():
+        raise ConfigError(f"--out {out} exists, is not empty, and no coevo score made it; choose another folder.")
+    above = next(folder for folder in (out, *out.absolute().parents) if os.path.lexists(folder))
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        reason = "nothing may be written in it" if above.is_dir() else "it is a file"
+        raise ConfigError(f"--out {out} cannot be made in {above}: {reason}; choose another folder.")
+
+
+def _by_tag(scenarios: Sequence[Scenario]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for x in scenarios:
+        counts[x.subset_tag] = counts.get(x.subset_tag, 0) + 1
+    return counts
+
+
+def _characters(x: Scenario) -> int:
+    turns = sum(len(turn.text) for turn in x.dialogue)
+    return len(x.persona) + len(character_text(x.character)) + turns + len(x.reference)

@@ -1,0 +1,295 @@
+"""`coevo score`: from responses to a diagnosis. What a kill interrupts goes on where it was, at most a chunk behind."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from coevo.config import ScorerSFT
+from coevo.errors import CheckpointError
+from coevo.lm import dist
+from coevo.lm.embedding import embed
+from coevo.loop.context import Policies, seed_of
+from coevo.loop.folder import RunFolder, dump_row, write_atomic
+from coevo.loop.progress import Progress, Silent
+from coevo.loop.request import REQUEST_FILE, SCORER_PHASE, Request, phase_names, previous, score_stage, trained_on
+from coevo.loop.run import start_processes
+from coevo.loop.store import Store, content_key
+from coevo.maths.divergence import Divergence, representation_jsd
+from coevo.prompts import character_text
+from coevo.scoring.diagnosis import Embedded, Floats, Which, comparisons, diagnose
+from coevo.scoring.evaluate import COMPONENTS, Measurement, assemble, plan
+from coevo.scoring.scorer import Ask, Scorer
+from coevo.scoring.summary import summarise
+from coevo.types import Response, Scenario, Score
+
+CHUNK = 512
+"""Likelihoods between two writes to disk."""
+TEXTS = 256
+"""Embeddings between two writes to disk."""
+PERMUTATIONS = 200
+RESULT_FILE, ROWS_FILE = "result.json", "rows.jsonl"
+
+
+def score(request: Request, progress: Progress | None = None) -> Path:
+    """Scores every model's responses and writes the diagnosis as RESULT_FILE and ROWS_FILE into `request.out`.
+
+    Likelihoods, embeddings and divergences are kept there by content hash, so that the same call goes on after a kill, and
+    another one (a model more, another k) computes only what is new.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CoevoError: a run folder, weights or settings that do not fit; what was computed is kept.
+    """
+    progress = progress or Silent()
+    start_processes()
+    policies = _policies(request)
+    before = previous(request.out)
+    if before is not None and before != request.as_json() and (request.out / RESULT_FILE).exists():
+        progress.say(f"{request.out} holds the result of another question; what still applies is reused, the rest replaced.")
+    with (
+        Store(request.out / "cache" / "scores.jsonl") as scores,
+        Store(request.out / "cache" / "divergences.jsonl") as spread,
+    ):
+        if dist.is_main():
+            write_atomic(request.out / REQUEST_FILE, json.dumps(request.as_json(), indent=1, ensure_ascii=False) + "\n")
+        measured = _measure(request, policies, scores, progress)
+        embedded = _embed(request, policies, progress)
+        divergences = _diverge(request, embedded, spread, progress)
+    seed = _seed(request)
+    result = diagnose(measured, request.answers.scenarios, divergences, request.recipe.evaluation, seed)
+    result["notes"] += _notes(request, divergences)
+    result = {"asked": request.as_json(), "scorer_phase": SCORER_PHASE, **_about(request, policies), **result}
+    if dist.is_main():
+        rows = [{"model": name, **row.as_json()} for name, found in measured.items() for row in found.rows]
+        write_atomic(request.out / ROWS_FILE, "".join(dump_row(row) for row in rows))
+        write_atomic(request.out / RESULT_FILE, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    dist.barrier()
+    return request.out
+
+
+def _seed(request: Request) -> int:
+    """As the run's own evaluation, so that its responses get the same numbers here."""
+    return seed_of(request.seed, "evaluation")
+
+
+def _policies(request: Request) -> Policies:
+    folder, _ = RunFolder.open(request.scorer)
+    policies = Policies(request.recipe, folder, phase_names(request.scorer))
+    for kind in (["pretrain"] if request.recipe.pretrain else []) + [SCORER_PHASE]:
+        if folder.facts(policies.phase_name(kind)) is None:
+            raise CheckpointError(f"{request.scorer}: phase {kind} has not finished; resume the run first.")
+    return policies
+
+
+# --- likelihoods ----------------------------------------------------------------------------------------------------
+
+
+def _measure(request: Request, policies: Policies, store: Store, progress: Progress) -> dict[str, Measurement]:
+    """Every model under one design; the references are scored once, with the first."""
+    scorer = policies.scorer(policies.phase_name(SCORER_PHASE))
+    config, seed, scenarios = request.recipe.evaluation, _seed(request), request.answers.scenarios
+    cache: dict[str, Any] = {}
+    measured = {}
+    for model, responses in request.answers.by_model.items():
+        planned = plan(scorer.version, scenarios, responses, config, seed, cache)
+        progress.phase(score_stage(model), len(planned.asks))
+        found = _scores(scorer, planned.asks, store, progress)
+        rows = assemble(planned, found, cache)
+        measured[model] = Measurement(rows, summarise(rows, config, seed, model=model, scorer=scorer.version))
+        progress.done(score_stage(model))
+    return measured
+
+
+def _scores(scorer: Scorer, asks: Sequence[Ask], store: Store, progress: Progress) -> list[Score]:
+    """Likelihoods in the order asked, in chunks that are on disk before the next one begins.
+
+    What shares a context goes into one chunk, as its prefix is then computed once. The chunks are cut from all asks,
+    whatever the store has of them: a run that was killed meets the same batches again, and so the same roundings.
+    """
+    keys = _keys(scorer, asks)
+    order: dict[tuple[int, frozenset[str]], list[int]] = {}
+    for place, ask in enumerate(asks):
+        order.setdefault((id(ask.scenario), frozenset(ask.drop)), []).append(place)
+    places = [place for members in order.values() for place in members]
+    for start in range(0, len(places), CHUNK):
+        chunk = places[start : start + CHUNK]
+        missing = [place for place in chunk if keys[place] not in store]
+        # every process has the same store, so they agree on what is missing
+        found = dist.share_out(scorer.score, [asks[place] for place in missing])
+        store.add({keys[place]: _packed(one) for place, one in zip(missing, found, strict=True)})
+        progress.advance(len(chunk))
+    return [_unpacked(store[key]) for key in keys]
+
+
+def _keys(scorer: Scorer, asks: Sequence[Ask]) -> list[str]:
+    """Content keys: of scorer, limit and everything that an ask holds."""
+    known: dict[int, str] = {}
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Scenario):
+            if id(value) not in known:
+                known[id(value)] = content_key(_plain_scenario(value))
+            return known[id(value)]
+        return sorted(value) if isinstance(value, frozenset | set | tuple | list) else value
+
+    names = [field.name for field in fields(Ask)]
+    return [
+        content_key(scorer.version, scorer.role, scorer.max_length, [plain(getattr(ask, name)) for name in names])
+        for ask in asks
+    ]
+
+
+def _plain_scenario(x: Scenario) -> list[Any]:
+    return [x.persona, character_text(x.character), [(turn.role, turn.text) for turn in x.dialogue]]
+
+
+def _packed(found: Score) -> list[Any]:
+    return [found.logprob_nats if found.status == "ok" else None, found.n_tokens, found.status]
+
+
+def _unpacked(row: Sequence[Any]) -> Score:
+    nats, n_tokens, status = row
+    return Score(float("nan") if nats is None else nats, n_tokens, status)
+
+
+# --- divergences ----------------------------------------------------------------------------------------------------
+
+
+def _embed(request: Request, policies: Policies, progress: Progress) -> Embedded:
+    """Vectors of every text by the base without adapters, each distinct text once."""
+    scenarios, by_model = request.answers.scenarios, request.answers.by_model
+    columns: dict[tuple[str, str], list[str]] = {
+        ("context", "u"): [x.persona for x in scenarios],
+        ("context", "c"): [character_text(x.character) for x in scenarios],
+        ("context", "d"): ["\n".join(turn.text for turn in x.dialogue) for x in scenarios],
+        ("reference", ""): [x.reference for x in scenarios],
+    }
+    columns |= {("response", model): [_said(response) for response in responses] for model, responses in by_model.items()}
+    _release_memory()
+    model = policies.load(None, trainable=False)
+    progress.phase("embeddings", sum(len(set(texts)) for texts in columns.values()))
+    base = policies.base_hash
+    folder = request.out / "cache" / "embeddings"
+    vectors = {key: _vectors(texts, model, policies, base, folder, progress) for key, texts in columns.items()}
+    progress.done("embeddings")
+    return Embedded(
+        {z: vectors["context", z] for z in COMPONENTS},
+        vectors["reference", ""],
+        {name: vectors["response", name] for name in by_model},
+    )
+
+
+def _said(response: Response) -> str:
+    return response.text if response.status == "ok" else ""
+
+
+def _vectors(texts: Sequence[str], model: Any, policies: Policies, base: str, folder: Path, progress: Progress) -> Floats:
+    """One vector a text, NaN for an empty one; from disk where a chunk of the same texts is there."""
+    limits = policies.recipe.limits
+    window = limits.prompt + limits.response
+    distinct = [text for text in dict.fromkeys(texts) if text]
+    parts = []
+    for start in range(0, len(distinct), TEXTS):
+        chunk = distinct[start : start + TEXTS]
+        path = folder / f"{content_key(base, window, chunk)}.npy"
+        if not path.exists():
+            share = dist.share_out(
+                lambda some: list(
+                    embed(model, policies.tokenizer, some, window=window, tokens_per_batch=limits.tokens_per_batch)
+                ),
+                chunk,
+            )
+            if dist.is_main():
+                _save_array(path, np.array(share))
+            dist.barrier()
+        parts.append(np.load(path, allow_pickle=False))
+        progress.advance(len(chunk))
+    found = dict(zip(distinct, np.concatenate(parts), strict=True)) if parts else {}
+    absent = np.full(model.config.get_text_config().hidden_size, np.nan, dtype=np.float32)
+    return np.stack([found.get(text, absent) for text in texts]).astype(np.float64)
+
+
+def _save_array(path: Path, array: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+    temporary.replace(path)
+
+
+def _diverge(request: Request, embedded: Embedded, store: Store, progress: Progress) -> dict[Which, Divergence]:
+    tags = [x.subset_tag for x in request.answers.scenarios]
+    todo = list(comparisons(tags, embedded, request.seed))
+    progress.phase("divergences", len(todo))
+    found = {}
+    for which, x, y in todo:
+        contents = [hashlib.sha256(rows.tobytes()).hexdigest() for rows in (x, y)]
+        key = content_key("jsd", contents, PERMUTATIONS, request.seed)
+        if key not in store:
+            made = representation_jsd(x, y, permutations=PERMUTATIONS, seed=request.seed)
+            store.add({key: [made.raw, made.null_mean, made.null_high, made.p_value]})
+        found[which] = Divergence(*store[key])
+        progress.advance()
+    progress.done("divergences")
+    return found
+
+
+def _release_memory() -> None:
+    """Gives back what the scorer held, before the base is loaded beside it."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+# --- what the reader must know --------------------------------------------------------------------------------------
+
+
+def _about(request: Request, policies: Policies) -> dict[str, Any]:
+    limits = policies.recipe.limits
+    return {
+        "base": policies.base_hash,
+        "embedder": f"mean-pooled last hidden states of the base, pieces of {limits.prompt + limits.response} tokens",
+        "permutations": PERMUTATIONS,
+    }
+
+
+def _notes(request: Request, divergences: Mapping[Which, Divergence]) -> list[str]:
+    answers, recipe = request.answers, request.recipe
+    notes = []
+    for model in answers.by_model:
+        lacking = answers.missing(model)
+        if lacking:
+            some = ", ".join(lacking[:5]) + (", …" if len(lacking) > 5 else "")
+            notes.append(f"{model} did not answer {len(lacking)} of {len(answers.scenarios)} scenarios: {some}")
+    if answers.unanswered:
+        listed = ", ".join(f"{split} ({n})" for split, n in answers.unanswered.items())
+        notes.append(f"Splits of the data without any response, left out: {listed}.")
+    if answers.unused:
+        listed = ", ".join(f"{split} ({n})" for split, n in answers.unused.items())
+        notes.append(f"Responses to splits that were not asked for, left out: {listed}.")
+    if trained_on(request):
+        notes.append(
+            f"The scorer was trained on {', '.join(trained_on(request))}: it knows those references, so responses look "
+            "worse than they are. Do not compare that split with the others."
+        )
+    if isinstance(recipe.scorer_sft, ScorerSFT) and not recipe.scorer_sft.context_dropout:
+        notes.append(
+            "The scorer was trained without context dropout (scorer_sft.context_dropout=0): it has never read a context "
+            "with a part missing, so the components u, c, d and the learned marginal are guesses."
+        )
+    if recipe.evaluation.estimator == "released":
+        notes.append("Estimator released: for comparison with the paper's figures only; see docs/score.md.")
+    if not divergences:
+        notes.append("No divergence could be computed.")
+    return notes

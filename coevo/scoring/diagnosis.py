@@ -1,0 +1,369 @@
+"""What finished models lose under which shift, in numbers and in words, made of their measurements. Pure: no model here.
+
+Beside the measures of `summary` stand the divergences of the representation JSD (method, section 6) and the index B2
+that is made of them. Which comparisons those are is said by `comparisons`; the caller computes them, since they take time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from coevo.config import Evaluation
+from coevo.maths.bound import Bound, emid_bound
+from coevo.maths.divergence import Divergence
+from coevo.maths.stats import Floats, seed_of
+from coevo.prompts import character_text
+from coevo.scoring.summary import COMPONENTS, Row, difference, remid_margin, summarise
+from coevo.types import Scenario, shift_of
+
+if TYPE_CHECKING:
+    from coevo.scoring.evaluate import Measurement
+
+MOST_ROWS = 400
+"""Rows of a sample that a divergence takes at most: a permutation costs the cube of it where embeddings are wide."""
+COSTLIEST = 10
+FEW = 30
+"""A subset with fewer scored responses gets a note."""
+WORDS = {"u": "the user's persona", "c": "the character", "d": "the dialogue"}
+Kind = Literal["u", "c", "d", "reference", "response", "gap"]
+
+
+class Which(NamedTuple):
+    """One divergence: of what, of which model, and of which subset."""
+
+    kind: Kind
+    """`u`, `c`, `d`, `reference`, `response`: P against the subset. `gap`: a model's responses against the references of
+    the same scenarios, on the subset."""
+    model: str
+    """Empty where no model has a part in it."""
+    subset: str
+    """A shifted subset's tag; for `gap` also `id`, all of P."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors of every text, each (N, D) with rows in the scenarios' order; NaN in rows without a text."""
+
+    contexts: Mapping[str, Floats]
+    """By component u, c, d."""
+    references: Floats
+    responses: Mapping[str, Floats]
+    """By model; NaN where the response is not `ok`."""
+
+
+def comparisons(tags: Sequence[str], embedded: Embedded, seed: int) -> Iterator[tuple[Which, Floats, Floats]]:
+    """Every divergence that the diagnosis needs, with its two samples.
+
+    P is all ID scenarios together, Q one shifted subset. A sample has at most `MOST_ROWS` rows, drawn by seed. What has
+    fewer than two rows on a side is left out.
+
+    Args:
+        tags: (N,), each scenario's subset tag.
+        embedded: the vectors.
+        seed: of the draw.
+    """
+    by_tag = {tag: np.flatnonzero(np.array(tags) == tag) for tag in dict.fromkeys(tags)}
+    shifted = {tag: places for tag, places in by_tag.items() if shift_of(tag) != "id"}
+    home = [places for tag, places in by_tag.items() if tag not in shifted]
+    if not home:
+        return
+    p = _some(np.concatenate(home), seed, "id")
+    q = {tag: _some(places, seed, tag) for tag, places in shifted.items()}
+    for tag, places in q.items():
+        yield from _pair(Which("reference", "", tag), embedded.references[p], embedded.references[places])
+        for z in COMPONENTS:
+            yield from _pair(Which(z, "", tag), embedded.contexts[z][p], embedded.contexts[z][places])
+    for model, vectors in embedded.responses.items():
+        for tag, places in ({"id": p} | q).items():
+            answered = places[~np.isnan(vectors[places]).any(axis=1)]
+            yield from _pair(Which("gap", model, tag), vectors[answered], embedded.references[answered])
+            if tag != "id":
+                yield from _pair(Which("response", model, tag), vectors[p], vectors[places])
+
+
+def _some(places: np.ndarray, seed: int, name: str) -> np.ndarray:
+    if len(places) <= MOST_ROWS:
+        return places
+    chosen = np.random.default_rng(seed_of(seed, "divergence", name)).choice(places, MOST_ROWS, replace=False)
+    return np.sort(chosen)
+
+
+def _pair(which: Which, x: Floats, y: Floats) -> Iterator[tuple[Which, Floats, Floats]]:
+    x, y = (rows[~np.isnan(rows).any(axis=1)] for rows in (x, y))
+    if min(len(x), len(y)) >= 2:
+        yield which, x, y
+
+
+def diagnose(
+    measured: Mapping[str, Measurement],
+    scenarios: Sequence[Scenario],
+    divergences: Mapping[Which, Divergence],
+    config: Evaluation,
+    seed: int,
+) -> dict[str, Any]:
+    """The diagnosis of every model, as plain JSON.
+
+    Args:
+        measured: by model, all of the same scenarios, scorer, configuration and seed.
+        scenarios: those that were measured.
+        divergences: of `comparisons`; those that are missing are null.
+        config: of the measurements.
+        seed: of the measurements.
+    """
+    first = next(iter(measured))
+    summary = measured[first].summary
+    texts = {x.sample_id: _texts(x) for x in scenarios}
+    stamp = {name: value for name, value in summary.items() if name not in ("model", "subsets", "shifts")}
+    shifted = [tag for tag in summary["subsets"] if shift_of(tag) != "id"]
+    return {
+        **stamp,
+        "n": len(scenarios),
+        "notes": _notes(measured),
+        "divergences": {
+            tag: {kind: _divergence(divergences, kind, "", tag) for kind in (*COMPONENTS, "reference")} for tag in shifted
+        },
+        "models": {
+            name: _model(name, first, measured, divergences, config, seed)
+            | {"costliest": [texts[row.sample_id] | row.as_json() for row in _costliest(measurement.rows)]}
+            for name, measurement in measured.items()
+        },
+    }
+
+
+def _model(
+    name: str,
+    first: str,
+    measured: Mapping[str, Measurement],
+    divergences: Mapping[Which, Divergence],
+    config: Evaluation,
+    seed: int,
+) -> dict[str, Any]:
+    """Everything of one model but its costliest scenarios."""
+    rows, summary = measured[name].rows, measured[name].summary
+    subsets = {
+        tag: entry | {"n_negatives": _negatives(r for r in rows if r.subset_tag == tag)} | _risk(name, tag, divergences)
+        for tag, entry in summary["subsets"].items()
+    }
+    shifts = {
+        shift: entry | {"n_negatives": _negatives(r for r in rows if shift_of(r.subset_tag) == shift)}
+        for shift, entry in summary["shifts"].items()
+    }
+    hurt = _hurts_most(rows, shifts, config, seed)
+    worst = _worst(subsets)
+    against = _against(first, name, measured, config, seed)
+    return {
+        "n": len(rows),
+        "statuses": dict(Counter(row.status for row in rows)),
+        "unscored": {
+            status: [row.sample_id for row in rows if row.status == status]
+            for status in dict.fromkeys(row.status for row in rows if row.status != "ok")
+        },
+        "verdict": [
+            *_coverage_words(rows),
+            *_shift_words(hurt, shifts, summary["scale"]),
+            *_home_words(shifts, summary["scale"]),
+            *_risk_words(worst),
+            *_against_words(against, summary["scale"]),
+        ],
+        "hurts_most": hurt,
+        "worst_case": worst,
+        "against": against,
+        "shifts": shifts,
+        "subsets": subsets,
+        "gap_id": _divergence(divergences, "gap", name, "id"),
+    }
+
+
+# --- numbers --------------------------------------------------------------------------------------------------------
+
+
+def _divergence(divergences: Mapping[Which, Divergence], kind: Any, model: str, tag: str) -> dict[str, float] | None:
+    found = divergences.get(Which(kind, model, tag))
+    return found.as_json() if found else None
+
+
+def _risk(model: str, tag: str, divergences: Mapping[Which, Divergence]) -> dict[str, Any]:
+    """B2 of one subset, of corrected and of raw divergences, and the divergences of the responses."""
+    if shift_of(tag) == "id":
+        return {}
+    wanted: list[tuple[Kind, str, str]] = [(z, "", tag) for z in COMPONENTS]
+    wanted += [("gap", model, "id"), ("gap", model, tag)]
+    found = [divergences.get(Which(*which)) for which in wanted]
+    bounds: dict[str, Any] = {"bound": None, "bound_raw": None}
+    known = [divergence for divergence in found if divergence is not None]
+    if len(known) == len(found):
+        bounds["bound"] = _bound_json(*(divergence.corrected for divergence in known))
+        bounds["bound_raw"] = _bound_json(*(divergence.raw for divergence in known))
+    return {
+        **bounds,
+        "gap": _divergence(divergences, "gap", model, tag),
+        "response": _divergence(divergences, "response", model, tag),
+    }
+
+
+def _bound_json(u: float, c: float, d: float, gap_p: float, gap_q: float) -> dict[str, Any]:
+    bound: Bound = emid_bound({"u": u, "c": c, "d": d}, gap_p, gap_q)
+    return {"value": bound.value, "shares": dict(bound.shares), "response": bound.response, "largest": bound.largest}
+
+
+def _negatives(rows: Iterator[Row]) -> list[int] | None:
+    """The fewest and the most negatives of any scored response."""
+    counts = [row.n_negatives for row in rows if row.status == "ok"]
+    return [min(counts), max(counts)] if counts else None
+
+
+def _hurts_most(rows: Sequence[Row], shifts: Mapping[str, Any], config: Evaluation, seed: int) -> dict[str, Any] | None:
+    """The shift with the largest R-EMID, whether it is beyond noise, and how far the next one is behind."""
+    known = {shift: entry["remid"] for shift, entry in shifts.items() if entry.get("remid")}
+    if not known:
+        return None
+    ranked = sorted(known, key=lambda shift: known[shift]["value"], reverse=True)
+    result: dict[str, Any] = {
+        "shift": ranked[0],
+        "remid": known[ranked[0]],
+        "beyond_noise": known[ranked[0]]["low"] > 0,
+        "next": None,
+    }
+    if len(ranked) > 1:
+        margin = remid_margin(rows, config, seed, ranked[0], ranked[1])
+        result["next"] = {"shift": ranked[1], "margin": margin.as_json(), "beyond_noise": margin.low > 0}
+    return result
+
+
+def _worst(subsets: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Worst-case risk: the subset with the largest B2."""
+    known = {tag: entry["bound"] for tag, entry in subsets.items() if entry.get("bound")}
+    if not known:
+        return None
+    tag = max(known, key=lambda name: known[name]["value"])
+    return {"subset": tag, "shift": subsets[tag]["shift"], **known[tag]}
+
+
+def _against(
+    first: str, name: str, measured: Mapping[str, Measurement], config: Evaluation, seed: int
+) -> dict[str, Any] | None:
+    """This model minus the first one, paired by scenario; its `remid` is the difference of the two R-EMIDs."""
+    rows = difference(measured[first].rows, measured[name].rows)
+    if name == first or not any(row.status == "ok" for row in rows):
+        return None
+    change = summarise(rows, config, seed, model=f"{name} - {first}", scorer=measured[name].summary["scorer"])
+    return {"model": first, "shifts": change["shifts"]}
+
+
+def _costliest(rows: Sequence[Row]) -> list[Row]:
+    return sorted((row for row in rows if row.status == "ok"), key=lambda row: row.remi)[:COSTLIEST]
+
+
+def _texts(x: Scenario) -> dict[str, Any]:
+    turns = [{"role": turn.role, "text": turn.text} for turn in x.dialogue]
+    return {"character": character_text(x.character), "dialogue": turns}
+
+
+# --- words ----------------------------------------------------------------------------------------------------------
+
+
+def _shown(record: Mapping[str, float], scale: str) -> str:
+    digits = 3 if scale == "token_mean" else 2
+    return f"{record['value']:.{digits}f} [{record['low']:.{digits}f}, {record['high']:.{digits}f}]"
+
+
+def _coverage_words(rows: Sequence[Row]) -> list[str]:
+    counts = Counter(row.status for row in rows)
+    if counts["ok"] == len(rows):
+        return []
+    others = ", ".join(f"{status} {n}" for status, n in counts.most_common() if status != "ok")
+    return [f"{counts['ok']} of {len(rows)} responses could be scored and the others are in no mean: {others}."]
+
+
+def _shift_words(hurt: dict[str, Any] | None, shifts: Mapping[str, Any], scale: str) -> list[str]:
+    if hurt is None:
+        return ["Which shift hurts most cannot be said: R-EMID needs scored responses on ID and under a shift."]
+    name, entry = hurt["shift"], shifts[hurt["shift"]]
+    remid = f"R-EMID {_shown(hurt['remid'], scale)}"
+    if not hurt["beyond_noise"]:
+        return [f"No shift hurts beyond noise: the {name} shift hurts most, with {remid}, and that interval reaches 0."]
+    words = f"The {name} shift hurts most: {remid}, beyond noise (the interval is above 0)"
+    if hurt["next"]:
+        margin = f"{_shown(hurt['next']['margin'], scale)} more than the {hurt['next']['shift']} shift"
+        words += f"; {margin}, {'beyond noise too' if hurt['next']['beyond_noise'] else 'which is within noise'}"
+    return [f"{words}.", *_loss_words(name, entry, scale)]
+
+
+def _loss_words(name: str, entry: Mapping[str, Any], scale: str) -> list[str]:
+    """What of the context the responses lost under one shift (A1), and what no context explains (M)."""
+    known = {z: record for z, record in entry["components"].items() if record}
+    lost = {z: record for z, record in known.items() if record["high"] < 0}
+    sentences = []
+    if lost:
+        z = min(lost, key=lambda name: lost[name]["value"])
+        sentences.append(
+            f"Under it the responses use {WORDS[z]} least, against the references: R-EMI_{z} {_shown(lost[z], scale)}."
+        )
+    elif known:
+        sentences.append("Under it no single component of the context is lost beyond noise.")
+    gap = entry["register_gap"]
+    if gap and gap["high"] < 0:
+        sentences.append(
+            f"M {_shown(gap, scale)}: under the {name} shift the responses are also less likely in any context "
+            "(wrong language, broken text), which R-EMI cannot see."
+        )
+    return sentences
+
+
+def _home_words(shifts: Mapping[str, Any], scale: str) -> list[str]:
+    home = shifts.get("id", {})
+    if not (home.get("remi") and home.get("register_gap")):
+        return []
+    place = "below" if home["remi"]["high"] < 0 else "above" if home["remi"]["low"] > 0 else "at"
+    return [
+        f"At home (ID) it is {place} the references' level: R-EMI {_shown(home['remi'], scale)}, "
+        f"M {_shown(home['register_gap'], scale)}."
+    ]
+
+
+def _risk_words(worst: dict[str, Any] | None) -> list[str]:
+    if worst is None:
+        return []
+    largest = f"; of the components, most of it from {WORDS[worst['largest']]}" if worst["largest"] else ""
+    return [f"Worst-case risk (B2, an index without unit): {worst['value']:.2f}, in {worst['subset']}{largest}."]
+
+
+def _against_words(against: dict[str, Any] | None, scale: str) -> list[str]:
+    """Shifts whose R-EMID differs from the first model's beyond noise, and the ID subset's R-EMI."""
+    if against is None:
+        return []
+    moved = []
+    for shift, entry in against["shifts"].items():
+        name, better = ("R-EMI", 1) if shift == "id" else ("R-EMID", -1)
+        record = entry.get(name.replace("-", "").lower())
+        if record and (record["low"] > 0 or record["high"] < 0):
+            verdict = "better" if record["value"] * better > 0 else "worse"
+            where = "on ID" if shift == "id" else f"under the {shift} shift"
+            moved.append(f"{verdict} {where} ({name} {_shown(record, scale)})")
+    if not moved:
+        return [f"Against {against['model']}, paired by scenario: no difference beyond noise."]
+    return [f"Against {against['model']}, paired by scenario: {', '.join(moved)}."]
+
+
+def _notes(measured: Mapping[str, Measurement]) -> list[str]:
+    """What a reader must know of the measurements themselves."""
+    notes = []
+    summaries = [measurement.summary for measurement in measured.values()]
+    subsets: Mapping[str, Any] = summaries[0]["subsets"]
+    if "id" not in summaries[0]["shifts"]:
+        notes.append("No scenario is in distribution (ID), so there is no R-EMID, no divergence and no index B2.")
+    few = [tag for tag in subsets if any(s["subsets"][tag]["statuses"].get("ok", 0) < FEW for s in summaries)]
+    if few:
+        notes.append(f"Fewer than {FEW} scored responses, so that intervals are rough: {', '.join(few)}.")
+    too_long = sum(row.status.endswith("too_long") for m in measured.values() for row in m.rows)
+    if too_long:
+        notes.append(
+            f"{too_long} response(s) are longer with their prompt than the scorer reads: train a scorer with higher "
+            "limits.prompt and limits.response to have them counted."
+        )
+    return notes
