@@ -60,7 +60,13 @@ class Case:
     bad: Mapping[str, str]
     """By member of the battery; a member that would say what the reference says is left out."""
     graded: Mapping[str, float] = field(default_factory=dict)
-    """Answers from right to senseless, each with its exact share of right slots; none where that is not known."""
+    """Answers from right to senseless in the form of the reference, then the bad ones, each with its exact share of right
+    slots; none where that is not known."""
+
+    @property
+    def ladder(self) -> list[str]:
+        """The graded answers that are no members of the battery."""
+        return [text for text in self.graded if text not in self.bad.values()]
 
 
 def cases(scenarios: Sequence[Scenario], seed: int) -> list[Case]:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from coevo.config import Audit, RewardWeights
 from coevo.data import Case
@@ -93,7 +94,7 @@ def audit(
         unscored=len(cases) - len(judged),
         members=members,
         agreement={name: _agreement(name, graded, seed) for name in schemes} if graded else {},
-        n_graded=sum(len(_ladder(REWARD, entry)[0]) for entry in graded),
+        n_graded=sum(len(_ranked(REWARD, entry, entry.case.ladder)[0]) for entry in graded),
     )
 
 
@@ -147,16 +148,23 @@ def _member(name: str, judged: Sequence[_Judged]) -> Member:
 
 
 def _agreement(name: str, judged: Sequence[_Judged], seed: int) -> Agreement:
-    ladders = [_ladder(name, entry) for entry in judged]
-    # a reward that is the same for all answers has no rank correlation, and agrees with nothing
-    within = np.nan_to_num([spearman(worth, share) for worth, share in ladders], nan=0.0)
-    every = [np.concatenate(column) for column in zip(*ladders, strict=True)]
-    overall = spearman(*every)
-    return Agreement(bootstrap_mean(within, RESAMPLES, seed), 0.0 if math.isnan(overall) else overall)
+    ladders = [_ranked(name, entry, entry.case.ladder) for entry in judged]
+    every = [_ranked(name, entry, entry.case.graded) for entry in judged]
+    worth, shares = (np.concatenate(column) for column in zip(*ladders, strict=True))
+    return Agreement(
+        within=bootstrap_mean([_correlation(*ladder) for ladder in ladders], RESAMPLES, seed),
+        overall=_correlation(worth, shares),
+        with_battery=float(np.mean([_correlation(*answers) for answers in every])),
+    )
 
 
-def _ladder(name: str, entry: _Judged) -> tuple[list[float], list[float]]:
-    """What the graded answers of a scenario are worth, and their shares of right slots; without those not scored."""
-    rungs = [(entry.worth[text], share) for text, share in entry.case.graded.items()]
-    scored = [(worth[name], share) for worth, share in rungs if not isinstance(worth, str)]
+def _correlation(worth: ArrayLike, shares: ArrayLike) -> float:
+    """Spearman's; a reward that is the same for all answers has none, and agrees with nothing."""
+    found = spearman(worth, shares)
+    return 0.0 if math.isnan(found) else found
+
+
+def _ranked(name: str, entry: _Judged, texts: Collection[str]) -> tuple[list[float], list[float]]:
+    """What answers are worth, and their shares of right slots; without those that cannot be scored."""
+    scored = [(worth[name], entry.case.graded[text]) for text in texts if not isinstance(worth := entry.worth[text], str)]
     return [worth for worth, _ in scored], [share for _, share in scored]

@@ -42,10 +42,13 @@ class Agreement:
     """Mean over scenarios, each with its own answers: what a GRPO group sees. 95 % interval by the bootstrap."""
     overall: float
     """Of all answers of all scenarios together."""
+    with_battery: float
+    """As `within`, the battery's members among the answers. It has no threshold: how a scorer ranks texts of a form that it
+    has never seen, padding against a loop, is not settled by any likelihood; that y* is above them is."""
 
     @property
     def least(self) -> float:
-        """The smaller of the two."""
+        """The smaller of the two that must reach the threshold."""
         return min(self.within.value, self.overall)
 
 
@@ -106,7 +109,8 @@ class Verdict:
             for name, entry in record["members"].items()
         }
         values["agreement"] = {
-            name: Agreement(Interval(**entry["within"]), entry["overall"]) for name, entry in record["agreement"].items()
+            name: Agreement(**{**entry, "within": Interval(**entry["within"])})
+            for name, entry in record["agreement"].items()
         }
         return cls(**values)
 
@@ -144,13 +148,14 @@ def _agreement_cells(verdict: Verdict) -> list[list[str]]:
     reward, parts = verdict.agreement[REWARD], [verdict.agreement[part] for part in PARTS]
     within = f"{reward.within.value:.2f} [{reward.within.low:.2f}, {reward.within.high:.2f}]"
 
-    def row(title: str, value: float, shown: str, others: Sequence[float]) -> list[str]:
-        fails = "fails" if value < verdict.agreement_at_least else ""
-        return [title, fails, shown, *(f"{other:.2f}" for other in others), "-", "-"]
+    def row(title: str, fails: bool, shown: str, others: Sequence[float]) -> list[str]:
+        return [title, "fails" if fails else "", shown, *(f"{other:.2f}" for other in others), "-", "-"]
 
+    at_least = verdict.agreement_at_least
     return [
-        row("agreement, within", reward.within.value, within, [part.within.value for part in parts]),
-        row("agreement, overall", reward.overall, f"{reward.overall:.2f}", [part.overall for part in parts]),
+        row("agreement, within", reward.within.value < at_least, within, [part.within.value for part in parts]),
+        row("agreement, overall", reward.overall < at_least, f"{reward.overall:.2f}", [part.overall for part in parts]),
+        row("within, battery too", False, f"{reward.with_battery:.2f}", [part.with_battery for part in parts]),
     ]
 
 

@@ -58,9 +58,11 @@ def test_the_reward_was_audited_before_anything_was_trained_on_it(smoke_run: Pat
 
 
 def test_a_reward_that_fails_its_audit_stops_the_run(tmp_path: Path) -> None:
-    done = coevo("audit", SMOKE, "audit.on_failure=stop", "--out", tmp_path / "run")
+    # information alone sees no padding: its junk is about as unlikely in every context (method, section 3)
+    alone = "loop.rpm.weights={information: 1, register_gap: 0}"
+    done = coevo("audit", SMOKE, "audit.on_failure=stop", alone, "--out", tmp_path / "run")
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "must not train anything yet" in done.stderr and "one slot wrong" in done.stderr
+    assert "must not train anything yet" in done.stderr and "padding: the reference is above it in" in done.stderr
     assert {p.name for p in (tmp_path / "run" / "phases").iterdir()} == {"02-sft-scorer", "03-audit"}
     # the run's own command meets the same wall, and trains nobody on this reward
     again = coevo("train", "--resume", tmp_path / "run")

@@ -126,8 +126,9 @@ def test_information_alone_fails_even_with_the_exact_density(exact):
     verdict = exact["information"]
     assert not verdict.passed
     assert verdict.members["padding"].above[REWARD].value == 0.0
-    # and gibberish (0) stands above replies with wrong phrases, each log(ε/(V+1)) - log p(phrase) < 0
-    assert verdict.agreement[REWARD].within.high < 0.8
+    # and an unreadable slot, for which p(…|x) = p(…), earns 0, where a wrong phrase earns log(ε/(V+1)) - log p(phrase) < 0:
+    # gibberish stands above replies that are half right
+    assert verdict.agreement[REWARD].within.high < 0.85
     assert "rank agreement with the share of right slots" in verdict.failures[-1]
     # cutting off a slot that is noise in y* itself gains as well; all else D1 sees, and is gamed by going round it
     for name in set(MEMBERS) - {"padding", "truncated"}:
@@ -187,10 +188,10 @@ def test_a_reference_that_cannot_be_scored_is_left_out_and_counted():
 
 def test_a_tie_is_not_above_and_a_constant_reward_agrees_with_nothing():
     scores = dict.fromkeys(("I am Ada.", "eh", "oh"), -3.0)
-    graded = {"I am Ada.": 1.0, "eh": 0.5, "oh": 0.0}
+    graded = {"I am Ada.": 1.0, "oh": 0.0, "eh": 0.5}
     verdict = audit(Table(scores), [small({"loop": "eh"}, graded)] * 2, DEFAULT, Audit(), seed=0)
     assert verdict.members["loop"].above[REWARD].value == 0.0
-    assert verdict.agreement[REWARD] == Agreement(Interval(0.0, 0.0, 0.0), 0.0)
+    assert verdict.agreement[REWARD] == Agreement(Interval(0.0, 0.0, 0.0), 0.0, 0.0)
     assert len(verdict.failures) == 2
 
 
@@ -201,7 +202,8 @@ def test_agreement_is_within_scenarios_and_overall():
     graded_a, graded_b = {"I am Ada.": 1.0, "a1": 0.5, "a2": 0.0}, {"b0": 1.0, "b1": 0.5, "b2": 0.0}
     x = Scenario("b", "IDTrain", "IDTrain", "u", "c", (Turn("user", "?"),), "b0")
     scores = {"I am Ada.": -1.0, "a1": -2.0, "a2": -3.0, "b0": -4.0, "b1": -5.0, "b2": -6.0}
-    cases = [small({"loop": "a2"}, graded_a), Case(x, {"loop": "b2"}, graded_b)]
+    scores[""] = Score(math.nan, 0, "empty")
+    cases = [small({"empty": ""}, graded_a), Case(x, {"empty": ""}, graded_b)]
     found = audit(Table(scores), cases, LIKELIHOOD, Audit(), seed=0)
     assert found.agreement[REWARD].within.value == pytest.approx(1.0)
     assert found.agreement[REWARD].overall == pytest.approx(8 / math.sqrt(280))
@@ -209,6 +211,18 @@ def test_agreement_is_within_scenarios_and_overall():
     assert "1.00 within scenarios and 0.48 overall, 0.90 is asked for in both" in found.failures[0]
     # relative to its reference each scenario's information starts at 0, so there the scenarios agree
     assert found.agreement["information"].overall == pytest.approx(1.0)
+
+
+def test_the_battery_is_ranked_apart():
+    # the ladder is in order (1); with padding, three quarters right and worth least, ranks 4 3 2 1 meet 4 2 1 3:
+    # centred (1.5 .5 -.5 -1.5)·(1.5 -.5 -1.5 .5) = 2.25-.25+.75-.75 = 2, norms √5 both: 0.4
+    graded = {"I am Ada.": 1.0, "half": 0.5, "none": 0.0, "padded": 0.75}
+    scores = {"I am Ada.": -1.0, "half": -2.0, "none": -3.0, "padded": -40.0}
+    verdict = audit(Table(scores), [small({"padding": "padded"}, graded)], DEFAULT, Audit(), seed=0)
+    agreement = verdict.agreement[REWARD]
+    assert (agreement.within.value, agreement.overall) == (pytest.approx(1.0), pytest.approx(1.0))
+    assert agreement.with_battery == pytest.approx(0.4)
+    assert verdict.passed and verdict.n_graded == 3
 
 
 def test_thresholds_are_the_recipes():
@@ -233,7 +247,7 @@ def test_the_record_reads_back_as_it_was(exact):
 
 def made(share: float, within: float) -> Verdict:
     above = {name: Interval(share, share - 0.05, share + 0.02) for name in (REWARD, *PARTS)}
-    agreement = {name: Agreement(Interval(within, within - 0.01, within + 0.01), 0.95) for name in (REWARD, *PARTS)}
+    agreement = {name: Agreement(Interval(within, within - 0.01, within + 0.01), 0.95, 0.5) for name in (REWARD, *PARTS)}
     members = {
         "loop": Member(100, {}, above, {"korean": 0.5, "german": 1.0}),
         "empty": Member(100, {"empty": 100}, above, {"x": 1.0}),
@@ -250,7 +264,8 @@ def test_the_table_says_what_fails_and_where():
     assert shown[3].split() == ["empty", "fails", "95.0", "[90.0,", "97.0]", "95.0", "95.0", "empty", "100", "-"]
     assert shown[4].split() == ["agreement,", "within", "fails", "0.85", "[0.84,", "0.86]", "0.85", "0.85", "-", "-"]
     assert shown[5].split() == ["agreement,", "overall", "0.95", "0.95", "0.95", "-", "-"]
-    assert "least often in korean, 50.0%" in shown[7]
+    assert shown[6].split() == ["within,", "battery", "too", "0.50", "0.50", "0.50", "-", "-"], "told, and no threshold"
+    assert "least often in korean, 50.0%" in shown[8]
     assert len({len(row) for row in cells(made(0.95, 0.85))}) == 1
 
 

@@ -66,10 +66,12 @@ def test_graded_answers_go_from_right_to_senseless_with_their_exact_share() -> N
         x = case.scenario
         assert all(share == world.share_right(x, text) for text, share in case.graded.items())
         assert case.graded[x.reference] == world.share_right(x, x.reference)
-        assert {0.0, 1.0} <= set(case.graded.values()) and len(set(case.graded.values())) >= 5
         assert "" not in case.graded, "nothing cannot be scored, and so cannot be ranked"
-        # reference, ladder, and the eleven members that say something; two of them may happen to say the same
-        assert 1 + LADDER + len(MEMBERS) - 1 - 3 <= len(case.graded) <= 1 + LADDER + len(MEMBERS) - 1
+        assert set(case.graded) == {*case.ladder, *filter(None, case.bad.values())}
+        # reference and ladder have the world's form: five pieces, of which none to five are right; few say the same twice
+        assert all(world.parse_response(text).n_pieces == 5 for text in case.ladder)
+        assert {case.graded[text] for text in case.ladder} >= {0.0, 0.2, 0.4, 0.6, 1.0}
+        assert 1 + LADDER - 3 <= len(case.ladder) <= 1 + LADDER
 
 
 def test_choices_hang_on_seed_and_sample_alone() -> None:

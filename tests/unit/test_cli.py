@@ -127,8 +127,8 @@ def test_an_audit_runs_what_it_rests_on_and_nothing_else(capsys: pytest.CaptureF
     assert cli.main(["audit", "--dry-run", SMOKE, "audit.scenarios=24"]) == 0
     rows = capsys.readouterr().out.splitlines()[2:4]
     assert [row.split()[0] for row in rows] == ["02-sft-scorer", "03-audit"]
-    # reference, twelve bad answers and fifteen of the ladder, in 24 scenarios
-    assert rows[1].split()[3:5] == ["24", str(24 * (1 + 12 + 15))]
+    # reference, twelve bad answers and sixteen of the ladder, in 24 scenarios
+    assert rows[1].split()[3:5] == ["24", str(24 * (1 + 12 + 16))]
     assert cli.main(["audit", "--dry-run", str(ROOT / "recipes" / "base.yaml")]) == 0
     assert [row.split()[0] for row in capsys.readouterr().out.splitlines()[2:5]] == [
         "01-pretrain",

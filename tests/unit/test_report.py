@@ -57,7 +57,7 @@ def audited(share):
     """An audit whose reward has the reference above loops in this share of the scenarios."""
     names = ("reward", "information", "register_gap")
     above = {name: Interval(share, share - 0.05, 1.0) for name in names}
-    agreement = {name: Agreement(Interval(0.95, 0.94, 0.96), 0.93) for name in names}
+    agreement = {name: Agreement(Interval(0.95, 0.94, 0.96), 0.93, 0.8) for name in names}
     members = {"loop": Member(96, {"too_long": 3}, above, {"Film & Television": share, "german": 1.0})}
     return Verdict(SCORER, {"information": 1.0, "register_gap": 1.0}, 0.99, 0.9, 96, 0, members, agreement, 2500)
 

@@ -11,14 +11,15 @@ from coevo.data.battery import Case, generator, looped, plain, without_reference
 from coevo.data.world.attributes import Attributes, parse_scenario
 from coevo.data.world.density import parse_response, right_phrases, sample_reference, share_right
 from coevo.data.world.generator import support
-from coevo.data.world.lexicon import LANGUAGES, LEXICA, SLOT_ATTRIBUTE, SLOTS
+from coevo.data.world.lexicon import LANGUAGES, LEXICA, OTHER, SLOT_ATTRIBUTE, SLOTS
 from coevo.types import Scenario
 
 SMALL_TALK = 2
 """Lines of small talk in a reply that fits anyone: they say nothing about any slot."""
-Wrong = Literal["value", "language", "missing"]
-"""How a slot can be wrong: another value's phrase, the right value in another language, nothing at all."""
-LADDER = 15
+Wrong = Literal["value", "language", "unreadable"]
+"""How a slot can be wrong and the reply still have the world's form, which gives every such reply a probability: another
+value's phrase, the right value in another language, the mark of nothing readable."""
+LADDER = 16
 """Graded answers beside reference and battery: another right one, and each number of wrong slots in each way."""
 
 
@@ -68,14 +69,14 @@ def _another_reference(scenario: Scenario, attributes: Attributes, rng: random.R
 
 
 def _ladder(attributes: Attributes, symbols: Mapping[str, str], rng: random.Random) -> list[str]:
-    """Another right reply, then one to five slots wrong in each way; an answer with nothing in it is left out."""
+    """Another right reply, then one to five slots wrong in each way."""
     clean = sample_reference(attributes, rng, noise=0.0)
     texts = [
         _spoilt(attributes, symbols, rng.sample(SLOTS, count), how, rng)
         for count in range(1, len(SLOTS) + 1)
         for how in get_args(Wrong)
     ]
-    return [clean, *filter(None, texts)]
+    return [clean, *texts]
 
 
 def _spoilt(
@@ -83,12 +84,12 @@ def _spoilt(
 ) -> str:
     """The reply with these slots wrong, each in the way asked for."""
     wrong = {slot: _wrong_phrase(attributes, slot, how, rng) if slot in slots else symbols[slot] for slot in SLOTS}
-    return " ".join(filter(None, wrong.values()))
+    return " ".join(wrong.values())
 
 
 def _wrong_phrase(attributes: Attributes, slot: str, how: Wrong, rng: random.Random) -> str:
-    if how == "missing":
-        return ""
+    if how == "unreadable":
+        return OTHER
     value = getattr(attributes, SLOT_ATTRIBUTE[slot])
     languages = [name for name in LANGUAGES if (name == attributes.language) == (how == "value")]
     phrases = [
