@@ -41,9 +41,7 @@ def scenarios(made):
 
 
 def measured(**models):
-    return {
-        name: Measurement(made, summarise(made, CONFIG, 1, model=name, scorer="v1")) for name, made in models.items()
-    }
+    return {name: Measurement(made, summarise(made, CONFIG, 1, model=name, scorer="v1")) for name, made in models.items()}
 
 
 def diagnosed(divergences=None, **models):

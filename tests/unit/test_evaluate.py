@@ -159,10 +159,11 @@ def test_released_draws_a_thousand_pairs_a_subset_and_means_over_them():
     for x in scorer.asked:
         assert x.scenario.subset_tag in ("IDTest", "german")
     # the naive procedure on what was asked: the first ask of a block is a text's own, the last three lack a component
+    asks = plan(scorer.version, batch, responses, RELEASED, 3, {}).asks
     own, pairs, place = [], [], 0
     for row in result.rows:
         width = 1 + row.n_negatives + 3
-        block, place = scorer.asked[place : place + width], place + 2 * width
+        block, place = asks[place : place + width], place + 2 * width
         assert all(ask.text == row.response for ask in block) and block[0].scenario.sample_id == row.sample_id
         values = [s.logprob_nats / s.n_tokens for s in TokenScorer().score(block)]
         if row.subset_tag == "german":
