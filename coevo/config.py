@@ -34,6 +34,8 @@ Positive = Annotated[Count, Field(gt=0, le=10**9)]
 Rate = Annotated[Real, Field(gt=0)]
 Share = Annotated[Real, Field(ge=0, le=1)]
 Weight = Annotated[Real, Field(ge=0)]
+REASONING_FRAME = 32
+"""Tokens at most of the message that carries a reasoning to the scorer, the reasoning itself not counted."""
 LEAST_VOCAB = 261
 """A byte-level tokenizer has the 256 bytes and 5 special tokens."""
 
@@ -134,6 +136,8 @@ class Limits(Model):
     prompt: Positive = 512
     response: Positive = 64
     turn: Positive = 48
+    reasoning: Positive = 64
+    """Longest reasoning; only where `corl` is set."""
     tokens_per_batch: Positive = 16384
     """Scoring: padded tokens in one forward."""
 
@@ -176,6 +180,9 @@ class Pretrain(SFT):
     """Share of slots replaced by a random phrase of any language (world data only)."""
     role_shares: tuple[Weight, Weight] = (0.8, 0.2)
     """How often a sample teaches the agent's answer, and how often the user's turn."""
+    reasoning_shares: tuple[Weight, Weight, Weight] = (0.0, 0.0, 0.0)
+    """On the scale of `role_shares`, how often one teaches the reasoning, the answer with its reasoning shown, and the
+    statement of agreement that CoRL's match reward reads off the base."""
 
     @field_validator("role_shares")
     @classmethod
@@ -233,17 +240,85 @@ class SimulatorPhase(GRPO):
     """A gate passes what is not below this quantile of real user turns."""
 
 
+class ReasonerWeights(Model):
+    """Weights of the reasoner's reward parts, each from 0 to 1 (R3, and CoRL's likelihood)."""
+
+    likelihood: Weight = 1.0
+    """exp of the mean token log-probability of the reference, given the scenario and the reasoning."""
+    structure: Weight = 1.0
+    """Share of the sections that parse."""
+    economy: Weight = 1.0
+    """1 up to the length target, less beyond it; 0 below the floor on distinct tokens."""
+
+    @model_validator(mode="after")
+    def _likelihood_counts(self) -> ReasonerWeights:
+        if not self.likelihood:
+            raise ValueError("likelihood is 0, so a reasoning would be paid for its form alone; expected a weight above 0")
+        return self
+
+
+class ReasonerPhase(GRPO):
+    """CoRL (a): the reasoner learns to say what makes the reference likely."""
+
+    steps: Positive = 30
+    target: Positive = 48
+    """Length in tokens up to which a reasoning costs nothing (R3 economy)."""
+    distinct: Positive = 5
+    """Fewest distinct tokens outside the sections' names; a reasoning with fewer earns nothing for its economy."""
+    weights: ReasonerWeights = ReasonerWeights()
+
+
+class MatchPhase(GRPO):
+    """CoRL (b), second half: the scorer's own responses are to have what the reasoning lists, as the base judges it."""
+
+    steps: Positive = 15
+    learning_rate: Rate = 1e-4
+    kl: Weight = 0.1
+    """Higher than elsewhere: the scorer's likelihoods are what it is for."""
+    least_judgement: Share = 0.75
+    """The base must tell a scenario's reference from another's in at least this share of cases (0.5 is chance), or its
+    judgement is noise, the phase says so and trains nothing."""
+
+
+class CoRL(Model):
+    """Training of reasoner and scorer (method section 5). With it on, they take the place of the plain scorer."""
+
+    cold_start: Positive | None = 1000
+    """At most so many reasoned samples for both cold starts; None takes all. Later phases draw from the others."""
+    iterations: Annotated[Count, Field(ge=0, le=1000)] = 2
+    """0 is the cold start alone."""
+    sections: tuple[Annotated[str, Field(pattern=r"^[^\s:]+$")], ...] | None = None
+    """Names of a reasoning's sections, in their order; None takes those that the data's own reasonings have."""
+    reasoner_sft: SFT = SFT()
+    """Cold start of the reasoner. The scorer's is the recipe's `scorer_sft`, with the reasoning shown."""
+    reasoner: ReasonerPhase = ReasonerPhase()
+    scorer_tune: ScorerSFT = ScorerSFT(samples=1000)
+    """CoRL (b), first half: the scorer on scenarios with the reasoner's new output."""
+    scorer: MatchPhase = MatchPhase()
+    ablation: bool = False
+    """Also trains a scorer without reasoning, and measures perplexities of the references with and without."""
+
+    @field_validator("sections")
+    @classmethod
+    def _distinct(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if names is not None and (not names or len(set(names)) < len(names)):
+            raise ValueError("expected at least one name, each once")
+        return names
+
+
 class RewardWeights(Model):
-    """Weights of the RPM's reward parts, all in nats (R1, R2, R4)."""
+    """Weights of the RPM's reward parts (R1, R2 and R4 in nats, R3 from 0 to 1)."""
 
     information: Weight = 1.0
     """R1 on shifted scenarios, R2 on ID ones: D1 of the response, relative to its reference."""
     register_gap: Weight = 1.0
     """R4: log q(y|x), what D1 leaves out."""
+    agreement: Weight = 0.0
+    """R3: how well the response agrees with its scenario's reasoning, 0 to 1 at the reference's level; needs `corl`."""
 
     @model_validator(mode="after")
     def _some_reward(self) -> RewardWeights:
-        if not self.information + self.register_gap:
+        if not self.information + self.register_gap + self.agreement:
             raise ValueError("all weights are 0, so every reward would be; expected one above 0")
         return self
 
@@ -325,6 +400,8 @@ class Recipe(Model):
     rpm_sft: SFT = SFT()
     scorer_sft: ScorerSFT = ScorerSFT()
     simulator_sft: SimulatorSFT = SimulatorSFT()
+    corl: CoRL | None = None
+    """null leaves the scorer without reasoning: R-EMI is then EMI."""
     loop: Loop = Loop()
     evaluation: Evaluation = Evaluation()
     tracking: Tracking = Tracking()
@@ -337,10 +414,20 @@ class Recipe(Model):
                 "pretrain goes with a small base of path null, and only with it: "
                 f"base.path is {self.base.path!r} and pretrain is {'set' if self.pretrain else 'null'}"
             )
-        longest = self.limits.prompt + max(self.limits.response, self.limits.turn)
-        if isinstance(self.base, SmallBase) and longest > self.base.max_position:
+        if self.loop.rpm.weights.agreement and self.corl is None:
+            raise ValueError("loop.rpm.weights.agreement is above 0 and corl is null: there is no reasoning to agree with")
+        named = "limits.prompt + the longer of limits.response and limits.turn"
+        if self.corl is not None:
+            named += f" + limits.reasoning + {REASONING_FRAME} around it"
+        if isinstance(self.base, SmallBase) and self.longest > self.base.max_position:
             raise ValueError(
-                f"limits.prompt + the longer of limits.response and limits.turn is {longest} tokens, and "
+                f"{named} is {self.longest} tokens, and "
                 f"base.max_position={self.base.max_position}; lower a limit, or raise max_position of a base to be built"
             )
         return self
+
+    @property
+    def longest(self) -> int:
+        """The most tokens of a prompt with its text, a reasoning included where there is one."""
+        reasoning = self.limits.reasoning + REASONING_FRAME if self.corl is not None else 0
+        return self.limits.prompt + max(self.limits.response, self.limits.turn) + reasoning

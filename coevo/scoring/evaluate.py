@@ -5,7 +5,8 @@ Three steps, so that a distributed run can share out the middle one: `plan` says
 evaluation dict.
 
 Every text, response or reference, is asked for under the same contexts: its own; K others (`club`, `l1out`) or none
-(`learned_marginal`, M4); and its own without u, without c, without d (A1). M4 is therefore a design with one negative.
+(`learned_marginal`, M4); and its own without reasoning, without u, without c, without d (A1). M4 is therefore a design with
+one negative. For a scorer without reasoning the own context and the one without reasoning are one question.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from coevo.config import Evaluation
 from coevo.errors import ScoreError
 from coevo.maths.information import Agg, circulant_offsets, component_remi, emi, neighbours, outside
 from coevo.maths.stats import Floats, seed_of
-from coevo.prompts import ALL, NOTHING, Component
+from coevo.prompts import ALL, NO_REASONING, NOTHING, Component
 from coevo.scoring.scorer import Ask
 from coevo.scoring.summary import Row, summarise
 from coevo.types import Response, Scenario, Score
 
 COMPONENTS: tuple[Component, ...] = ("u", "c", "d")
+N_PLAIN = 1 + len(COMPONENTS)
+"""Contexts at a block's end in which no reasoning is shown: the own one, and the own one without each component (A1)."""
 ASKS_PER_CALL = 16384
 """Likelihoods asked for at once: enough to batch by length, few enough that their token ids fit in memory."""
 ScoreFn = Callable[[Sequence[Ask]], list[Score]]
@@ -82,10 +85,10 @@ class Plan:
     """By scenario, where its reference's likelihoods are in the cache."""
 
     def contexts(self, place: int) -> list[tuple[Scenario, frozenset[Component]]]:
-        """What the texts of one scenario are asked under: own, negatives, own without each component."""
+        """What the texts of one scenario are asked under: own, negatives, own without r, own without each component."""
         own = self.scenarios[place]
         others = [(self.scenarios[other], NOTHING) for other in self.negatives[place]] or [(own, ALL)]
-        return [(own, NOTHING), *others, *((own, frozenset((z,))) for z in COMPONENTS)]
+        return [(own, NOTHING), *others, (own, NO_REASONING), *((own, frozenset((z,))) for z in COMPONENTS)]
 
 
 def measure(
@@ -282,18 +285,19 @@ def _status(own: Score, reference_own: Score, nats: Floats) -> str:
         return own.status
     if reference_own.status != "ok":
         return f"reference_{reference_own.status}"
-    return "no_negatives" if np.isnan(nats[1 : -len(COMPONENTS), 0]).all() else "ok"
+    return "no_negatives" if np.isnan(nats[1:-N_PLAIN, 0]).all() else "ok"
 
 
 def _numbers(nats: Floats, agg: Agg) -> dict[str, Any]:
-    """A row's measures from its likelihoods (1 + K + 3, 2), the response's in column 0, the reference's in column 1."""
-    designs = nats[: -len(COMPONENTS)].T
+    """A row's measures from its likelihoods (1 + K + 4, 2), the response's in column 0, the reference's in column 1."""
+    designs = nats[:-N_PLAIN].T
     own, elsewhere = designs[:, 0], outside(designs, agg)
     parts = emi(own[:1], elsewhere[:1], own[1:], elsewhere[1:])
     numbers: dict[str, Any] = parts.means
     numbers["n_negatives"] = int((~np.isnan(designs[0, 1:])).sum())
-    for z, without in zip(COMPONENTS, nats[-len(COMPONENTS) :], strict=True):
-        numbers[f"component_{z}"] = float(component_remi(own[:1], without[:1], own[1:], without[1:])[0])
+    plain, *withouts = nats[-N_PLAIN:]
+    for z, without in zip(COMPONENTS, withouts, strict=True):
+        numbers[f"component_{z}"] = float(component_remi(plain[:1], without[:1], plain[1:], without[1:])[0])
     return numbers
 
 

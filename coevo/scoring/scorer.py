@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One likelihood asked for: log q(text | scenario without `drop`)."""
+    """One likelihood asked for: log q(text | scenario without `drop`, reasoning)."""
 
     scenario: Scenario
     text: str
     drop: Collection[Component] = NOTHING
+    reasoning: str = ""
+    """r, shown where nothing is dropped; empty for none."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,26 @@ class Scorer:
         Returns:
             One `Score` per ask; what cannot be scored has a status and NaN, never 0 nats.
         """
-        prompts: dict[tuple[int, frozenset[Component]], list[int]] = {}
+        prompts: dict[tuple[int, frozenset[Component], str], list[int]] = {}
         pairs = []
         for ask in asks:
-            key = (id(ask.scenario), frozenset(ask.drop))
+            key = (id(ask.scenario), frozenset(ask.drop), ask.reasoning)
             if key not in prompts:
-                text = render(self.tokenizer, messages(self.role, ask.scenario, ask.drop))
-                prompts[key] = encode_prompt(self.tokenizer, text)
+                prompts[key] = self._encode(messages(self.role, ask.scenario, ask.drop, ask.reasoning))
             pairs.append((prompts[key], encode_response(self.tokenizer, ask.text)))
+        return self._score(pairs)
+
+    def score_messages(self, prompts: Sequence[Sequence[Mapping[str, str]]], texts: Sequence[str]) -> list[Score]:
+        """Likelihoods of texts after chat messages that are no role's; as `score` otherwise."""
+        encoded = [self._encode(prompt) for prompt in prompts]
+        return self._score(
+            [(prompt, encode_response(self.tokenizer, text)) for prompt, text in zip(encoded, texts, strict=True)]
+        )
+
+    def _encode(self, prompt: Sequence[Mapping[str, str]]) -> list[int]:
+        return encode_prompt(self.tokenizer, render(self.tokenizer, prompt))
+
+    def _score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Score]:
         keys = [(tuple(prompt), tuple(response)) for prompt, response in pairs]
         unique = {key: position for position, key in reversed(list(enumerate(keys)))}
         positions = sorted(unique.values())
