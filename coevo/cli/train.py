@@ -41,7 +41,8 @@ def add(commands: Commands) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     recipe, out = _recipe_and_folder(options)
-    from coevo.loop.plan import assumptions, plan, table
+    from coevo.loop.plan import plan
+    from coevo.loop.table import assumptions, table
 
     phases = _up_to(plan(recipe), options.until)
     if options.dry_run:

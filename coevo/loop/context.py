@@ -17,7 +17,7 @@ from coevo.lm import dist
 from coevo.lm.generation import Generated, generate
 from coevo.lm.likelihood import encode_prompt, render
 from coevo.lm.lineage import weights_hash
-from coevo.lm.loading import load_policy, load_tokenizer, new_adapter, save_full, save_policy
+from coevo.lm.loading import load_policy, load_tokenizer, local_directory, new_adapter, save_full, save_policy
 from coevo.loop.folder import RunFolder
 from coevo.loop.material import Material
 from coevo.loop.plan import PhasePlan
@@ -99,15 +99,14 @@ class Context:
             model = model.to(torch.device("cuda", torch.cuda.current_device()))
         return model
 
-    def scorer(self, name: str, role: Role = "scorer") -> Scorer:
-        """A frozen policy as a scorer; its version is its weights' hash."""
-        limits = self.recipe.limits
+    def scorer(self, name: str | None, role: Role = "scorer") -> Scorer:
+        """A frozen policy, or (None) the base itself, as a scorer; its version is its weights' hash."""
         return Scorer(
             self.load(name, trainable=False),
             self.tokenizer,
-            weights_hash(self.folder.policy(name)),
-            max_length=limits.prompt + max(limits.response, limits.turn),
-            tokens_per_batch=limits.tokens_per_batch,
+            weights_hash(self.folder.policy(name) if name else local_directory(self.base)),
+            max_length=self.recipe.longest,
+            tokens_per_batch=self.recipe.limits.tokens_per_batch,
             role=role,
         )
 
@@ -139,7 +138,7 @@ class Context:
             model,
             self.folder.policy(phase.name),
             role=phase.role or "base",
-            base_hash=weights_hash(self.base),
+            base_hash=weights_hash(local_directory(self.base)),
             parent_hash=weights_hash(self.folder.policy(parent)) if parent else None,
             phase=phase.name,
         )
@@ -150,12 +149,12 @@ class Context:
 
     # text --------------------------------------------------------------------------------------------------------
 
-    def prompt(self, role: Role, scenario: Scenario, drop: frozenset[Any] = frozenset()) -> str:
+    def prompt(self, role: Role, scenario: Scenario, drop: frozenset[Any] = frozenset(), reasoning: str = "") -> str:
         """The rendered prompt, as training, generation and scoring all see it."""
-        return render(self.tokenizer, messages(role, scenario, drop))
+        return render(self.tokenizer, messages(role, scenario, drop, reasoning))
 
     def fits(self, role: Role, scenario: Scenario) -> bool:
-        """Whether the prompt is within the recipe's limit."""
+        """Whether the prompt, without any reasoning, is within the recipe's limit."""
         return len(encode_prompt(self.tokenizer, self.prompt(role, scenario))) <= self.recipe.limits.prompt
 
     def write(

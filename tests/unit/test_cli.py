@@ -13,7 +13,8 @@ from coevo.cli.data import MOST_PROBLEMS
 from coevo.cli.progress import ConsoleProgress
 from coevo.config import Recipe, SmallBase
 from coevo.errors import DataError
-from coevo.loop.plan import Counts, duration, parameters, plan
+from coevo.loop.plan import Counts, parameters, plan
+from coevo.loop.table import duration
 from coevo.recipe import dump_recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
