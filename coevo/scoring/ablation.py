@@ -100,7 +100,7 @@ def _entry(scores: list[list[list[Score]]], variants: list[str], resamples: int,
     ok_snv = np.array([[[s.status == "ok" for s in row] for row in run] for run in scores])
     shared_n = ok_snv.all(axis=(0, 2))
     counts = {v: _statuses([row[place] for run in scores for row in run]) for place, v in enumerate(variants)}
-    entry: dict[str, Any] = {"n": int(shared_n.sum()), "n_all": len(shared_n), "statuses": counts, "variants": {}}
+    entry: dict[str, Any] = {"n": int(shared_n.sum()), "n_all": len(scores[0]), "statuses": counts, "variants": {}}
     if not shared_n.any():
         return entry
     nats_snv = np.array([[[s.logprob_nats for s in row] for row in run] for run in scores])[:, shared_n]
