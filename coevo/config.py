@@ -7,33 +7,28 @@ sizes are global (over all processes), and where to run is a file under `launch/
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    field_validator,
-    model_validator,
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from coevo.tuning import (
+    GRPO,
+    SFT,
+    Count,
+    Model,
+    Positive,
+    Pretrain,
+    Rate,
+    Real,
+    ScorerSFT,
+    Share,
+    SimulatorSFT,
+    Weight,
 )
-
 from coevo.types import PLAIN_SHIFTS, SHIFT_OF_TAG
 
-
-def _no_boolean(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("expected a number, found true or false")
-    return value
-
-
-Count = Annotated[int, BeforeValidator(_no_boolean)]
-Real = Annotated[float, BeforeValidator(_no_boolean)]
-Positive = Annotated[Count, Field(gt=0, le=10**9)]
-Rate = Annotated[Real, Field(gt=0)]
-Share = Annotated[Real, Field(ge=0, le=1)]
-Weight = Annotated[Real, Field(ge=0)]
+REASONING_FRAME = 32
+"""Tokens at most of the message that carries a reasoning to the scorer, the reasoning itself not counted."""
 LEAST_VOCAB = 261
 """A byte-level tokenizer has the 256 bytes and 5 special tokens."""
 
@@ -42,12 +37,6 @@ def _folder_name(name: str) -> str:
     if not name.strip() or name[0] in ". " or len(name) > 60 or not name.isprintable() or set(name) & set("/\\"):
         raise ValueError("it names the run folder: expected 1 to 60 printable characters without / and \\, not led by a dot")
     return name
-
-
-class Model(BaseModel):
-    """Frozen, and strict about names: an unknown key is an error. Numbers are finite."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class WorldData(Model):
@@ -134,92 +123,10 @@ class Limits(Model):
     prompt: Positive = 512
     response: Positive = 64
     turn: Positive = 48
+    reasoning: Positive = 64
+    """Longest reasoning; only where `corl` is set."""
     tokens_per_batch: Positive = 16384
     """Scoring: tokens in one forward call, padding and cached prompts included."""
-
-
-class SFT(Model):
-    """Supervised fine-tuning of one role."""
-
-    samples: Positive | None = None
-    """At most so many; None takes all there are."""
-    epochs: Positive = 1
-    batch_size: Positive = 32
-    """Sequences per update, over all processes."""
-    accumulation: Positive = 1
-    """Backward passes per update and process; raises what fits in memory, changes no result."""
-    learning_rate: Rate = 2e-3
-    warmup: Share = 0.03
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    max_grad_norm: Rate = 1.0
-    adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
-    save_steps: Positive = 200
-
-    @model_validator(mode="after")
-    def _divides(self) -> Self:
-        if self.batch_size % self.accumulation:
-            raise ValueError(f"batch_size={self.batch_size} must be a multiple of accumulation={self.accumulation}")
-        return self
-
-
-class Pretrain(SFT):
-    """Noisy answers over the whole world, so that the small base knows every language and is sure of none."""
-
-    samples: Positive | None = 32000
-    batch_size: Positive = 64
-    learning_rate: Rate = 3e-3
-    adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.98
-    short_history: Share = 0.7
-    """Share of samples that show the last query alone: a look-up in the card is learnt far sooner from a short context,
-    and holds in a long one."""
-    noise: Share = 0.2
-    """Share of slots replaced by a random phrase of any language (world data only)."""
-    role_shares: tuple[Weight, Weight] = (0.8, 0.2)
-    """How often a sample teaches the agent's answer, and how often the user's turn."""
-
-    @field_validator("role_shares")
-    @classmethod
-    def _some_role(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not sum(value):
-            raise ValueError("expected at least one share above 0")
-        return value
-
-
-class ScorerSFT(SFT):
-    """The scorer, with context dropout, so that one model gives q(y|x), q(y|x without z) and q(y|nothing) (M4)."""
-
-    context_dropout: Share = 0.5
-
-
-class SimulatorSFT(SFT):
-    """Warm start of the simulator on real user turns; the persona is dropped at times, for the persona gate (S2)."""
-
-    context_dropout: Share = 0.25
-
-
-class GRPO(Model):
-    """Group relative policy optimisation, through TRL."""
-
-    steps: Positive = 60
-    prompts: Positive = 12
-    """Prompts per step, over all processes."""
-    group: Annotated[Count, Field(ge=2, le=10**6)] = 8
-    """Completions per prompt."""
-    accumulation: Positive = 1
-    learning_rate: Rate = 3e-4
-    kl: Weight = 0.02
-    """Weight of the KL divergence to the phase's start."""
-    temperature: Rate = 1.0
-    loss: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dr_grpo"
-    scale_rewards: Literal["group", "batch", "none"] = "group"
-    max_grad_norm: Rate = 1.0
-    save_steps: Positive = 20
-
-    @model_validator(mode="after")
-    def _divides(self) -> Self:
-        if self.prompts % self.accumulation:
-            raise ValueError(f"prompts={self.prompts} must be a multiple of accumulation={self.accumulation}")
-        return self
 
 
 class SimulatorPhase(GRPO):
@@ -245,17 +152,85 @@ class SimulatorPhase(GRPO):
         return self
 
 
+class ReasonerWeights(Model):
+    """Weights of the reasoner's reward parts, each from 0 to 1 (R3, and CoRL's likelihood)."""
+
+    likelihood: Weight = 1.0
+    """exp of the mean token log-probability of the reference, given the scenario and the reasoning."""
+    structure: Weight = 1.0
+    """Share of the sections that parse."""
+    economy: Weight = 1.0
+    """1 up to the length target, less beyond it; 0 below the floor on distinct tokens."""
+
+    @model_validator(mode="after")
+    def _likelihood_counts(self) -> ReasonerWeights:
+        if not self.likelihood:
+            raise ValueError("likelihood is 0, so a reasoning would be paid for its form alone; expected a weight above 0")
+        return self
+
+
+class ReasonerPhase(GRPO):
+    """CoRL (a): the reasoner learns to say what makes the reference likely."""
+
+    steps: Positive = 30
+    target: Positive = 48
+    """Length in tokens up to which a reasoning costs nothing (R3 economy)."""
+    distinct: Positive = 5
+    """Fewest distinct tokens outside the sections' names; a reasoning with fewer earns nothing for its economy."""
+    weights: ReasonerWeights = ReasonerWeights()
+
+
+class MatchPhase(GRPO):
+    """CoRL (b), second half: the scorer's own responses are to have what the reasoning lists, as the base judges it."""
+
+    steps: Positive = 15
+    learning_rate: Rate = 1e-4
+    kl: Weight = 0.1
+    """Higher than elsewhere: the scorer's likelihoods are what it is for."""
+    least_judgement: Share = 0.75
+    """The base must tell a scenario's reference from another's in at least this share of cases (0.5 is chance), or its
+    judgement is noise, the phase says so and trains nothing."""
+
+
+class CoRL(Model):
+    """Training of reasoner and scorer (method section 5). With it on, they take the place of the plain scorer."""
+
+    cold_start: Positive | None = 1000
+    """At most so many reasoned samples for both cold starts; None takes all. Later phases draw from the others."""
+    iterations: Annotated[Count, Field(ge=0, le=1000)] = 2
+    """0 is the cold start alone."""
+    sections: tuple[Annotated[str, Field(pattern=r"^[^\s:]+$")], ...] | None = None
+    """Names of a reasoning's sections, in their order; None takes those that the data's own reasonings have."""
+    reasoner_sft: SFT = SFT()
+    """Cold start of the reasoner. The scorer's is the recipe's `scorer_sft`, with the reasoning shown."""
+    reasoner: ReasonerPhase = ReasonerPhase()
+    scorer_tune: ScorerSFT = ScorerSFT(samples=1000)
+    """CoRL (b), first half: the scorer on scenarios with the reasoner's new output."""
+    scorer: MatchPhase = MatchPhase()
+    ablation: bool = False
+    """Also trains a scorer without reasoning, and measures perplexities of the references with and without."""
+
+    @field_validator("sections")
+    @classmethod
+    def _distinct(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if names is not None and (not names or len(set(names)) < len(names)):
+            raise ValueError("expected at least one name, each once")
+        return names
+
+
 class RewardWeights(Model):
-    """Weights of the RPM's reward parts, all in nats (R1, R2, R4)."""
+    """Weights of the RPM's reward parts (R1, R2 and R4 in nats, R3 from 0 to 1)."""
 
     information: Weight = 1.0
     """R1 on shifted scenarios, R2 on ID ones: D1 of the response, relative to its reference."""
     register_gap: Weight = 1.0
     """R4: log q(y|x), what D1 leaves out."""
+    agreement: Weight = 0.0
+    """R3: how well the response agrees with its scenario's reasoning, 0 to 1 at the reference's level; needs `corl`."""
 
     @model_validator(mode="after")
     def _some_reward(self) -> RewardWeights:
-        if not self.information + self.register_gap:
+        if not self.information + self.register_gap + self.agreement:
             raise ValueError("all weights are 0, so every reward would be; expected one above 0")
         return self
 
@@ -351,6 +326,8 @@ class Recipe(Model):
     rpm_sft: SFT = SFT()
     scorer_sft: ScorerSFT = ScorerSFT()
     simulator_sft: SimulatorSFT = SimulatorSFT()
+    corl: CoRL | None = None
+    """null leaves the scorer without reasoning: R-EMI is then EMI."""
     audit: Audit = Audit()
     loop: Loop = Loop()
     evaluation: Evaluation = Evaluation()
@@ -364,10 +341,20 @@ class Recipe(Model):
                 "pretrain goes with a small base of path null, and only with it: "
                 f"base.path is {self.base.path!r} and pretrain is {'set' if self.pretrain else 'null'}"
             )
-        longest = self.limits.prompt + max(self.limits.response, self.limits.turn)
-        if isinstance(self.base, SmallBase) and longest > self.base.max_position:
+        if self.loop.rpm.weights.agreement and self.corl is None:
+            raise ValueError("loop.rpm.weights.agreement is above 0 and corl is null: there is no reasoning to agree with")
+        named = "limits.prompt + the longer of limits.response and limits.turn"
+        if self.corl is not None:
+            named += f" + limits.reasoning + {REASONING_FRAME} around it"
+        if isinstance(self.base, SmallBase) and self.longest > self.base.max_position:
             raise ValueError(
-                f"limits.prompt + the longer of limits.response and limits.turn is {longest} tokens, and "
+                f"{named} is {self.longest} tokens, and "
                 f"base.max_position={self.base.max_position}; lower a limit, or raise max_position of a base to be built"
             )
         return self
+
+    @property
+    def longest(self) -> int:
+        """The most tokens of a prompt with its text, a reasoning included where there is one."""
+        reasoning = self.limits.reasoning + REASONING_FRAME if self.corl is not None else 0
+        return self.limits.prompt + max(self.limits.response, self.limits.turn) + reasoning

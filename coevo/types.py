@@ -69,6 +69,8 @@ class Scenario:
     """sample_id of the ID scenario that a shifted one was made from, where there is one."""
     draft: str = ""
     """For the simulator alone: what its turn is to say in this user's way; empty where it is free to ask."""
+    thought: str = ""
+    """The file's own reasoning about this scenario (`SThought`), for the reasoner's cold start; empty where it has none."""
 
     @property
     def query(self) -> str:
@@ -102,8 +104,27 @@ class Score:
     """Sum over the response's tokens, end of turn included, in nats; NaN unless status is `ok`."""
     n_tokens: int
     """How many tokens were summed."""
-    status: Literal["ok", "too_long", "empty"] = "ok"
-    """Why there is no number, if there is none. Never 0 nats, which would be certainty."""
+    status: Literal["ok", "too_long", "empty", "reasoning"] = "ok"
+    """Why there is no number, if there is none. Never 0 nats, which would be certainty. `reasoning`: the scenario has no
+    whole reasoning to be read with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """r = f_R(x): what a good response to a scenario must contain, in named sections (method, section 1).
+
+    Example:
+        >>> Reasoning("language: German\nmood: sad").text.splitlines()
+        ['language: German', 'mood: sad']
+    """
+
+    text: str
+    """The sections alone, as the scorer reads them; empty unless the status is `ok`."""
+    status: Literal["ok", "truncated", "empty", "malformed", "too_long"] = "ok"
+    """`malformed`: a section is missing, repeated, out of place or says nothing, or there is text outside of them.
+    `too_long`: the reasoner has no room for the scenario."""
+    structure: float = 1.0
+    """Share of the sections that parse, 0 to 1 (R3); below 1 unless the status is `ok`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +142,7 @@ class Lineage:
     """Where an adapter's weights come from; written beside them and checked before they are loaded."""
 
     role: str
-    """rpm, scorer, simulator, ..."""
+    """rpm, scorer, simulator, reasoner, ..."""
     base: str
     """Content hash (sha256 over the weight files) of the base model that the adapter was trained on."""
     parent: str | None

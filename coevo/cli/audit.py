@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from coevo.cli.console import Commands, command, is_main, path, say
 from coevo.cli.train import EXIT_INTERRUPTED, recipe_and_folder, run_phases, show_plan
 
-NEEDED = ("pretrain", "sft-scorer", "audit")
-"""The phases that an audit rests on; what else a run tunes before it can wait."""
+if TYPE_CHECKING:
+    from coevo.loop.plan import PhasePlan
+
 AUDIT_EXAMPLES = """examples:
   coevo audit recipes/quickstart.yaml
   coevo audit recipes/quickstart.yaml loop.rpm.weights.register_gap=0 --out runs/information-alone
@@ -27,11 +29,17 @@ def add(commands: Commands) -> None:
     audit.set_defaults(run=_audit)
 
 
+def _needed(phase: PhasePlan) -> bool:
+    """Whether an audit rests on the phase: base, scorer and reasoner; what else a run does before it can wait."""
+    tuned = phase.kind in ("sft", "tune", "grpo") and phase.role in ("scorer", "reasoner")
+    return tuned or phase.kind in ("pretrain", "audit")
+
+
 def _audit(options: argparse.Namespace) -> int:
     recipe, out = recipe_and_folder(options)
     from coevo.loop.plan import plan
 
-    phases = [phase for phase in plan(recipe) if phase.name.partition("-")[2] in NEEDED]
+    phases = [phase for phase in plan(recipe) if _needed(phase)]
     if options.dry_run:
         show_plan(recipe, phases)
         return 0

@@ -29,7 +29,7 @@ class ConsoleProgress:
     """
 
     def __init__(self, phases: Sequence[Timed], every_s: float = 10.0) -> None:
-        from coevo.loop.plan import duration  # here, so that --help stays quick
+        from coevo.loop.table import duration  # here, so that --help stays quick
 
         self._duration = duration
         self._phases = {phase.name: phase for phase in phases}

@@ -59,7 +59,7 @@ def _train(options: argparse.Namespace) -> int:
 
 def show_plan(recipe: Recipe, phases: Sequence[PhasePlan]) -> None:
     """Prints what would be done, and what that costs."""
-    from coevo.loop.plan import assumptions, table
+    from coevo.loop.table import assumptions, table
 
     say(table(phases))
     say("\n" + assumptions(recipe))

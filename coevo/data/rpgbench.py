@@ -2,7 +2,7 @@
 
 A sample has `sample_ID`, `subset_tag`, `user_persona` (text), `agent_character` (text or object), `dialogue_context`
 (`{"user_query": …}` and `{"agent_response": …}` in turn, beginning and ending with the user) and
-`agent_golden_response`. Files of ours may add `parent_ID`; other fields are ignored.
+`agent_golden_response`. Cold-start files add `SThought`, files of ours may add `parent_ID`; other fields are ignored.
 """
 
 from __future__ import annotations
@@ -94,9 +94,14 @@ class _Sample:
         parent = raw.get("parent_ID")
         if parent is not None and (not isinstance(parent, str) or not is_label(parent) or parent == sample_id):
             self._add("parent_ID", parent, "the sample_ID of the parent", "correct or remove the field")
+        # null is how some writers leave an optional field empty
+        has_thought = raw.get("SThought") is not None
+        thought = self._text(raw, "SThought", "write the reasoning, or remove the field") if has_thought else ""
         if self.problems:
             return None
-        return Scenario(sample_id, self._element.key, tag, persona, character, turns, reference, parent)
+        return Scenario(
+            sample_id, self._element.key, tag, persona, character, turns, reference, parent=parent, thought=thought
+        )
 
     def duplicate(self) -> Problem:
         """Return the problem of a sample_ID that came before."""
@@ -338,7 +343,8 @@ def _record(scenario: Scenario) -> dict[str, Any]:
         "dialogue_context": [{KEY_OF_ROLE[turn.role]: turn.text} for turn in scenario.dialogue],
         "agent_golden_response": scenario.reference,
     }
-    return record if scenario.parent is None else {**record, "parent_ID": scenario.parent}
+    optional = {"parent_ID": scenario.parent, "SThought": scenario.thought or None}
+    return record | {name: value for name, value in optional.items() if value is not None}
 
 
 def _count(report: CheckReport, scenario: Scenario) -> None:

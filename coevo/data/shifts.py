@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, Protocol
 
-from coevo.data import world
+from coevo.data import thoughts, world
 from coevo.data.world import Unreadable
 from coevo.errors import DataError
 from coevo.types import SHIFT_OF_TAG, Scenario, Turn
@@ -25,6 +25,8 @@ class Shifts(Protocol):
     tags: tuple[str, ...]
     """The shifts that this source can make."""
     reference: Literal["oracle", "carry"]
+    sections: tuple[str, ...]
+    """Names of the sections of this source's own reasonings."""
 
     def frame(self, parent: Scenario, tag: str, rng: random.Random) -> Scenario:
         """Make x' with a blank final query and a blank reference; `parent` names the ID scenario."""
@@ -38,12 +40,17 @@ class Shifts(Protocol):
         """A real scenario as the simulator's warm start shows it, so that its prompt is one of the loop's."""
         ...
 
+    def reasoning(self, scenario: Scenario) -> str:
+        """What a good response must contain, by this source's own rule, for the reasoner's cold start."""
+        ...
+
 
 class WorldShifts:
     """The world's shifts: all eleven tags, references by oracle."""
 
     tags: tuple[str, ...] = tuple(SHIFT_OF_TAG)
     reference: Literal["oracle", "carry"] = "oracle"
+    sections: tuple[str, ...] = world.REASONING_SECTIONS
 
     def __init__(self, parents: Sequence[Scenario]) -> None:
         """Take the ID scenarios; the world needs none of them, since it makes each shift from its own words."""
@@ -63,6 +70,10 @@ class WorldShifts:
         """See Shifts.lesson: the simulator is free to ask, so nothing is added."""
         return scenario
 
+    def reasoning(self, scenario: Scenario) -> str:
+        """See Shifts.reasoning and world.oracle_reasoning."""
+        return world.oracle_reasoning(scenario)
+
 
 class FileShifts:
     """Shifts that can be made of real files without a model; the parent's reference is carried.
@@ -77,6 +88,7 @@ class FileShifts:
 
     tags: tuple[str, ...] = ("user", "WordLevelComposition")
     reference: Literal["oracle", "carry"] = "carry"
+    sections: tuple[str, ...] = thoughts.SECTIONS
 
     def __init__(self, parents: Sequence[Scenario]) -> None:
         """Take the ID scenarios that personas and references come from.
@@ -115,6 +127,8 @@ class FileShifts:
             dialogue=(*history, Turn("user", "")),
             reference="",
             draft=parent.query,
+            # the file's own reasoning is about the parent
+            thought="",
             parent=parent.sample_id,
         )
 
@@ -134,6 +148,10 @@ class FileShifts:
     def lesson(self, scenario: Scenario) -> Scenario:
         """See Shifts.lesson: a real query, told to say just that."""
         return replace(scenario, draft=scenario.query)
+
+    def reasoning(self, scenario: Scenario) -> str:
+        """See Shifts.reasoning: the file's own (`SThought`) where it has one, else one cut from the scenario by rule."""
+        return scenario.thought or thoughts.extract(scenario)
 
     def _parent(self, sample_id: str | None) -> Scenario:
         if sample_id is None or sample_id not in self._parents:

@@ -10,10 +10,11 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
+import jinja2
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from coevo.errors import ScoreError
+from coevo.errors import ConfigError, ScoreError
 from coevo.lm.contexts import evaluating, most_over_ranks
 from coevo.lm.prefix import Block, Pair, Prefixes, Row, can_share, plan_blocks
 from coevo.types import Score
@@ -57,9 +58,19 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, s
     """Chat messages -> prompt text with the generation prompt at its end; contents are sanitised first.
 
     The only control tokens in the result are those that the chat template itself puts there.
+
+    Raises:
+        ConfigError: the template refuses these messages; some know no system message, or none after the first.
     """
     safe = sanitize_messages(tokenizer, messages)
-    return str(tokenizer.apply_chat_template(safe, tokenize=False, add_generation_prompt=True))
+    try:
+        return str(tokenizer.apply_chat_template(safe, tokenize=False, add_generation_prompt=True))
+    except jinja2.TemplateError as error:
+        roles = ", ".join(message["role"] for message in messages)
+        raise ConfigError(
+            f"The base's chat template refuses messages of {roles}: {error}. Use a base whose template takes a system "
+            "message in every place, or set such a template in the base's files."
+        ) from error
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt_text: str) -> list[int]:

@@ -13,12 +13,14 @@ import numpy as np
 from coevo.errors import ScoreError
 from coevo.lm import dist
 from coevo.loop.context import Context, seed_of
+from coevo.loop.estimator import estimator, prepare
 from coevo.loop.folder import dump_row, write_atomic
-from coevo.loop.phases import pool_rows
+from coevo.loop.phases import pool_rows, save_learnt
 from coevo.loop.plan import PhasePlan
 from coevo.loop.players import Judges, RPMReward, Sample, SimulatorReward, draw_frame, passes
 from coevo.maths.stats import bootstrap_mean
 from coevo.scoring.gates import thresholds
+from coevo.scoring.reasoner import Estimator
 from coevo.scoring.rewards import Fit, fits
 from coevo.train.grpo import Completion, train_grpo
 from coevo.types import Scenario, Turn
@@ -55,11 +57,14 @@ def simulator_reward_for(context: Context, phase: PhasePlan, frames: Sequence[Sc
     earlier = pool_rows(context, before=phase.iteration)
     judges = Judges(
         rpm=context.load(context.current_rpm(phase.iteration), trainable=False),
-        scorer=context.scorer(context.phase_name("sft-scorer")),
+        scorer=estimator(context),
         start=start,
         limits=context.thresholds,
         pool=Counter(row["scenario"]["dialogue"][-1]["text"] for row in earlier),
     )
+    if context.material.source.reference == "carry":
+        asked = {frame.parent for frame in frames}
+        prepare(context, judges.scorer, [x for x in context.material.id_train if x.sample_id in asked])
     return SimulatorReward(context, phase, judges, {frame.sample_id: frame for frame in frames})
 
 
@@ -74,18 +79,7 @@ def run_simulator(context: Context, phase: PhasePlan, resume: bool) -> dict[str,
     prompts = [(frame.sample_id, context.prompt("simulator", frame)) for frame in frames]
     job = context.job(phase, model, resume, reward.figures)
     learnt = train_grpo(job, prompts, reward, config, recipe.limits.turn)
-    return _learnt(context, phase, model, parent, learnt)
-
-
-def _learnt(context: Context, phase: PhasePlan, model: Any, parent: str, learnt: bool) -> dict[str, Any]:
-    """Saves what a player has become. That it learnt nothing is said, and is no reason to lose the night's run."""
-    if not learnt:
-        context.progress.say(
-            f"{phase.name}: no group of completions had two different rewards, so nothing was learnt and the policy is its "
-            "parent's. Look at the parts in rollouts.jsonl."
-        )
-    context.save(phase, model, parent)
-    return {"parent": parent, "learnt": learnt}
+    return save_learnt(context, phase, model, parent, learnt)
 
 
 def draw_frames(context: Context, phase: PhasePlan, count: int) -> list[Scenario]:
@@ -208,9 +202,10 @@ def what_was_learnt(before: Sequence[Sample], after: Sequence[Sample], seed: int
 def rpm_reward_for(context: Context, phase: PhasePlan, scenarios: Sequence[Scenario]) -> RPMReward:
     """The reward of one iteration's RPM phase, with everything in it frozen."""
     assert phase.iteration is not None
-    scorer = context.scorer(context.phase_name("sft-scorer"))
+    scorer = estimator(context)
+    prepare(context, scorer, scenarios)
     reward = RPMReward(context, phase, scorer, {x.sample_id: x for x in scenarios})
-    reward.references = _references(scorer, scenarios)
+    reward.references = _references(scorer, scenarios, reasoned=context.recipe.loop.rpm.weights.agreement > 0)
     reward.baselines = _baselines(context, scorer, context.current_rpm(phase.iteration), scenarios)
     return reward
 
@@ -226,7 +221,7 @@ def run_rpm(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
     prompts = [(x.sample_id, context.prompt("rpm", x)) for x in scenarios]
     job = context.job(phase, model, resume, reward.figures)
     learnt = train_grpo(job, prompts, reward, config, recipe.limits.response)
-    return _learnt(context, phase, model, parent, learnt)
+    return save_learnt(context, phase, model, parent, learnt)
 
 
 def diet(context: Context, phase: PhasePlan) -> list[Scenario]:
@@ -281,16 +276,17 @@ def rank_weights(regrets: Sequence[float], power: float) -> list[float]:
     return list(weights / weights.sum())
 
 
-def _references(scorer: Any, scenarios: Sequence[Scenario]) -> dict[str, Fit | str]:
+def _references(scorer: Estimator, scenarios: Sequence[Scenario], reasoned: bool = False) -> dict[str, Fit | str]:
     """Likelihoods of y*, on which every reward of the phase is relative; by sample id."""
-    found = dist.share_out(lambda part: fits(scorer, part, [x.reference for x in part]), scenarios)
+    found = dist.share_out(lambda part: fits(scorer, part, [x.reference for x in part], reasoned), scenarios)
     return {x.sample_id: fit for x, fit in zip(scenarios, found, strict=True)}
 
 
-def _baselines(context: Context, scorer: Any, rpm: str, scenarios: Sequence[Scenario]) -> dict[str, float]:
+def _baselines(context: Context, scorer: Estimator, rpm: str, scenarios: Sequence[Scenario]) -> dict[str, float]:
     """b(x) of R1: the ID parent's remi under the policy that begins the phase; by the parent's sample id."""
     wanted = {x.parent for x in scenarios if x.parent}
     parents = [x for x in context.material.id_train if x.sample_id in wanted and context.fits("rpm", x)]
+    prepare(context, scorer, parents)
     answers = context.respond(context.load(rpm, trainable=False), rpm, parents, advance=False)
     own = dist.share_out(
         lambda part: fits(scorer, [x for x, _ in part], [t for _, t in part]),
@@ -308,8 +304,9 @@ def _baselines(context: Context, scorer: Any, rpm: str, scenarios: Sequence[Scen
 def run_accept(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
     """The new RPM is kept only if R-EMI on held-out ID scenarios has not fallen by more than the tolerance."""
     assert phase.iteration is not None
-    scorer = context.scorer(context.phase_name("sft-scorer"))
+    scorer = estimator(context)
     dev = [x for x in context.material.id_dev if context.fits("rpm", x)]
+    prepare(context, scorer, dev)
     reference = _references(scorer, dev)
     found = {}
     for key, name in (("old", context.current_rpm(phase.iteration)), ("new", context.phase_name("rpm", phase.iteration))):

@@ -100,15 +100,14 @@ class Policies:
             model = model.to(torch.device("cuda", torch.cuda.current_device()))
         return model
 
-    def scorer(self, name: str, role: Role = "scorer") -> Scorer:
-        """A frozen policy as a scorer; its version is its weights' hash."""
-        limits = self.recipe.limits
+    def scorer(self, name: str | None, role: Role = "scorer") -> Scorer:
+        """A frozen policy, or (None) the base itself, as a scorer; its version is its weights' hash."""
         return Scorer(
             self.load(name, trainable=False),
             self.tokenizer,
-            weights_hash(self.folder.policy(name)),
-            max_length=limits.prompt + max(limits.response, limits.turn),
-            tokens_per_batch=limits.tokens_per_batch,
+            weights_hash(self.folder.policy(name)) if name else self.base_hash,
+            max_length=self.recipe.longest,
+            tokens_per_batch=self.recipe.limits.tokens_per_batch,
             role=role,
         )
 
@@ -168,12 +167,12 @@ class Context(Policies):
 
     # text --------------------------------------------------------------------------------------------------------
 
-    def prompt(self, role: Role, scenario: Scenario, drop: frozenset[Any] = frozenset()) -> str:
+    def prompt(self, role: Role, scenario: Scenario, drop: frozenset[Any] = frozenset(), reasoning: str = "") -> str:
         """The rendered prompt, as training, generation and scoring all see it."""
-        return render(self.tokenizer, messages(role, scenario, drop))
+        return render(self.tokenizer, messages(role, scenario, drop, reasoning))
 
     def fits(self, role: Role, scenario: Scenario) -> bool:
-        """Whether the prompt is within the recipe's limit."""
+        """Whether the prompt, without any reasoning, is within the recipe's limit."""
         return len(encode_prompt(self.tokenizer, self.prompt(role, scenario))) <= self.recipe.limits.prompt
 
     def write(

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from coevo.config import FileData, Pretrain, Recipe, WorldData
 from coevo.data import rpgbench, shifts, world
+from coevo.errors import DataError
 from coevo.loop import plan
+from coevo.loop.corpus import Corpus, gather, reasoning_of
 from coevo.prompts import Role
+from coevo.scoring.reasoner import content_key
+from coevo.scoring.reasoning import read_sections
 from coevo.types import Scenario
 
 REAL_TURNS = 512
@@ -29,10 +34,16 @@ class WorldTruth:
         """Exact log P(y|x) in nats."""
         return world.log_density(world.parse_scenario(scenario), text)
 
+    def share_reasoned(self, scenario: Scenario, text: str) -> float:
+        """Share of the sections that a reasoning has of the world's, and that say what the oracle says, in [0, 1]."""
+        bodies = world.reasoning_bodies(scenario)
+        said = dict(read_sections(text, tuple(bodies)))
+        return sum(said.get(name) == body for name, body in bodies.items()) / len(bodies)
+
 
 @dataclass(frozen=True)
 class Material:
-    """Scenarios by use. Nothing in `tests` is ever trained on."""
+    """Scenarios by use. Nothing in `tests` is ever trained on; `refuse_tests` holds it for CoRL."""
 
     id_train: list[Scenario]
     """What the RPM is tuned on; parents of every shifted scenario."""
@@ -46,6 +57,46 @@ class Material:
     tests: list[Scenario]
     source: shifts.Shifts
     truth: WorldTruth | None
+    corpus: Corpus | None = None
+    """What CoRL starts from; None where it is off."""
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """Names of a reasoning's sections, in their order."""
+        return self.corpus.sections if self.corpus else self.source.sections
+
+    def reasoning(self, scenario: Scenario) -> str:
+        """What a good response to a scenario must contain, by the oracle, the file, or a rule; see `data.shifts`.
+
+        Raises:
+            DataError: it lacks a section.
+        """
+        return reasoning_of(self.source, scenario, self.sections)
+
+    def agrees(self, scenario: Scenario, candidate: str) -> bool:
+        """Whether a candidate has all that the scenario asks for: in the world by truth, else if it is the reference."""
+        if self.truth is not None:
+            return self.truth.share_right(scenario, candidate) == 1.0
+        return candidate == scenario.reference
+
+    @cached_property
+    def _tested(self) -> frozenset[str]:
+        return frozenset(map(content_key, self.tests))
+
+    def refuse_tests(self, scenarios: Sequence[Scenario], use: str) -> None:
+        """Lets nothing pass that is tested on: by the name of its split, or as the same persona, character and dialogue.
+
+        Raises:
+            DataError: names the first such scenario and what it was to be used for.
+        """
+        splits = {x.split for x in self.tests}
+        for x in scenarios:
+            if x.split in splits or content_key(x) in self._tested:
+                found = f"is of the test split {x.split}" if x.split in splits else "has the content of a test scenario"
+                raise DataError(
+                    f"sample {x.sample_id!r} {found} and was to be used for {use}, which never sees a test; expected "
+                    "training scenarios alone; remove it from the training split, or name other test_splits."
+                )
 
     def lesson(self, role: Role, scenario: Scenario) -> Scenario:
         """The scenario as a role's tuning shows it."""
@@ -69,8 +120,14 @@ def load_material(recipe: Recipe) -> Material:
     """
     plan.check(recipe, plan.count(recipe))
     if isinstance(recipe.data, WorldData):
-        return _from_world(recipe.data, max(REAL_TURNS, recipe.audit.scenarios))
-    return _from_file(recipe.data)
+        material = _from_world(recipe.data, max(REAL_TURNS, recipe.audit.scenarios))
+    else:
+        material = _from_file(recipe.data)
+    if recipe.corl is None:
+        return material
+    corpus = gather(material.source, material.shift_train, recipe.corl.sections)
+    material.refuse_tests([x for x, _ in corpus.reasoned], "CoRL")
+    return replace(material, corpus=corpus)
 
 
 def _from_world(data: WorldData, fresh: int) -> Material:

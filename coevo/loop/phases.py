@@ -4,31 +4,70 @@ from __future__ import annotations
 
 import json
 import random
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any, Literal
 
-from coevo.config import SFT, Pretrain, ScorerSFT, SimulatorSFT, SmallBase
+from coevo.config import REASONING_FRAME, SFT, Pretrain, ScorerSFT, SimulatorSFT, SmallBase
 from coevo.data import BATTERIES
 from coevo.errors import ConfigError, DataError
 from coevo.lm import dist
-from coevo.lm.likelihood import encode_pair
+from coevo.lm.likelihood import encode_pair, render
 from coevo.lm.lineage import atomic_directory
 from coevo.lm.small import build_base, train_tokenizer
 from coevo.loop.context import Context, seed_of
+from coevo.loop.estimator import estimator, prepare
 from coevo.loop.folder import dump_row, read_rows, write_atomic
 from coevo.loop.plan import PhasePlan
-from coevo.prompts import ALL, NO_PERSONA, NOTHING, Component, Role, messages
+from coevo.prompts import (
+    AGREED,
+    ALL,
+    NO_PERSONA,
+    NOT_AGREED,
+    NOTHING,
+    Component,
+    Role,
+    agreement_messages,
+    messages,
+)
 from coevo.scoring.audit import audit
 from coevo.scoring.evaluate import measure
-from coevo.scoring.scorer import Ask, Scorer
+from coevo.scoring.scorer import Ask, Scores
 from coevo.scoring.verdict import conclusion, table
 from coevo.train.sft import train_sft
 from coevo.types import Scenario, Score
 
 Row = tuple[list[int], list[int]]
 DROPS: tuple[frozenset[Component], ...] = (NO_PERSONA, frozenset(("c",)), frozenset(("d",)), ALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One text that a role is taught, after a prompt."""
+
+    sample_id: str
+    role: Role | Literal["judge"]
+    messages: list[dict[str, str]]
+    target: str
+    reasoning: str = ""
+    """What of the prompt is a reasoning, which has a limit of its own."""
+
+
+def lesson(role: Role, x: Scenario, drop: frozenset[Component] = NOTHING, reasoning: str = "") -> Lesson:
+    """What a role is taught of a scenario: its response, the user's query, or the reasoning.
+
+    Args:
+        role: rpm, scorer, simulator or reasoner.
+        x: the scenario.
+        drop: components that it does not see.
+        reasoning: what the reasoner is to write, or what the scorer is shown.
+    """
+    target = {"simulator": x.query, "reasoner": reasoning}.get(role, x.reference)
+    shown = reasoning if role == "scorer" and not drop else ""
+    return Lesson(x.sample_id, role, messages(role, x, drop, shown), target, shown)
 
 
 TOKENIZER_SCENARIOS = 6000
@@ -48,30 +87,49 @@ def run_pretrain(context: Context, phase: PhasePlan, resume: bool) -> dict[str, 
     tokenizer_dir = context.folder.phase(phase.name) / "tokenizer"
     if dist.is_main() and not tokenizer_dir.exists():
         with atomic_directory(tokenizer_dir) as work:
-            train_tokenizer(_texts(scenarios[:TOKENIZER_SCENARIOS]), recipe.base.vocab).save_pretrained(work)
+            texts = _texts(context, scenarios[:TOKENIZER_SCENARIOS], reasoned=any(config.reasoning_shares))
+            train_tokenizer(texts, recipe.base.vocab).save_pretrained(work)
     dist.barrier()
     context.use_tokenizer(tokenizer_dir)
-    rng = random.Random(seed_of(recipe.seed, "pretrain-roles"))
-    agent_share = config.role_shares[0] / sum(config.role_shares)
-    rows = []
-    for x in scenarios:
-        role: Role = "rpm" if rng.random() < agent_share else "simulator"
-        drop = rng.choice(DROPS) if rng.random() < 0.1 else NOTHING
-        if rng.random() < config.short_history:
-            x = replace(x, dialogue=x.dialogue[-1:])
-        rows.append((role, context.material.lesson(role, x), drop))
-    encoded = encode(context, phase, rows)
+    encoded = encode(context, phase, pretraining_lessons(context, config, scenarios))
     model = build_base(context.tokenizer, recipe.base, seed=seed_of(recipe.seed, "base"))
     train_sft(context.job(phase, model, resume, no_extra), encoded, config)
     context.save_base(phase, model)
     return {"rows": len(encoded)}
 
 
-def _texts(scenarios: Sequence[Scenario]) -> Iterator[str]:
+def pretraining_lessons(context: Context, config: Pretrain, scenarios: Sequence[Scenario]) -> list[Lesson]:
+    """What a small base is taught of each scenario, by the recipe's shares."""
+    material = context.material
+    rng = random.Random(seed_of(context.recipe.seed, "pretrain-roles"))
+    kinds = ("rpm", "simulator", "reasoner", "scorer", "judge")
+    bounds = list(accumulate((*config.role_shares, *config.reasoning_shares)))
+    lessons = []
+    for x in scenarios:
+        kind = kinds[bisect_right(bounds, rng.random() * bounds[-1])]
+        drop = rng.choice(DROPS) if rng.random() < 0.1 else NOTHING
+        if rng.random() < config.short_history:
+            x = replace(x, dialogue=x.dialogue[-1:])
+        if kind == "judge":
+            candidate = rng.choice((x.reference, rng.choice(scenarios).reference))
+            asked = agreement_messages(material.reasoning(x), candidate)
+            statement = AGREED if material.agrees(x, candidate) else NOT_AGREED
+            lessons.append(Lesson(x.sample_id, "judge", asked, statement))
+        elif kind in ("rpm", "simulator"):
+            lessons.append(lesson(kind, material.lesson(kind, x), drop))  # type: ignore[arg-type]
+        else:
+            lessons.append(lesson(kind, x, reasoning=material.reasoning(x)))  # type: ignore[arg-type]
+    return lessons
+
+
+def _texts(context: Context, scenarios: Sequence[Scenario], reasoned: bool) -> Iterator[str]:
     """What a tokenizer of this run will have to read and write."""
     for x in scenarios:
         yield from (message["content"] for role in ("rpm", "simulator") for message in messages(role, x))
         yield from (x.reference, x.query)
+        if reasoned:
+            asked = agreement_messages(context.material.reasoning(x), x.reference)
+            yield from (*(message["content"] for message in asked), AGREED, NOT_AGREED)
 
 
 def run_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
@@ -87,14 +145,14 @@ def run_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
     config = configs[phase.role]
     source = material.id_train if phase.role == "rpm" else material.shift_train
     chosen = rng.sample(source, min(config.samples or len(source), len(source)))
-    rows: list[tuple[Role, Scenario, frozenset[Component]]] = []
+    rows: list[Lesson] = []
     for x in chosen:
         drop: frozenset[Component] = NOTHING
         if isinstance(config, ScorerSFT) and rng.random() < config.context_dropout:
             drop = rng.choice(DROPS)
         if isinstance(config, SimulatorSFT) and rng.random() < config.context_dropout:
             drop = NO_PERSONA
-        rows.append((phase.role, material.lesson(phase.role, x), drop))  # type: ignore[arg-type]
+        rows.append(lesson(phase.role, material.lesson(phase.role, x), drop))  # type: ignore[arg-type]
     encoded = encode(context, phase, rows)
     model = context.load(None, trainable=True)
     train_sft(context.job(phase, model, resume, no_extra), encoded, config)
@@ -102,33 +160,35 @@ def run_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
     return {"rows": len(encoded), "skipped": len(rows) - len(encoded)}
 
 
-def encode(context: Context, phase: PhasePlan, rows: Sequence[tuple[Role, Scenario, frozenset[Component]]]) -> list[Row]:
-    """Token ids of each row; rows over the limits are counted, listed in the phase's folder, and left out.
+def encode(context: Context, phase: PhasePlan, lessons: Sequence[Lesson]) -> list[Row]:
+    """Token ids of each lesson; those over the limits are counted, listed in the phase's folder, and left out.
 
     Raises:
         DataError: every row is over the limits.
     """
     limits = context.recipe.limits
+    rooms = {"simulator": limits.turn, "reasoner": limits.reasoning}
     kept: list[Row] = []
     skipped = []
-    for role, x, drop in rows:
-        target = x.query if role == "simulator" else x.reference
-        prompt, response = encode_pair(context.tokenizer, context.prompt(role, x, drop), target)
-        room = limits.turn if role == "simulator" else limits.response
-        if len(prompt) > limits.prompt or len(response) > room or not response:
-            skipped.append({"sample_id": x.sample_id, "role": role, "prompt": len(prompt), "response": len(response)})
+    for taught in lessons:
+        prompt, response = encode_pair(context.tokenizer, render(context.tokenizer, taught.messages), taught.target)
+        most = limits.prompt + (limits.reasoning + REASONING_FRAME if taught.reasoning else 0)
+        if len(prompt) > most or len(response) > rooms.get(taught.role, limits.response) or not response:
+            sizes = {"prompt": len(prompt), "response": len(response)}
+            skipped.append({"sample_id": taught.sample_id, "role": taught.role, **sizes})
         else:
             kept.append((prompt, response))
     if not kept:
         raise DataError(
-            f"phase {phase.name}: all {len(rows)} samples are over limits.prompt={limits.prompt} or "
-            f"limits.response={limits.response}/turn={limits.turn} tokens; raise them. First: {skipped[:1]}"
+            f"phase {phase.name}: all {len(lessons)} samples are over limits.prompt={limits.prompt} or "
+            f"limits.response={limits.response}/turn={limits.turn}/reasoning={limits.reasoning} tokens; raise them. "
+            f"First: {skipped[:1]}"
         )
     if skipped:
         name = context.folder.phase(phase.name) / "skipped.jsonl"
         if dist.is_main():
             write_atomic(name, "".join(dump_row(row) for row in skipped))
-        context.progress.say(f"{phase.name}: {len(skipped)} of {len(rows)} samples are over the token limits; see {name}")
+        context.progress.say(f"{phase.name}: {len(skipped)} of {len(lessons)} samples are over the token limits; see {name}")
     return kept
 
 
@@ -142,9 +202,10 @@ def run_audit(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any
     recipe, folder, config = context.recipe, context.folder, context.recipe.audit
     scenarios = [x for x in context.material.real_turns[: config.scenarios] if context.fits("scorer", x)]
     cases = BATTERIES[recipe.data.kind](scenarios, seed_of(recipe.seed, "battery"))
-    scorer = SharedScorer(context.scorer(context.phase_name("sft-scorer")))
+    scorer = estimator(context)
+    prepare(context, scorer, scenarios)
     weights, seed = recipe.loop.rpm.weights, seed_of(recipe.seed, "audit")
-    verdict = audit(scorer, cases, weights, config, seed, context.progress.advance)
+    verdict = audit(SharedScorer(scorer), cases, weights, config, seed, context.progress.advance)
     path = folder.root / "evaluation" / "audit.json"
     if dist.is_main():
         write_atomic(path, json.dumps(verdict.as_json(), indent=1, ensure_ascii=False) + "\n")
@@ -153,8 +214,8 @@ def run_audit(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any
         raise ConfigError(
             f"recipe {recipe.name}: its reward must not train anything yet.\n{table(verdict)}\n"
             "Where a part alone is above, give it more weight (loop.rpm.weights). Where none is, the scorer does not know "
-            "the difference: tune it for longer (scorer_sft.samples, scorer_sft.epochs) or on a better base. Then start a "
-            "new run; audit.on_failure=warn would go on all the same."
+            "the difference: tune it for longer (scorer_sft.samples, scorer_sft.epochs, corl.iterations) or on a better "
+            "base. Then start a new run; audit.on_failure=warn would go on all the same."
         )
     if not verdict.passed:
         context.progress.say(f"{phase.name}: {conclusion(verdict)}\nThe run goes on, as audit.on_failure=warn says.")
@@ -166,17 +227,17 @@ def run_audit(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any
 class SharedScorer:
     """A scorer whose asks are shared out over the processes."""
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, scorer: Scores) -> None:
         self._scorer = scorer
 
     @property
     def version(self) -> str:
-        """Content hash of the scorer's weights."""
+        """As the scorer's own."""
         return self._scorer.version
 
     def score(self, asks: Sequence[Ask]) -> list[Score]:
         """Likelihoods in the order asked; all processes call it together."""
-        return dist.share_out(self._scorer.score, asks)
+        return dist.share_out(self._scorer.score, asks, group=lambda ask: ask.context)
 
 
 def run_evaluate(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
@@ -191,23 +252,19 @@ def run_evaluate(context: Context, phase: PhasePlan, resume: bool) -> dict[str, 
         listed = ", ".join(f"{tag} {count}" for tag, count in sorted(over_long.items()))
         context.progress.say(f"{phase.name}: test scenarios over limits.prompt were left out: {listed}")
     responses = context.respond(context.load(rpm, trainable=False), model_name, tests)
-    scorer = context.scorer(context.phase_name("sft-scorer"))
-
-    def score(asks: Sequence[Ask]) -> list[Score]:
-        return dist.share_out(scorer.score, asks, group=lambda ask: ask.context)
-
+    scorer = estimator(context)
+    prepare(context, scorer, tests)
     cache_path = folder.root / "evaluation" / "references.json"
     # the first evaluation scores the references and the last one reads them, so that either can be run again alike
     cache = json.loads(cache_path.read_text()) if final else {}
     measured = measure(
-        scorer,
+        SharedScorer(scorer),
         tests,
         responses,
         recipe.evaluation,
         seed_of(recipe.seed, "evaluation"),
         reference_cache=cache,
         truth=context.material.truth,
-        score_fn=score,
     )
     summary = measured.summary | {"over_long": dict(over_long)}
     name = "final" if final else "sft"
@@ -222,6 +279,22 @@ def run_evaluate(context: Context, phase: PhasePlan, resume: bool) -> dict[str, 
     dist.barrier()
     folder.finish(phase.name, {"model": model_name}, files)
     return {"model": model_name}
+
+
+NO_SIGNAL = (
+    "no group of completions had two different rewards, so nothing was learnt and the policy is its parent's. Look at the "
+    "parts in rollouts.jsonl."
+)
+
+
+def save_learnt(
+    context: Context, phase: PhasePlan, model: Any, parent: str, learnt: bool, why_not: str = NO_SIGNAL
+) -> dict[str, Any]:
+    """Saves what a policy has become. That it learnt nothing is said, and is no reason to lose the night's run."""
+    if not learnt:
+        context.progress.say(f"{phase.name}: {why_not}")
+    context.save(phase, model, parent)
+    return {"parent": parent, "learnt": learnt}
 
 
 def pool_rows(context: Context, before: int | None = None) -> list[dict[str, Any]]:

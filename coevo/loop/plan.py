@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from coevo.config import GRPO, SFT, FileData, Recipe, SmallBase, WorldData
+from coevo.config import GRPO, SFT, CoRL, FileData, Recipe, SmallBase, WorldData
 from coevo.data.battery import MEMBERS
 from coevo.data.world.battery import LADDER
 from coevo.errors import ConfigError, DataError
-from coevo.layout import align
 from coevo.types import SHIFT_OF_TAG
 
-Kind = Literal["pretrain", "sft", "audit", "evaluate", "grpo", "harvest", "accept"]
+Kind = Literal["pretrain", "sft", "tune", "audit", "evaluate", "grpo", "harvest", "accept", "ablation"]
+"""`tune` is supervised fine-tuning too, of CoRL's two roles."""
 
 SMALL_FLOPS_PER_S = 6e10
 """Reference rate of a small base: float32 on 2 CPU cores, about 10,000 training tokens/s for 1 M parameters."""
@@ -25,8 +25,12 @@ HUB_FLOPS_PER_S = 1.5e14
 """Reference rate of a hub base: bfloat16 on one data-centre GPU, with no overlap of phases."""
 DECODE_SHARE = 0.1
 """Generation is bound by latency and memory: it reaches this share of the rate that training reaches."""
+ABLATED = 5
+"""Readings of each test's reference that the ablation makes, at most."""
 WORLD_TOKENS = (110, 28, 19)
 """Typical prompt, response and user turn of the world, in tokens, under a tokenizer trained on it."""
+REASONING_TOKENS = 34
+"""The same of its reasonings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class PhasePlan:
     role: str | None
     """Whose weights or answers the phase is about; None for the base."""
     iteration: int | None
-    """Counted from 1; None outside the loop."""
+    """Of the loop, or of CoRL for its own phases; counted from 1; None outside of both."""
     updates: int
     """Optimizer steps; 0 where nothing is trained."""
     samples: int
@@ -150,6 +154,14 @@ def _short_of_data(recipe: Recipe, counts: Counts) -> Iterator[str]:
         ("scorer_sft", recipe.scorer_sft, shift_key, counts.shift_train),
         ("simulator_sft", recipe.simulator_sft, shift_key, counts.shift_train),
     ]
+    if recipe.corl is not None:
+        cold = min(recipe.corl.cold_start or counts.shift_train, counts.shift_train)
+        cold_key = "corl.cold_start" if recipe.corl.cold_start else shift_key
+        blocks = [(name, config, *((cold_key, cold) if name == "scorer_sft" else rest)) for name, config, *rest in blocks]
+        blocks.append(("corl.reasoner_sft", recipe.corl.reasoner_sft, cold_key, cold))
+        # drawn with repetition
+        wanted = recipe.corl.scorer_tune.samples or counts.shift_train
+        blocks.append(("corl.scorer_tune", recipe.corl.scorer_tune, shift_key, max(wanted, counts.shift_train)))
     for name, config, key, available in blocks:
         if config is None:
             continue
@@ -168,15 +180,21 @@ def _uneven(recipe: Recipe) -> Iterator[str]:
     """Updates that do not divide among the processes."""
     world = os.environ.get("WORLD_SIZE", "1")
     processes = int(world) if world.isdecimal() else 1
-    for name in ("pretrain", "rpm_sft", "scorer_sft", "simulator_sft"):
-        config: SFT | None = getattr(recipe, name)
+    tuned: dict[str, SFT | None] = {
+        name: getattr(recipe, name) for name in ("pretrain", "rpm_sft", "scorer_sft", "simulator_sft")
+    }
+    rewarded: dict[str, GRPO] = {"loop.simulator": recipe.loop.simulator, "loop.rpm": recipe.loop.rpm}
+    if recipe.corl is not None:
+        tuned |= {"corl.reasoner_sft": recipe.corl.reasoner_sft, "corl.scorer_tune": recipe.corl.scorer_tune}
+        rewarded |= {"corl.reasoner": recipe.corl.reasoner, "corl.scorer": recipe.corl.scorer}
+    for name, config in tuned.items():
         if config is not None and config.batch_size % (processes * config.accumulation):
             wanted = processes * config.accumulation
             yield (
                 f"{name}.batch_size={config.batch_size} does not divide among {processes} processes × "
                 f"accumulation={config.accumulation}; choose a multiple of {wanted}"
             )
-    for name, grpo in (("loop.simulator", recipe.loop.simulator), ("loop.rpm", recipe.loop.rpm)):
+    for name, grpo in rewarded.items():
         if grpo.prompts * grpo.group % (processes * grpo.accumulation):
             wanted = processes * grpo.accumulation
             yield (
@@ -223,54 +241,8 @@ def parameters(recipe: Recipe) -> float | None:
     return float(size[1]) * (1e9 if size[2].upper() == "B" else 1e6) if size else None
 
 
-def assumptions(recipe: Recipe) -> str:
-    """What the estimates rest on, in one sentence for the reader of the table."""
-    prompt, response, turn = _typical_tokens(recipe)
-    size = parameters(recipe)
-    if size is None:
-        return f"No seconds: the size of {recipe.base.path} cannot be read off its name."
-    where = "2 CPU cores" if isinstance(recipe.base, SmallBase) else "one data-centre GPU in bfloat16"
-    return (
-        f"Costs are estimates: {size / 1e6:,.3g} M parameters, 6 FLOPs per parameter and trained token, 2 per scored "
-        f"or written one, on {where} at {rate(recipe):.0e} FLOP/s (writing at {DECODE_SHARE:.0%} of it); prompts of "
-        f"{prompt}, responses of {response} and user turns of {turn} tokens. Loading and start-up are not in it."
-    )
-
-
-def table(phases: Sequence[PhasePlan]) -> str:
-    """The phases of a dry run as an aligned table with a row of totals."""
-    header = ("phase", "kind", "updates", "samples", "sequences", "tokens", "about")
-    rows: list[tuple[str, ...]] = [
-        (
-            phase.name,
-            phase.kind,
-            f"{phase.updates:,}" if phase.updates else "-",
-            f"{phase.samples:,}",
-            f"{phase.sequences:,}",
-            f"{phase.tokens_estimate:,}",
-            duration(phase.seconds_estimate),
-        )
-        for phase in phases
-    ]
-    seconds = [phase.seconds_estimate for phase in phases if phase.seconds_estimate is not None]
-    total = duration(sum(seconds) if len(seconds) == len(phases) else None)
-    tokens = sum(phase.tokens_estimate for phase in phases)
-    rows.append(("total", "", f"{sum(phase.updates for phase in phases):,}", "", "", f"{tokens:,}", total))
-    lines = align([header, *rows], names=2).splitlines()
-    rule = "-" * max(map(len, lines))
-    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
-
-
-def duration(seconds: float | None) -> str:
-    """A length of time for a person: `40 s`, `12 min`, `3.5 h`."""
-    if seconds is None:
-        return "unknown"
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 1 else "< 1 s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _typical_tokens(recipe: Recipe) -> tuple[int, int, int]:
+def typical_tokens(recipe: Recipe) -> tuple[int, int, int]:
+    """Prompt, response and user turn in tokens, as the estimates take them to be."""
     limits = (recipe.limits.prompt, recipe.limits.response, recipe.limits.turn)
     if isinstance(recipe.data, FileData):
         return limits[0] // 2, limits[1] // 2, limits[2] // 2
@@ -288,7 +260,9 @@ class _Planner:
 
     def __init__(self, recipe: Recipe, counts: Counts) -> None:
         self._recipe, self._counts = recipe, counts
-        self._prompt, self._response, self._turn = _typical_tokens(recipe)
+        self._prompt, self._response, self._turn = typical_tokens(recipe)
+        world = isinstance(recipe.data, WorldData)
+        self._reasoning = min(REASONING_TOKENS, recipe.limits.reasoning) if world else recipe.limits.reasoning // 2
         self._phases: list[PhasePlan] = []
 
     def phases(self) -> list[PhasePlan]:
@@ -297,11 +271,17 @@ class _Planner:
         if recipe.pretrain is not None:
             # drawn with repetition, so there are as many as asked for
             self._tuning("pretrain", None, recipe.pretrain, recipe.pretrain.samples or counts.shift_train)
+        if recipe.corl is not None:
+            # first, so that an estimator can be had without the rest (--until)
+            self._corl(recipe.corl)
+            self._audit()
         for role, config, available in (
             ("rpm", recipe.rpm_sft, counts.id_train),
             ("scorer", recipe.scorer_sft, counts.shift_train),
             ("simulator", recipe.simulator_sft, counts.shift_train),
         ):
+            if role == "scorer" and recipe.corl is not None:
+                continue
             self._tuning("sft", role, config, min(config.samples or available, available))
             if role == "scorer":
                 self._audit()
@@ -314,26 +294,60 @@ class _Planner:
         self._evaluate("final")
         return self._phases
 
-    def _tuning(self, kind: Kind, role: str | None, config: SFT, samples: int) -> None:
+    def _tuning(
+        self, kind: Kind, role: str | None, config: SFT, samples: int, name: str = "", iteration: int | None = None
+    ) -> None:
         updates = samples // config.batch_size * config.epochs
         sequences = updates * config.batch_size
-        written = self._turn if role == "simulator" else self._response
-        work = _Work(trained=sequences * (self._prompt + written))
-        name = kind if role is None else f"{kind}-{role}"
-        self._add(name, kind, role, None, (updates, samples, sequences), work)
+        written = {"simulator": self._turn, "reasoner": self._reasoning}.get(role or "", self._response)
+        # a scorer of CoRL reads a reasoning too, which the reasoner wrote for it
+        shown = self._reasoning if kind == "tune" and role == "scorer" else 0
+        work = _Work(trained=sequences * (self._prompt + shown + written))
+        if iteration is not None:
+            work += self._writing(samples, shown)
+        name = name or (kind if role is None else f"{kind}-{role}")
+        self._add(name, kind, role, iteration, (updates, samples, sequences), work)
+
+    def _corl(self, corl: CoRL) -> None:
+        available = self._counts.shift_train
+        cold = min(corl.cold_start or available, available)
+        scorer_sft = self._recipe.scorer_sft
+        n_scorer = min(scorer_sft.samples or cold, cold)
+        self._tuning("tune", "reasoner", corl.reasoner_sft, min(corl.reasoner_sft.samples or cold, cold), "sft-reasoner")
+        self._tuning("tune", "scorer", scorer_sft, n_scorer, "sft-scorer")
+        for k in range(1, corl.iterations + 1):
+            self._rewarded("reasoner", k, corl.reasoner, self._reasoning)
+            samples = corl.scorer_tune.samples or (available - cold) or available
+            self._tuning("tune", "scorer", corl.scorer_tune, samples, f"tune-scorer-{k}", k)
+            self._rewarded("scorer", k, corl.scorer, self._response)
+        if corl.ablation:
+            self._tuning("tune", "plain", scorer_sft, n_scorer, "sft-plain")
+            tests = self._counts.test
+            work = self._writing(2 * tests, self._reasoning) + self._scoring(ABLATED * tests)
+            self._add("ablation", "ablation", "scorer", None, (0, tests, ABLATED * tests), work)
+
+    def _rewarded(self, role: str, k: int, config: GRPO, written: int) -> None:
+        """A GRPO phase of CoRL: each completion is read by a frozen model, with and without the reasoning at most."""
+        prompts = config.steps * config.prompts
+        sequences = prompts * config.group
+        work = self._grpo(config, written) + self._scoring(sequences + prompts)
+        self._add(f"{role}-{k}", "grpo", role, k, (config.steps, prompts, sequences), work)
 
     def _audit(self) -> None:
-        # the reference, the battery and the graded answers, each under its context and alone
+        # the reference, the battery and the graded answers, each under its context, alone and, for R3, without reasoning
         world = isinstance(self._recipe.data, WorldData)
         scenarios = self._recipe.audit.scenarios if world else min(self._recipe.audit.scenarios, self._counts.id_dev)
         texts = scenarios * (1 + len(MEMBERS) + (LADDER if world else 0))
-        self._add("audit", "audit", "scorer", None, (0, scenarios, texts), self._scoring(2 * texts))
+        readings = 3 if self._recipe.loop.rpm.weights.agreement else 2
+        work = self._scoring(readings * texts) + self._reasoned(scenarios)
+        self._add("audit", "audit", "scorer", None, (0, scenarios, texts), work)
 
     def _evaluate(self, when: str) -> None:
         # response and reference: under its own context, k others, without u, c, d, and alone; references only once
         tests = self._counts.test
         passes = (1 if when == "final" else 2) * (self._recipe.evaluation.k + 5)
         work = self._writing(tests, self._response) + self._scoring(tests * passes)
+        work += self._reasoned(tests if when == "sft" else 0)
         self._add(f"evaluate-{when}", "evaluate", "rpm", None, (0, tests, tests), work)
 
     def _simulator(self, k: int) -> None:
@@ -354,7 +368,7 @@ class _Planner:
         parents = min(prompts, self._counts.id_train)
         # baselines: the parents' answers and references; rewards: under its context and alone
         work = self._grpo(config, self._response) + self._writing(parents, self._response)
-        work += self._scoring(2 * (prompts * config.group + prompts + 2 * parents))
+        work += self._scoring(2 * (prompts * config.group + prompts + 2 * parents)) + self._reasoned(prompts + parents)
         self._add(f"rpm-{k}", "grpo", "rpm", k, (config.steps, prompts, prompts * config.group), work)
 
     def _accept(self, k: int) -> None:
@@ -371,7 +385,11 @@ class _Planner:
         # m answers by the RPM, each scored with and without context, as is the reference; two gates read the turn twice
         m = self._recipe.loop.simulator.rpm_samples
         gates = _Work(scored=2 * turns * (self._prompt + self._turn))
-        return self._writing(turns * m, self._response) + self._scoring(2 * (m + 1) * turns) + gates
+        work = self._writing(turns * m, self._response) + self._scoring(2 * (m + 1) * turns) + gates
+        return work + self._reasoned(turns)
+
+    def _reasoned(self, scenarios: int) -> _Work:
+        return self._writing(scenarios, self._reasoning) if self._recipe.corl is not None else _Work()
 
     def _writing(self, texts: int, tokens: int) -> _Work:
         return _Work(scored=texts * self._prompt, decoded=texts * tokens)

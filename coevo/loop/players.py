@@ -16,6 +16,7 @@ from coevo.loop.material import Material
 from coevo.loop.plan import PhasePlan
 from coevo.prompts import character_text
 from coevo.scoring import gates as gate
+from coevo.scoring.reasoner import Estimator
 from coevo.scoring.rewards import Fit, fits, regret, repetition, rpm_reward, simulator_reward
 from coevo.scoring.scorer import Ask, Scorer
 from coevo.train.grpo import Completion
@@ -59,7 +60,7 @@ def mean_parts(samples: Sequence[Sample]) -> dict[str, float]:
     return {name: float(np.mean(numbers)) for name, numbers in sorted(values.items())}
 
 
-class _Logged:
+class Logged:
     """Keeps the last step's figures and writes every rollout."""
 
     def __init__(self, context: Context, phase: PhasePlan, version: str) -> None:
@@ -81,7 +82,7 @@ class _Logged:
         for sample in samples:
             x = prompts[sample.completion.key]
             if x.sample_id not in rendered:
-                rendered[x.sample_id] = self._context.prompt("simulator" if role == "simulator" else "rpm", x)
+                rendered[x.sample_id] = self._prompt(x)
             row: dict[str, Any] = {
                 "phase": self._phase.name,
                 "step": step,
@@ -100,6 +101,9 @@ class _Logged:
             rows.append(row)
         self._context.folder.append("rollouts.jsonl", rows)
 
+    def _prompt(self, scenario: Scenario) -> str:
+        return self._context.prompt("simulator" if self._phase.role == "simulator" else "rpm", scenario)
+
 
 @dataclass(frozen=True)
 class Judges:
@@ -107,7 +111,7 @@ class Judges:
 
     rpm: Any
     """The role-playing model in force, which answers the turn."""
-    scorer: Scorer
+    scorer: Estimator
     start: Scorer
     """The simulator after its warm start: what reads as fluent and in persona."""
     limits: gate.Thresholds
@@ -115,7 +119,7 @@ class Judges:
     """How often each turn stands in the pool of earlier iterations."""
 
 
-class SimulatorReward(_Logged):
+class SimulatorReward(Logged):
     """S1 × S2: judges turns by what the frozen RPM answers to them."""
 
     def __init__(self, context: Context, phase: PhasePlan, judges: Judges, frames: Mapping[str, Scenario]) -> None:
@@ -230,10 +234,10 @@ def passes(parts: Mapping[str, float]) -> bool:
     return all(parts.get(f"gate/{name}", 1.0) > 0 for name in HARD_GATES)
 
 
-class RPMReward(_Logged):
-    """R1, R2 and R4 of the role-playing model's answers."""
+class RPMReward(Logged):
+    """R1, R2, R4 and, where asked for, R3 of the role-playing model's answers."""
 
-    def __init__(self, context: Context, phase: PhasePlan, scorer: Scorer, scenarios: dict[str, Scenario]) -> None:
+    def __init__(self, context: Context, phase: PhasePlan, scorer: Estimator, scenarios: dict[str, Scenario]) -> None:
         super().__init__(context, phase, scorer.version)
         self._scorer = scorer
         self._scenarios = scenarios
@@ -257,7 +261,8 @@ class RPMReward(_Logged):
         """Rewards of this process's answers; all processes call it together."""
         weights = self._context.recipe.loop.rpm.weights
         scenarios = [self._scenarios[c.key] for c in completions]
-        found = fits(self._scorer, scenarios, [c.text if c.status == "ok" else "" for c in completions])
+        texts = [c.text if c.status == "ok" else "" for c in completions]
+        found = fits(self._scorer, scenarios, texts, reasoned=weights.agreement > 0)
         samples = []
         for completion, x, fit in zip(completions, scenarios, found, strict=True):
             reference = self.references[x.sample_id]

@@ -75,7 +75,7 @@ def make_request(
     """Reads and checks all that a diagnosis is made of, and writes nothing.
 
     Raises:
-        ConfigError: an override or an output folder that cannot be.
+        ConfigError: an override or an output folder that cannot be, or a scorer that needs a reasoner.
         CheckpointError: `scorer` is no run folder with a finished scorer.
         DataError: scenarios or responses that break their format or do not belong together.
     """
@@ -147,6 +147,11 @@ def _recipe(scorer: Path, overrides: Sequence[str]) -> Recipe:
             f"--scorer {scorer} holds no run: resolved.yaml is missing. Give the folder that coevo train --out named."
         )
     recipe = load_recipe(resolved, [_override(word) for word in overrides])
+    if recipe.corl is not None:
+        raise ConfigError(
+            f"--scorer {scorer}: its recipe sets corl, so that scorer reads each scenario with a reasoning, and coevo score "
+            "writes none; without it the likelihoods would be another question's. Give a run whose recipe has corl: null."
+        )
     for kind in (["pretrain"] if recipe.pretrain else []) + [SCORER_PHASE]:
         if not any((folder / "done.json").is_file() for folder in _phases(scorer, kind)):
             raise CheckpointError(

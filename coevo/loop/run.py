@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from coevo.config import Recipe
 from coevo.lm import dist
-from coevo.loop import coevolution, phases, tracking
+from coevo.loop import ablation, coevolution, corl, phases, tracking
 from coevo.loop.context import Context, seed_of
 from coevo.loop.folder import RunFolder
 from coevo.loop.material import load_material
@@ -40,10 +40,16 @@ RUNNERS: dict[tuple[str, str | None], Runner] = {
     ("harvest", "simulator"): coevolution.run_harvest,
     ("grpo", "rpm"): coevolution.run_rpm,
     ("accept", "rpm"): coevolution.run_accept,
+    ("tune", "reasoner"): corl.run_reasoner_sft,
+    ("tune", "scorer"): corl.run_scorer_sft,
+    ("tune", "plain"): corl.run_plain_sft,
+    ("grpo", "reasoner"): corl.run_reasoner,
+    ("grpo", "scorer"): corl.run_scorer,
+    ("ablation", "scorer"): ablation.run_ablation,
 }
 """(kind, role) of a planned phase -> what runs it."""
 
-TRAINING = ("pretrain", "sft", "grpo")
+TRAINING = ("pretrain", "sft", "tune", "grpo")
 
 
 def train(

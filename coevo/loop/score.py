@@ -27,7 +27,7 @@ from coevo.maths.divergence import Divergence, representation_jsd
 from coevo.prompts import character_text
 from coevo.scoring.diagnosis import Embedded, Floats, Which, comparisons, diagnose
 from coevo.scoring.evaluate import COMPONENTS, Measurement, assemble, plan
-from coevo.scoring.scorer import Ask, Scorer
+from coevo.scoring.scorer import Ask, PromptKey, Scorer
 from coevo.scoring.summary import summarise
 from coevo.types import Response, Scenario, Score
 
@@ -118,9 +118,9 @@ def _scores(scorer: Scorer, asks: Sequence[Ask], store: Store, progress: Progres
     whatever the store has of them: a run that was killed meets the same batches again, and so the same roundings.
     """
     keys = _keys(scorer, asks)
-    order: dict[tuple[int, frozenset[str]], list[int]] = {}
+    order: dict[PromptKey, list[int]] = {}
     for place, ask in enumerate(asks):
-        order.setdefault((id(ask.scenario), frozenset(ask.drop)), []).append(place)
+        order.setdefault(ask.context, []).append(place)
     places = [place for members in order.values() for place in members]
     for start in range(0, len(places), CHUNK):
         chunk = places[start : start + CHUNK]

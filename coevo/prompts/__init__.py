@@ -14,26 +14,36 @@ import jinja2
 
 from coevo.types import Scenario
 
-Role = Literal["rpm", "scorer", "simulator"]
-Component = Literal["u", "c", "d"]
+Role = Literal["rpm", "scorer", "simulator", "reasoner"]
+Component = Literal["u", "c", "d", "r"]
 
 ABSENT = "-"
 """The mark of absence that context dropout puts in place of a component (method M4)."""
 ALL: frozenset[Component] = frozenset(("u", "c", "d"))
 NOTHING: frozenset[Component] = frozenset()
 NO_PERSONA: frozenset[Component] = frozenset(("u",))
+NO_REASONING: frozenset[Component] = frozenset(("r",))
+AGREED, NOT_AGREED = "Yes, all of it.", "No, not all of it."
+"""What is stated of a candidate: that it has everything that the reasoning lists, or not."""
 
 
-def messages(role: Role, scenario: Scenario, drop: Collection[Component] = NOTHING) -> list[dict[str, str]]:
+def messages(
+    role: Role, scenario: Scenario, drop: Collection[Component] = NOTHING, reasoning: str = ""
+) -> list[dict[str, str]]:
     """Chat messages that ask `role` for its next text, with the components in `drop` replaced by the mark of absence.
 
     For the RPM and the scorer that text is the agent's response; for the simulator it is the user's final query, which is
-    therefore not shown.
+    therefore not shown; for the reasoner it is what a good response must contain.
+
+    A reasoning has a message of its own, the last, in which no user can write. It says something of every component, so
+    it is shown only where none is dropped: a reasoning beside a dropped component would leak it (A1). That message left
+    out is its mark of absence, so a scorer without reasoning reads the very prompt of one whose reasoning is dropped.
 
     Args:
         role: who is asked.
         scenario: x = (u, c, d).
-        drop: components that the reader must not see: persona `u`, character `c`, dialogue `d`.
+        drop: components that the reader must not see: persona `u`, character `c`, dialogue `d`, reasoning `r`.
+        reasoning: r, for the scorer; empty for none.
     """
     seen = {
         "persona": ABSENT if "u" in drop else scenario.persona,
@@ -42,11 +52,23 @@ def messages(role: Role, scenario: Scenario, drop: Collection[Component] = NOTHI
     if role == "simulator":
         history = [] if "d" in drop else scenario.dialogue[:-1]
         return [{"role": "system", "content": _render("simulator", seen | {"turns": history, "draft": scenario.draft})}]
+    if role == "reasoner":
+        history = () if "d" in drop else scenario.dialogue
+        return [{"role": "system", "content": _render("reasoner", seen | {"turns": history})}]
     system = {"role": "system", "content": _render("rpm", seen)}
     if "d" in drop:
         return [system, {"role": "user", "content": ABSENT}]
     names = {"user": "user", "agent": "assistant"}
-    return [system, *({"role": names[turn.role], "content": turn.text} for turn in scenario.dialogue)]
+    dialogue = [{"role": names[turn.role], "content": turn.text} for turn in scenario.dialogue]
+    if not reasoning or drop:
+        return [system, *dialogue]
+    return [system, *dialogue, {"role": "system", "content": _render("scorer", {"reasoning": reasoning})}]
+
+
+def agreement_messages(reasoning: str, candidate: str) -> list[dict[str, str]]:
+    """Chat messages that ask whether a candidate response has all that a reasoning lists; see `AGREED`."""
+    fields = {"reasoning": reasoning, "candidate": candidate}
+    return [{"role": "system", "content": _render("agreement", fields)}]
 
 
 def character_text(character: Any) -> str:

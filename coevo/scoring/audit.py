@@ -23,7 +23,7 @@ from coevo.errors import ScoreError
 from coevo.maths.stats import bootstrap_mean, spearman, wilson
 from coevo.scoring.rewards import Fit, fits, rpm_reward
 from coevo.scoring.scorer import Scores
-from coevo.scoring.verdict import PARTS, REWARD, Agreement, Member, Verdict
+from coevo.scoring.verdict import PARTS, REWARD, Agreement, Member, Verdict, parts_of
 
 MARGIN_NATS = 1e-4
 """y* must be worth more by this; a smaller difference is rounding, and a tie is not above."""
@@ -57,7 +57,7 @@ def audit(
     """Puts a reward to the test of the battery.
 
     Args:
-        scorer: the frozen scorer that the reward is made of.
+        scorer: the frozen scorer that the reward is made of, with its reasoner where it has one.
         cases: scenarios that the scorer was not tuned on, with their bad and graded answers (`coevo.data.BATTERIES`).
         weights: of the recipe.
         config: thresholds.
@@ -67,7 +67,7 @@ def audit(
     Raises:
         ScoreError: no reference could be scored.
     """
-    schemes = {REWARD: weights} | {part: _alone(part) for part in PARTS}
+    schemes = {REWARD: weights} | {part: _alone(part) for part in parts_of(weights.model_dump())}
     judged: list[_Judged] = []
     for start in range(0, len(cases), CASES_PER_CALL):
         batch = cases[start : start + CASES_PER_CALL]
@@ -77,7 +77,7 @@ def audit(
     if not judged:
         raise ScoreError(
             f"audit: none of {len(cases)} references could be scored; expected prompt and reference within limits.prompt "
-            "and limits.response; raise them."
+            "and limits.response, and with corl a whole reasoning; raise them, or give the reasoner a longer cold start."
         )
     members = {
         name: _member(name, [entry for entry in judged if name in entry.case.bad])
@@ -107,7 +107,8 @@ def _judge(scorer: Scores, cases: Sequence[Case], schemes: Mapping[str, RewardWe
     """What every text of the cases is worth; cases whose reference cannot be scored are left out."""
     texts = [list(dict.fromkeys((c.scenario.reference, *c.bad.values(), *c.graded))) for c in cases]
     scenarios = [case.scenario for case, mine in zip(cases, texts, strict=True) for _ in mine]
-    found = iter(fits(scorer, scenarios, [text for mine in texts for text in mine]))
+    reasoned = schemes[REWARD].agreement > 0
+    found = iter(fits(scorer, scenarios, [text for mine in texts for text in mine], reasoned))
     judged = []
     for case, mine in zip(cases, texts, strict=True):
         by_text = {text: next(found) for text in mine}

@@ -5,7 +5,8 @@ Three steps, so that a distributed run can share out the middle one: `plan` says
 evaluation dict.
 
 Every text, response or reference, is asked for under the same contexts: its own; K others (`club`, `l1out`) or none
-(`learned_marginal`, M4); and its own without u, without c, without d (A1). M4 is therefore a design with one negative.
+(`learned_marginal`, M4); and its own without reasoning, without u, without c, without d (A1). M4 is therefore a design with
+one negative. For a scorer without reasoning the own context and the one without reasoning are one question.
 
 `released` is the procedure of the paper's code, for figures to set beside the paper's: CLUB of nats per token, its
 negatives random pairs of a subset. A response then has as many negatives as were drawn for it, or none.
@@ -26,12 +27,14 @@ from coevo.config import Evaluation
 from coevo.errors import ScoreError
 from coevo.maths.information import Agg, circulant_offsets, component_remi, emi, neighbours, outside, random_pairs
 from coevo.maths.stats import Floats, seed_of
-from coevo.prompts import ALL, NOTHING, Component
-from coevo.scoring.scorer import Ask, Scores
+from coevo.prompts import ALL, NO_REASONING, NOTHING, Component
+from coevo.scoring.scorer import Ask, PromptKey, Scores
 from coevo.scoring.summary import Row, summarise
 from coevo.types import Response, Scenario, Score
 
 COMPONENTS: tuple[Component, ...] = ("u", "c", "d")
+N_PLAIN = 1 + len(COMPONENTS)
+"""Contexts at a block's end in which no reasoning is shown: the own one, and the own one without each component (A1)."""
 ASKS_PER_CALL = 16384
 """Likelihoods asked for at once: enough to batch by length, few enough that their token ids fit in memory."""
 RELEASED_PAIRS = 1000
@@ -78,12 +81,12 @@ class Plan:
     """Whether negatives are random pairs and likelihoods are per token."""
 
     def contexts(self, place: int) -> list[tuple[Scenario, frozenset[Component]]]:
-        """What the texts of one scenario are asked under: own, negatives, own without each component."""
+        """What the texts of one scenario are asked under: own, negatives, own without r, own without each component."""
         own = self.scenarios[place]
         others = [(self.scenarios[other], NOTHING) for other in self.negatives[place]]
         if not others and not self.released:
             others = [(own, ALL)]
-        return [(own, NOTHING), *others, *((own, frozenset((z,))) for z in COMPONENTS)]
+        return [(own, NOTHING), *others, (own, NO_REASONING), *((own, frozenset((z,))) for z in COMPONENTS)]
 
     def by_context(self) -> list[int]:
         """Places of the asks in the order to score them: all that are asked under one context in a row.
@@ -91,7 +94,7 @@ class Plan:
         The asks stand by text, and a circulant design asks for a context's K + 1 texts far apart; in a row, they meet in
         one call of the scorer, which then computes the context once.
         """
-        places: dict[tuple[int, frozenset[Component]], list[int]] = {}
+        places: dict[PromptKey, list[int]] = {}
         for place, ask in enumerate(self.asks):
             places.setdefault(ask.context, []).append(place)
         return [place for group in places.values() for place in group]
@@ -277,7 +280,7 @@ class _Reading:
 
     status: str
     nats: Floats | None
-    """(1 + K + 3, 2): own context, negatives, own without u, c, d; the response's in column 0, the reference's in 1. NaN
+    """(1 + K + 4, 2): own context, negatives, own without r, u, c, d; the response's in column 0, the reference's in 1. NaN
     for both where one of the two cannot be scored, so that they stay paired. None without a score of one's own."""
 
 
@@ -295,14 +298,14 @@ def _read(planned: Plan, place: int, block: list[Score] | None, cache: Cache) ->
         return _Reading(f"reference_{reference[0].status}", None)
     if planned.released:
         return _Reading("ok", nats / [block[0].n_tokens, reference[0].n_tokens])
-    return _Reading("no_negatives" if np.isnan(nats[1 : -len(COMPONENTS), 0]).all() else "ok", nats)
+    return _Reading("no_negatives" if np.isnan(nats[1:-N_PLAIN, 0]).all() else "ok", nats)
 
 
 def _elsewhere(planned: Plan, reading: _Reading) -> Floats | None:
     """agg_j L(y | x_j) of response and reference, (2,); None where there is none."""
     if reading.status != "ok" or reading.nats is None:
         return None
-    return outside(reading.nats[: -len(COMPONENTS)].T, planned.agg)
+    return outside(reading.nats[:-N_PLAIN].T, planned.agg)
 
 
 def _released(planned: Plan, readings: Sequence[_Reading]) -> list[Floats | None]:
@@ -315,7 +318,7 @@ def _released(planned: Plan, readings: Sequence[_Reading]) -> list[Floats | None
     by_tag: dict[str, list[tuple[int, Floats]]] = {}
     for place, reading in enumerate(readings):
         if reading.nats is not None:
-            negatives = reading.nats[1 : -len(COMPONENTS)]
+            negatives = reading.nats[1:-N_PLAIN]
             known = negatives[~np.isnan(negatives[:, 0])]
             by_tag.setdefault(planned.scenarios[place].subset_tag, []).append((place, known))
     for members in by_tag.values():
@@ -350,13 +353,14 @@ def _row(planned: Plan, place: int, reading: _Reading, elsewhere: Floats | None,
 
 
 def _numbers(nats: Floats, elsewhere: Floats) -> dict[str, Any]:
-    """A row's measures from its likelihoods (1 + K + 3, 2) and their aggregate elsewhere (2,)."""
+    """A row's measures from its likelihoods (1 + K + 4, 2) and their aggregate elsewhere (2,)."""
     own = nats[0]
     parts = emi(own[:1], elsewhere[:1], own[1:], elsewhere[1:])
     numbers: dict[str, Any] = parts.means
-    numbers["n_negatives"] = int((~np.isnan(nats[1 : -len(COMPONENTS), 0])).sum())
-    for z, without in zip(COMPONENTS, nats[-len(COMPONENTS) :], strict=True):
-        numbers[f"component_{z}"] = float(component_remi(own[:1], without[:1], own[1:], without[1:])[0])
+    numbers["n_negatives"] = int((~np.isnan(nats[1:-N_PLAIN, 0])).sum())
+    plain, *withouts = nats[-N_PLAIN:]
+    for z, without in zip(COMPONENTS, withouts, strict=True):
+        numbers[f"component_{z}"] = float(component_remi(plain[:1], without[:1], plain[1:], without[1:])[0])
     return numbers
 
 

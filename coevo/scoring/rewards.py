@@ -1,4 +1,4 @@
-"""Rewards of the role-playing model (R1, R2, R4): plain functions of likelihoods, each part kept for the log.
+"""Rewards of the players (R1, R2, R4, S1) and of reasonings (R3): plain functions, each part kept for the log.
 
 A response is worth what its own context explains (D1, against the learned marginal M4) plus its plain likelihood; D1
 alone is hacked within 80 steps (method section 3).
@@ -6,13 +6,14 @@ alone is hacked within 80 steps (method section 3).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from coevo.config import RewardWeights
-from coevo.prompts import ALL
+from coevo.config import ReasonerPhase, RewardWeights
+from coevo.prompts import ALL, NO_REASONING
 from coevo.scoring.scorer import Ask, Scores
-from coevo.types import Reward, Scenario, Score
+from coevo.types import Reasoning, Reward, Scenario, Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,9 @@ class Fit:
     """log q(y|x)."""
     marginal: float
     """log q(y|nothing), the learned marginal (M4)."""
+    evidence: float = 0.0
+    """(log q(y|x,r) - log q(y|x)) / n, nats per token: how much likelier the reasoning makes the text (R3); 0 if not
+    asked for."""
 
     @property
     def information(self) -> float:
@@ -30,23 +34,25 @@ class Fit:
         return self.likelihood - self.marginal
 
 
-def fits(scorer: Scores, scenarios: Sequence[Scenario], texts: Sequence[str]) -> list[Fit | str]:
-    """Scores each text in its scenario and in none.
+def fits(scorer: Scores, scenarios: Sequence[Scenario], texts: Sequence[str], reasoned: bool = False) -> list[Fit | str]:
+    """Scores each text in its scenario and in none; with `reasoned`, also in its scenario without the reasoning.
 
     Returns:
-        Per text a `Fit`, or the status that says why there is none (`empty`, `too_long`).
+        Per text a `Fit`, or the status that says why there is none (`empty`, `too_long`, `reasoning`).
     """
-    asks = [Ask(x, y) for x, y in zip(scenarios, texts, strict=True)]
-    asks += [Ask(x, y, ALL) for x, y in zip(scenarios, texts, strict=True)]
-    scores = scorer.score(asks)
-    return [_fit(own, none) for own, none in zip(scores[: len(texts)], scores[len(texts) :], strict=True)]
+    pairs = list(zip(scenarios, texts, strict=True))
+    drops = (frozenset(), ALL, NO_REASONING) if reasoned else (frozenset(), ALL)
+    scores = scorer.score([Ask(x, y, drop) for drop in drops for x, y in pairs])
+    return [_fit(scores[place :: len(pairs)]) for place in range(len(pairs))]
 
 
-def _fit(own: Score, none: Score) -> Fit | str:
-    for score in (own, none):
+def _fit(scores: Sequence[Score]) -> Fit | str:
+    """From scores in the own scenario, in none and, perhaps, without the reasoning."""
+    for score in scores:
         if score.status != "ok":
             return score.status
-    return Fit(own.logprob_nats, none.logprob_nats)
+    own, none, *unreasoned = scores
+    return Fit(own.logprob_nats, none.logprob_nats, evidence(own, unreasoned[0]) if unreasoned else 0.0)
 
 
 def value(fit: Fit, weights: RewardWeights) -> float:
@@ -63,6 +69,8 @@ def rpm_reward(fit: Fit, reference: Fit, baseline: float, weights: RewardWeights
         baseline: b(x), the ID parent's remi under the policy that began the phase; 0 for an ID scenario.
         weights: of the recipe.
         anchor: whether the scenario is ID, so that remi counts as R2 and not as negative R-EMID.
+
+    Of R3, the agreement alone belongs to a response; the rest is the reasoning's, the same for all completions of a prompt.
     """
     remi = fit.information - reference.information
     total = weights.information * (remi - baseline) + weights.register_gap * fit.likelihood
@@ -72,7 +80,73 @@ def rpm_reward(fit: Fit, reference: Fit, baseline: float, weights: RewardWeights
         "likelihood_gap": fit.likelihood - reference.likelihood,
         ("anchor_remi" if anchor else "negative_remid"): remi - baseline,
     }
+    if weights.agreement:
+        parts["agreement"] = match(fit.evidence, reference.evidence)
+        total += weights.agreement * parts["agreement"]
     return Reward(total, parts)
+
+
+def evidence(reasoned: Score, unreasoned: Score) -> float:
+    """R3: (log q2(y|x,r) - log q2(y|x, no r)) / n, nats per token: what the reasoning adds to the context.
+
+    For y* it is the worth of a reasoning; for a response, how far it goes along with it.
+    """
+    return (reasoned.logprob_nats - unreasoned.logprob_nats) / reasoned.n_tokens
+
+
+def match(own: float, reference: float) -> float:
+    """min(1, exp(own - reference)), in (0, 1]: as good as the reference is all there is to earn (CoRL's match reward).
+
+    Args:
+        own: nats per token of the candidate, such as l(y) or its evidence.
+        reference: the same of y*.
+    """
+    return math.exp(min(0.0, own - reference))
+
+
+def economy(n_tokens: int, n_distinct: int, target: int, least_distinct: int) -> float:
+    """R3: 1 for a reasoning of at most `target` tokens, target / n beyond it, 0 with too few distinct tokens to say much.
+
+    Padding never pays: it makes n_tokens grow, and repeated tokens leave n_distinct where it is.
+
+    Args:
+        n_tokens: of the whole completion.
+        n_distinct: distinct tokens outside the sections' names, so that headings alone do not reach the floor.
+        target: the length that costs nothing.
+        least_distinct: the floor.
+    """
+    return min(1.0, target / n_tokens) if n_distinct >= least_distinct else 0.0
+
+
+def reasoner_reward(
+    reasoning: Reasoning, sizes: tuple[int, int], reasoned: Score, unreasoned: Score, config: ReasonerPhase
+) -> Reward:
+    """CoRL (a): exp(mean token log q2(y*|x,r)) + structure + economy, by the recipe's weights.
+
+    A reasoning that is not whole earns its structure alone, which is below 1: likelihood and economy count as 0, their
+    least. So it is worth less than any whole one with the same share of sections, and GRPO learns to write whole ones.
+
+    Args:
+        reasoning: as parsed.
+        sizes: its tokens in all, and its distinct tokens outside the sections' names.
+        reasoned: of y* with the reasoning; not looked at unless the reasoning is whole.
+        unreasoned: of y* without it; the difference is the evidence, which is logged.
+        config: weights, length target and floor.
+
+    Returns:
+        A reward; its total is None if y* itself cannot be scored.
+    """
+    weights = config.weights
+    parts = {"structure": reasoning.structure}
+    total = weights.structure * reasoning.structure
+    if reasoning.status != "ok":
+        return Reward(total, parts)
+    if reasoned.status != "ok" or unreasoned.status != "ok":
+        return Reward(None, parts, reasoned.status if reasoned.status != "ok" else unreasoned.status)
+    parts["likelihood"] = math.exp(reasoned.logprob_nats / reasoned.n_tokens)
+    parts["economy"] = economy(*sizes, config.target, config.distinct)
+    parts["evidence"] = evidence(reasoned, unreasoned)
+    return Reward(total + weights.likelihood * parts["likelihood"] + weights.economy * parts["economy"], parts)
 
 
 def regret(reference: Fit, answers: Sequence[Fit], weights: RewardWeights) -> float:

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from coevo.lm.likelihood import encode_prompt, encode_response, render, score_pairs
-from coevo.prompts import NOTHING, Component, Role, messages
+from coevo.prompts import NO_REASONING, NOTHING, Component, Role, messages
 from coevo.types import Scenario, Score
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+PromptKey = tuple[int, frozenset[Component], str]
+"""What two asks that share a prompt have in common: scenario object, dropped components, shown reasoning."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One likelihood asked for: log q(text | scenario without `drop`)."""
+    """One likelihood asked for: log q(text | scenario without `drop`, reasoning)."""
 
     scenario: Scenario
     text: str
     drop: Collection[Component] = NOTHING
+    reasoning: str = ""
+    """r, shown where nothing is dropped; empty for none."""
 
     @property
-    def context(self) -> tuple[int, frozenset[Component]]:
-        """The same for asks of one scenario object without the same components: they share one prompt."""
-        return id(self.scenario), frozenset(self.drop)
+    def context(self) -> PromptKey:
+        """The same for asks of one scenario object without the same components and with the same reasoning: they share one
+        prompt.
+
+        Without a reasoning there is none to drop, so `drop=NO_REASONING` is then the own context.
+        """
+        dropped = frozenset(self.drop)
+        return id(self.scenario), dropped - NO_REASONING, "" if dropped else self.reasoning
 
 
 class Scores(Protocol):
@@ -61,16 +72,30 @@ class Scorer:
         Returns:
             One `Score` per ask; what cannot be scored has a status and NaN, never 0 nats.
         """
-        prompts: dict[tuple[int, frozenset[Component]], tuple[int, ...]] = {}
+        prompts: dict[PromptKey, tuple[int, ...]] = {}
         responses: dict[str, tuple[int, ...]] = {}
         pairs = []
         for ask in asks:
             if ask.context not in prompts:
-                text = render(self.tokenizer, messages(self.role, ask.scenario, ask.drop))
-                prompts[ask.context] = tuple(encode_prompt(self.tokenizer, text))
+                prompts[ask.context] = self._prompt(messages(self.role, ask.scenario, ask.drop, ask.reasoning))
             if ask.text not in responses:
                 responses[ask.text] = tuple(encode_response(self.tokenizer, ask.text))
             pairs.append((prompts[ask.context], responses[ask.text]))
+        return self._score(pairs)
+
+    def score_messages(self, prompts: Sequence[Sequence[Mapping[str, str]]], texts: Sequence[str]) -> list[Score]:
+        """Likelihoods of texts after chat messages that are no role's; as `score` otherwise."""
+        return self._score(
+            [
+                (self._prompt(prompt), tuple(encode_response(self.tokenizer, text)))
+                for prompt, text in zip(prompts, texts, strict=True)
+            ]
+        )
+
+    def _prompt(self, prompt: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
+        return tuple(encode_prompt(self.tokenizer, render(self.tokenizer, prompt)))
+
+    def _score(self, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[Score]:
         unique = list(dict.fromkeys(pairs))
         scores = score_pairs(
             self.model, self.tokenizer, unique, max_length=self.max_length, tokens_per_batch=self.tokens_per_batch

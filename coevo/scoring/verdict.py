@@ -15,6 +15,11 @@ REWARD = "reward"
 PARTS = tuple(RewardWeights.model_fields)
 
 
+def parts_of(weights: Mapping[str, float]) -> tuple[str, ...]:
+    """The parts that a reward with these weights is audited by; the agreement (R3) is worked out only where it counts."""
+    return tuple(part for part in PARTS if part != "agreement" or weights.get(part))
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """How y* stood against one bad answer."""
@@ -57,7 +62,7 @@ class Verdict:
     """What an audit found."""
 
     scorer: str
-    """The scorer's version."""
+    """The scorer's version; with a reasoner, both, joined by a plus sign."""
     weights: dict[str, float]
     at_least: float
     agreement_at_least: float
@@ -70,6 +75,11 @@ class Verdict:
     """By reward and by part alone; empty where the share of right slots is not known."""
     n_graded: int
     """Graded answers that were scored, over all scenarios."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the parts that stand beside the reward."""
+        return parts_of(self.weights)
 
     @property
     def failures(self) -> list[str]:
@@ -117,15 +127,18 @@ class Verdict:
 
 def heading(verdict: Verdict) -> str:
     """What was audited, in one line."""
-    total = " + ".join(f"{weight:g} × {name}" for name, weight in verdict.weights.items())
+    total = " + ".join(f"{verdict.weights[name]:g} × {name}" for name in verdict.parts)
     left_out = f" ({verdict.unscored} more have a reference that cannot be scored)" if verdict.unscored else ""
     graded = f", {verdict.n_graded:,} graded answers" if verdict.agreement else ""
-    return f"Reward: {total}. {verdict.n} scenarios{left_out}{graded}; scorer {verdict.scorer[:12]}."
+    scorer = "+".join(version[:12] for version in verdict.scorer.split("+"))
+    return f"Reward: {total}. {verdict.n} scenarios{left_out}{graded}; scorer {scorer}."
 
 
 def cells(verdict: Verdict) -> list[list[str]]:
     """The table, its head first: in how many of a hundred scenarios y* is above, then the rank agreement."""
-    rows = [["reference above (%)", "", f"{REWARD} [95 %]", *(f"{part} alone" for part in PARTS), "by status", "weakest"]]
+    rows = [
+        ["reference above (%)", "", f"{REWARD} [95 %]", *(f"{part} alone" for part in verdict.parts), "by status", "weakest"]
+    ]
     for name, member in verdict.members.items():
         share = member.above[REWARD]
         tag, least = member.weakest
@@ -134,7 +147,7 @@ def cells(verdict: Verdict) -> list[list[str]]:
                 _title(name),
                 "fails" if share.value < verdict.at_least else "",
                 f"{share.value:.1%} [{share.low:.1%}, {share.high:.1%}]".replace("%", ""),
-                *(f"{100 * member.above[part].value:.1f}" for part in PARTS),
+                *(f"{100 * member.above[part].value:.1f}" for part in verdict.parts),
                 ", ".join(f"{status} {count}" for status, count in member.statuses.items()) or "-",
                 f"{tag} {100 * least:.0f}" if least < 1 else "-",
             ]
@@ -145,7 +158,7 @@ def cells(verdict: Verdict) -> list[list[str]]:
 def _agreement_cells(verdict: Verdict) -> list[list[str]]:
     if not verdict.agreement:
         return []
-    reward, parts = verdict.agreement[REWARD], [verdict.agreement[part] for part in PARTS]
+    reward, parts = verdict.agreement[REWARD], [verdict.agreement[part] for part in verdict.parts]
     within = f"{reward.within.value:.2f} [{reward.within.low:.2f}, {reward.within.high:.2f}]"
 
     def row(title: str, fails: bool, shown: str, others: Sequence[float]) -> list[str]:

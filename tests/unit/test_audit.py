@@ -174,6 +174,23 @@ def test_what_cannot_be_scored_is_below_by_its_status():
     assert "too_long 3" in table(verdict)
 
 
+def test_the_agreement_with_the_reasoning_is_audited_where_it_counts():
+    # Table has -9 without the reasoning, for one token: evidence is 8 for y*, 7 for the loop, 8.5 for the padding. The match
+    # is 1 for y*, exp(-1) for the loop, and 1 for the padding, since more evidence than the reference's earns no more.
+    nats = {"I am Ada.": -1.0, "eh": -2.0, "well": -0.5}
+    cases = [small({"loop": "eh", "padding": "well"})] * 3
+    verdict = audit(Table(nats), cases, RewardWeights(information=0, register_gap=0, agreement=1), Audit(), seed=0)
+    assert {name: member.above["agreement"].value for name, member in verdict.members.items()} == {
+        "loop": 1.0,
+        "padding": 0.0,
+    }
+    assert all(member.above[REWARD] == member.above["agreement"] for member in verdict.members.values())
+    assert verdict.parts == ("information", "register_gap", "agreement") and "1 × agreement" in heading(verdict)
+    plain = audit(Table(nats), cases, DEFAULT, Audit(), seed=0)
+    assert plain.parts == ("information", "register_gap") and "agreement" not in plain.members["loop"].above
+    assert "agreement" not in table(plain).splitlines()[0]
+
+
 def test_a_reference_that_cannot_be_scored_is_left_out_and_counted():
     scores = {"I am Ada.": -1.0, "eh": -2.0, "far too long": Score(math.nan, 9, "too_long")}
     long = small({"loop": "eh"})

@@ -13,7 +13,8 @@ from coevo.cli.data import MOST_PROBLEMS
 from coevo.cli.progress import ConsoleProgress
 from coevo.config import Recipe, SmallBase
 from coevo.errors import DataError
-from coevo.loop.plan import Counts, duration, parameters, plan
+from coevo.loop.plan import Counts, parameters, plan
+from coevo.loop.table import duration
 from coevo.recipe import dump_recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,6 +136,28 @@ def test_an_audit_runs_what_it_rests_on_and_nothing_else(capsys: pytest.CaptureF
         "03-sft-scorer",
         "04-audit",
     ]
+    # CoRL's scorer is final after its last phase; RPM, ablation and its plain scorer can wait
+    assert cli.main(["audit", "--dry-run", str(ROOT / "recipes" / "corl" / "smoke.yaml")]) == 0
+    assert [row.split()[0] for row in capsys.readouterr().out.splitlines()[2:8]] == [
+        "01-sft-reasoner",
+        "02-sft-scorer",
+        "03-reasoner-1",
+        "04-tune-scorer-1",
+        "05-scorer-1",
+        "08-audit",
+    ]
+
+
+def test_score_refuses_a_scorer_that_needs_a_reasoner(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    recipe = load_recipe(ROOT / "recipes" / "corl" / "smoke.yaml")
+    (run / "resolved.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    asked = ["score", "--data", "d.json", "--responses", "r.jsonl", "--scorer", str(run), "--out", str(tmp_path / "out")]
+    assert cli.main(asked) == 2
+    shown = capsys.readouterr().err
+    assert f"--scorer {run}: its recipe sets corl" in shown and "corl: null" in shown
+    assert not (tmp_path / "out").exists()
 
 
 def test_audit_refuses_what_train_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

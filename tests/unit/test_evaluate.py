@@ -97,6 +97,23 @@ def test_club_of_wrong_answers_by_hand():
     assert entry["components"]["c"]["value"] == entry["components"]["d"]["value"] == 0
 
 
+def test_components_are_measured_without_reasoning():
+    # A1: with its reasoning shown the scorer knows the bit at 0.99; without r, as without c and d, at 0.9; without u at 0.5.
+    # I_u(Y*) = log .9 - log .5 and I_u(Y) = log .1 - log .5, so R-EMI_u = -log 9, whatever r would add
+    class Reasoned(ExactScorer):
+        def _one(self, ask):
+            if not ask.drop:
+                return Score(math.log(0.99 if ask.text == ask.scenario.persona else 0.01), 1)
+            return super()._one(ask)
+
+    batch = scenarios()
+    entry = measure(Reasoned(), batch, answers(batch, {"IDTest"}), FULL, 0).summary["subsets"]["IDTest"]
+    assert entry["components"]["u"]["value"] == pytest.approx(-LOG9)
+    assert entry["components"]["c"]["value"] == entry["components"]["d"]["value"] == 0
+    # the likelihood gap is with r: log .01 - log .99
+    assert entry["likelihood_gap"]["value"] == pytest.approx(-math.log(99))
+
+
 def test_l1out_of_wrong_answers_by_hand():
     # reference: log .9 - log((.9 + .1 + .1)/3) = log(2.7/1.1); wrong: log .1 - log((.1 + .9 + .9)/3) = log(.3/1.9)
     batch = scenarios()
@@ -114,8 +131,8 @@ def test_learned_marginal_of_wrong_answers_by_hand():
     entry = measure(scorer, batch, answers(batch, {"IDTest"}), config, 0).summary["subsets"]["IDTest"]
     assert entry["remi"]["value"] == pytest.approx(-LOG9)
     assert entry["register_gap"]["value"] == 0
-    # 4 scenarios, 2 texts, each under its own context, the empty one, and three without a component
-    assert len(scorer.asked) == 4 * 2 * 5
+    # 4 scenarios, 2 texts, each under its own context, the empty one, the own without r, and three without a component
+    assert len(scorer.asked) == 4 * 2 * 6
     assert sum(len(ask.drop) == 3 for ask in scorer.asked) == 8
 
 
@@ -278,8 +295,8 @@ def test_references_are_scored_once_for_two_evaluations():
     # as the loop keeps it in the run folder
     cache = json.loads(json.dumps(cache, allow_nan=False))
     after = measure(second, batch, answers(batch, {"IDTest"}), FULL, 0, reference_cache=cache)
-    # 4 texts a round under 1 + 3 + 3 contexts each, twice (response, reference) the first time
-    assert (len(first.asked), len(second.asked)) == (4 * 2 * 7, 4 * 7)
+    # 4 texts a round under 1 + 3 + 4 contexts each, twice (response, reference) the first time
+    assert (len(first.asked), len(second.asked)) == (4 * 2 * 8, 4 * 8)
     fresh = measure(ExactScorer(), batch, answers(batch, {"IDTest"}), FULL, 0)
     assert after.summary == fresh.summary
     assert before.summary["subsets"]["IDTest"]["mi_reference"] == after.summary["subsets"]["IDTest"]["mi_reference"]
@@ -294,7 +311,7 @@ def test_the_cache_is_not_used_for_another_question(change):
     if change == "scenarios":
         batch = scenarios(n=11)
     measure(scorer, batch, answers(batch), config, int(change == "seed"), reference_cache=cache)
-    assert len(scorer.asked) == len(batch) * 2 * (1 + 2 + 3)
+    assert len(scorer.asked) == len(batch) * 2 * (1 + 2 + 4)
 
 
 def test_scoring_can_be_shared_out():
@@ -340,7 +357,8 @@ def test_asks_of_one_context_are_scored_together(monkeypatch):
 def test_progress_is_told():
     batch, seen = scenarios(), []
     measure(ExactScorer(), batch, answers(batch), FULL, 0, progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (56, 56)
+    # 4 scenarios, 2 texts, 1 + 3 + 4 contexts
+    assert seen[-1] == (64, 64)
 
 
 def test_the_world_gives_exact_measures():

@@ -55,7 +55,7 @@ def _line(path: Path, text: str, occurrence: int = 0) -> int:
 
 
 def test_reads_a_sample_and_ignores_unknown_fields(tmp_path: Path) -> None:
-    path = _file(tmp_path, lambda s: s.update(SThought="hm", extra=[1, {"a": None}]))
+    path = _file(tmp_path, lambda s: s.update(note="hm", extra=[1, {"a": None}]))
     expected = Scenario(
         "IDTest-00000",
         "IDTest",

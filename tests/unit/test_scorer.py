@@ -9,7 +9,7 @@ import pytest
 
 from coevo.data import world
 from coevo.lm.loading import load_policy, load_tokenizer
-from coevo.prompts import ALL
+from coevo.prompts import ALL, NO_REASONING
 from coevo.scoring import scorer as module
 from coevo.scoring.rewards import Fit, fits
 from coevo.scoring.scorer import Ask, Scorer
@@ -45,3 +45,16 @@ def test_equal_questions_are_computed_once_and_prompts_kept_apart(scorer, monkey
     assert len(pairs) == 3 and len({prompt for prompt, _ in pairs}) == 3
     assert scores[0] == scores[2] and scores[3] == scores[4]
     assert len({score.logprob_nats for score in scores}) == 3
+
+
+def test_a_reasoning_is_part_of_the_prompt_that_asks_share(scorer):
+    x = world.generate("ShiftTrain", 1, seed=1)[0]
+    own, other, same = Ask(x, "Hi.", reasoning="craft: baker"), Ask(x, "Hi.", reasoning="craft: smith"), Ask(x, "Hi.")
+    assert len({own.context, other.context, same.context}) == 3
+    assert Ask(x, "Bye.", reasoning="craft: baker").context == own.context
+    # a reasoning is shown beside no dropped component, and one that is not there cannot be dropped
+    assert Ask(x, "Hi.", ALL, "craft: baker").context == Ask(x, "Hi.", ALL).context
+    assert Ask(x, "Hi.", NO_REASONING).context == Ask(x, "Hi.", NO_REASONING, "craft: baker").context == same.context
+    together = [score.logprob_nats for score in scorer.score([own, other, same])]
+    alone = [scorer.score([ask])[0].logprob_nats for ask in (own, other, same)]
+    assert together == pytest.approx(alone, abs=1e-4) and len(set(together)) == 3

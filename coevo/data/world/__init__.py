@@ -59,6 +59,7 @@ from coevo.data.world.lexicon import (
     TOPICS,
     Phrase,
 )
+from coevo.data.world.reasoning import REASONING_SECTIONS, oracle_reasoning, reasoning_bodies
 
 __all__ = [
     "CALLINGS",
@@ -72,6 +73,7 @@ __all__ = [
     "MOODS",
     "OTHER",
     "PHRASES",
+    "REASONING_SECTIONS",
     "SLOTS",
     "SLOT_ATTRIBUTE",
     "SPLITS",
@@ -85,11 +87,13 @@ __all__ = [
     "generate",
     "history_indices",
     "log_density",
+    "oracle_reasoning",
     "parse_character",
     "parse_persona",
     "parse_query",
     "parse_response",
     "parse_scenario",
+    "reasoning_bodies",
     "right_phrases",
     "sample_reference",
     "share_right",

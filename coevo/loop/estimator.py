@@ -1,0 +1,90 @@
+"""The estimator of a run: the scorer that rewards and evaluates, with its reasoner where CoRL trained one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from coevo.config import REASONING_FRAME
+from coevo.lm import dist
+from coevo.lm.lineage import weights_hash
+from coevo.loop.context import Context
+from coevo.loop.folder import dump_row, read_rows, write_atomic
+from coevo.scoring.reasoner import Estimator, ReasonedScorer, Reasoner, content_key
+from coevo.types import Reasoning, Scenario
+
+BATCH = 256
+"""Reasonings written between two signs of life."""
+
+
+def estimator(context: Context) -> Estimator:
+    """What every likelihood of the game and of the evaluation is made of."""
+    corl = context.recipe.corl
+    if corl is None:
+        return context.scorer(context.phase_name("sft-scorer"))
+    return ReasonedScorer(
+        context.scorer(scorer_phase(context, corl.iterations)), reasoner(context, reasoner_phase(context, corl.iterations))
+    )
+
+
+def reasoner_phase(context: Context, iteration: int) -> str:
+    """Name of the phase that wrote the reasoner in force after so many iterations of CoRL; 0 is the cold start."""
+    return context.phase_name("reasoner", iteration) if iteration else context.phase_name("sft-reasoner")
+
+
+def scorer_phase(context: Context, iteration: int) -> str:
+    """The same of the scorer."""
+    return context.phase_name("scorer", iteration) if iteration else context.phase_name("sft-scorer")
+
+
+def reasoner(context: Context, name: str) -> Reasoner:
+    """The reasoner that phase `name` wrote, frozen, with what the run has kept of its reasonings."""
+    limits = context.recipe.limits
+    version = weights_hash(context.folder.policy(name))
+    return Reasoner(
+        context.load(name, trainable=False),
+        context.tokenizer,
+        version,
+        context.material.sections,
+        max_prompt=limits.prompt + REASONING_FRAME,
+        max_new_tokens=limits.reasoning,
+        known=_kept(context, version),
+    )
+
+
+def prepare(context: Context, scorer: Estimator, scenarios: Sequence[Scenario]) -> None:
+    """Writes the reasonings of scenarios that will be asked about again and again, and keeps them in the run folder.
+
+    All processes call it; each writes its share. What is kept is read back by a resumed run, so that it sees the very same
+    reasonings. Does nothing for a scorer without a reasoner.
+    """
+    if isinstance(scorer, ReasonedScorer):
+        keep(context, scorer.reasoner, scenarios)
+
+
+def keep(context: Context, writer: Reasoner, scenarios: Sequence[Scenario]) -> list[Reasoning]:
+    """The reasonings of scenarios in their order; those that are new are written, shared out, and kept in the run folder."""
+    keys = [content_key(x) for x in scenarios]
+    missing = {key: x for key, x in zip(keys, scenarios, strict=True) if key not in writer.known}
+
+    def work(share: Sequence[Scenario]) -> list[Reasoning]:
+        return [r for start in range(0, len(share), BATCH) for r in writer.write(share[start : start + BATCH])]
+
+    writer.known.update(zip(missing, dist.share_out(work, list(missing.values())), strict=True))
+    if missing and dist.is_main():
+        rows = [{"scenario": key, **asdict(reasoning)} for key, reasoning in writer.known.items()]
+        write_atomic(_path(context, writer.version), "".join(map(dump_row, rows)))
+    dist.barrier()
+    return [writer.known[key] for key in keys]
+
+
+def _path(context: Context, version: str) -> Path:
+    return context.folder.root / "reasonings" / f"{version[:16]}.jsonl"
+
+
+def _kept(context: Context, version: str) -> dict[str, Reasoning]:
+    return {
+        row["scenario"]: Reasoning(row["text"], row["status"], row["structure"])
+        for row in read_rows(_path(context, version))
+    }

@@ -1,0 +1,172 @@
+"""What reasoning and CoRL are worth: perplexity of the references, with and without, by shift and with intervals.
+
+Perplexity is exp(-sum of nats / sum of tokens) over the references of a shift, end of turn included: the scorer's, not the
+role-playing model's. Variants are compared on the same scenarios: what one of them cannot score is left out of all.
+
+Shape suffixes: N scenarios, S runs (seeds), V variants, R resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from coevo.errors import ScoreError
+from coevo.maths.stats import Floats, bootstrap, interval, seed_of
+from coevo.types import Score, shift_of
+
+CORL, COLD, WITHOUT = "reasoning + CoRL", "without CoRL", "without reasoning"
+WITHHELD, ORACLE, EXACT = "CoRL's scorer, no reasoning shown", "CoRL's scorer, oracle's reasoning", "exact density"
+VARIANTS = (CORL, COLD, WITHOUT, WITHHELD, ORACLE, EXACT)
+"""The paper's three rows, and three that say where a difference comes from: what CoRL's scorer knows by itself and, in the
+world alone, what it would do with perfect reasonings, and the least that any scorer can reach."""
+SHIFTS = ("id", "user", "character", "dialogue")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One reference, read by one variant."""
+
+    sample_id: str
+    subset_tag: str
+    variant: str
+    score: Score
+
+    def as_json(self) -> dict[str, Any]:
+        """For one line of JSON."""
+        nats = self.score.logprob_nats if self.score.status == "ok" else None
+        return {
+            "sample_id": self.sample_id,
+            "subset_tag": self.subset_tag,
+            "variant": self.variant,
+            "logprob_nats": nats,
+            "n_tokens": self.score.n_tokens,
+            "status": self.score.status,
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Reading:
+        """The inverse of `as_json`."""
+        nats = float("nan") if record["logprob_nats"] is None else record["logprob_nats"]
+        score = Score(nats, record["n_tokens"], record["status"])
+        return cls(record["sample_id"], record["subset_tag"], record["variant"], score)
+
+
+def tabulate(runs: Sequence[Sequence[Reading]], resamples: int, seed: int) -> dict[str, Any]:
+    """The ablation's table from the readings of one run or of several that differ by their seed.
+
+    Perplexities are means over runs of each run's own; intervals come of drawing runs, and scenarios, again. Beside each
+    stands its ratio to `reasoning + CoRL`, paired, whose interval says whether the two differ beyond noise.
+
+    Args:
+        runs: per run, its readings; every run of the same scenarios and variants.
+        resamples: bootstrap draws.
+        seed: of the bootstrap.
+
+    Raises:
+        ScoreError: runs of different scenarios or variants, or a reading twice.
+    """
+    if not runs or not runs[0]:
+        raise ScoreError("ablation: no readings; run a recipe with corl.ablation=true first.")
+    tables = [_table(readings) for readings in runs]
+    if any(table.keys() != tables[0].keys() for table in tables):
+        raise ScoreError(
+            "ablation: the runs were measured on different scenarios or variants; give runs of one recipe that differ by "
+            "their seed alone."
+        )
+    variants = [name for name in VARIANTS if any(variant == name for _, _, variant in tables[0])]
+    scenarios = list(dict.fromkeys((sample_id, tag) for sample_id, tag, _ in tables[0]))
+    entries = {}
+    for shift in SHIFTS:
+        members = [scenario for scenario in scenarios if shift_of(scenario[1]) == shift]
+        if members:
+            scores = [[[table[(*member, v)] for v in variants] for member in members] for table in tables]
+            entries[shift] = _entry(scores, variants, resamples, seed_of(seed, shift))
+    return {"unit": "perplexity per token", "runs": len(runs), "resamples": resamples, "seed": seed, "shifts": entries}
+
+
+def _table(readings: Sequence[Reading]) -> dict[tuple[str, str, str], Score]:
+    table = {(r.sample_id, r.subset_tag, r.variant): r.score for r in readings}
+    if len(table) < len(readings):
+        raise ScoreError(f"ablation: {len(readings) - len(table)} readings occur twice; give each run once.")
+    return table
+
+
+def _entry(scores: list[list[list[Score]]], variants: list[str], resamples: int, seed: Sequence[int]) -> dict[str, Any]:
+    """One shift: scores by run, scenario and variant (S, N, V)."""
+    ok_snv = np.array([[[s.status == "ok" for s in row] for row in run] for run in scores])
+    shared_n = ok_snv.all(axis=(0, 2))
+    counts = {v: _statuses([row[place] for run in scores for row in run]) for place, v in enumerate(variants)}
+    entry: dict[str, Any] = {"n": int(shared_n.sum()), "n_all": len(scores[0]), "statuses": counts, "variants": {}}
+    if not shared_n.any():
+        return entry
+    nats_snv = np.array([[[s.logprob_nats for s in row] for row in run] for run in scores])[:, shared_n]
+    tokens_snv = np.array([[[s.n_tokens for s in row] for row in run] for run in scores])[:, shared_n]
+    value_v, draws_rv = _perplexities(nats_snv, tokens_snv, resamples, seed)
+    for place, name in enumerate(variants):
+        found: dict[str, Any] = {"perplexity": interval(value_v[place], draws_rv[:, place]).as_json()}
+        found["by_run"] = [_perplexity(nats_snv[s, :, place], tokens_snv[s, :, place]) for s in range(len(scores))]
+        if CORL in variants and name != CORL:
+            first = variants.index(CORL)
+            ratio_r = draws_rv[:, place] / draws_rv[:, first]
+            found["ratio_to_corl"] = interval(value_v[place] / value_v[first], ratio_r).as_json()
+        entry["variants"][name] = found
+    return entry
+
+
+def _perplexities(nats_snv: Floats, tokens_snv: Floats, resamples: int, seed: Sequence[int]) -> tuple[Floats, Floats]:
+    """Mean perplexity over runs (V,), and its draws (R, V): runs with replacement, and scenarios, the same for all runs."""
+    n_runs, n_scenarios = nats_snv.shape[:2]
+    chosen_rs = np.random.default_rng([*seed, 1]).integers(0, n_runs, size=(resamples, n_runs))
+    done = 0
+
+    def statistic(index_rn: Any) -> Floats:
+        nonlocal done
+        runs_rs = chosen_rs[done : done + len(index_rn)]
+        done += len(index_rn)
+        # one run of the whole table at a time, so that memory does not grow with their number
+        by_run = [nats_snv[s][index_rn].sum(axis=1) / tokens_snv[s][index_rn].sum(axis=1) for s in range(n_runs)]
+        perplexity_srv = np.exp(-np.array(by_run))
+        return perplexity_srv[runs_rs.T, np.arange(len(index_rn))].mean(axis=0)
+
+    draws_rv = bootstrap(statistic, n_scenarios, resamples, seed)
+    value_v = np.exp(-(nats_snv.sum(axis=1) / tokens_snv.sum(axis=1))).mean(axis=0)
+    return value_v, draws_rv
+
+
+def _perplexity(nats: Floats, tokens: Floats) -> float:
+    return float(np.exp(-nats.sum() / tokens.sum()))
+
+
+def _statuses(scores: Sequence[Score]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for score in scores:
+        counts[score.status] = counts.get(score.status, 0) + 1
+    return counts
+
+
+def markdown(table: Mapping[str, Any]) -> str:
+    """The table as Markdown, one row a variant, lower is better, 95 % intervals in brackets."""
+    shifts = [shift for shift in SHIFTS if shift in table["shifts"]]
+    names = list(dict.fromkeys(v for shift in shifts for v in table["shifts"][shift]["variants"]))
+    lines = ["| perplexity of the reference | " + " | ".join(shifts) + " |", "|---|" + "---:|" * len(shifts)]
+    for name in names:
+        cells = [_cell(table["shifts"][shift]["variants"].get(name)) for shift in shifts]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    scored = ", ".join(f"{shift} {table['shifts'][shift]['n']} of {table['shifts'][shift]['n_all']}" for shift in shifts)
+    note = (
+        f"{table['runs']} run(s); scenarios scored by every variant: {scored}. Lower is better. In brackets 95 % intervals "
+        "(bootstrap over scenarios and runs). × is the ratio to the first row, paired; without 1 in it, beyond noise."
+    )
+    return "\n".join([*lines, "", note]) + "\n"
+
+
+def _cell(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "n/a"
+    perplexity, ratio = found["perplexity"], found.get("ratio_to_corl")
+    text = f"{perplexity['value']:.3f} [{perplexity['low']:.3f}, {perplexity['high']:.3f}]"
+    return text if ratio is None else f"{text} ×{ratio['value']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]"

@@ -1,0 +1,103 @@
+"""The reasoner q1 in use, and a scorer that reads each scenario with its reasoning: together R-EMI's q2(y|x,r)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from coevo.lm.generation import generate
+from coevo.lm.likelihood import encode_prompt, render
+from coevo.prompts import messages
+from coevo.scoring.reasoning import parse
+from coevo.scoring.scorer import Ask, Scorer
+from coevo.types import Reasoning, Scenario, Score
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def content_key(scenario: Scenario) -> str:
+    """What a reasoning depends on, hashed: persona, character and dialogue, not the sample's name or reference."""
+    turns = [(turn.role, turn.text) for turn in scenario.dialogue]
+    character = scenario.character if isinstance(scenario.character, str) else dict(scenario.character)
+    text = json.dumps([scenario.persona, character, turns], ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Reasoner:
+    """A frozen reasoner with its sections, limits, version, and the reasonings that are known already."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    version: str
+    """Content hash of its weights; reasonings are kept by scenario and version."""
+    sections: tuple[str, ...]
+    max_prompt: int
+    max_new_tokens: int
+    known: MutableMapping[str, Reasoning] = field(default_factory=dict)
+    """By `content_key`; filled by the caller alone, so that what is written does not depend on what came before."""
+
+    def reason(self, scenarios: Sequence[Scenario]) -> list[Reasoning]:
+        """The reasoning of each scenario, in order: known, or written now, greedily, equal scenarios once."""
+        keys = [content_key(x) for x in scenarios]
+        missing = {key: x for key, x in zip(keys, scenarios, strict=True) if key not in self.known}
+        found = dict(zip(missing, self.write(list(missing.values())), strict=True))
+        return [found[key] if key in found else self.known[key] for key in keys]
+
+    def write(self, scenarios: Sequence[Scenario]) -> list[Reasoning]:
+        """Writes a reasoning for each scenario, greedily, on this process."""
+        prompts = [encode_prompt(self.tokenizer, render(self.tokenizer, messages("reasoner", x))) for x in scenarios]
+        room = [place for place, prompt in enumerate(prompts) if len(prompt) <= self.max_prompt]
+        written = generate(
+            self.model,
+            self.tokenizer,
+            [prompts[place] for place in room],
+            max_new_tokens=self.max_new_tokens,
+            temperature=0.0,
+        )
+        result = [Reasoning("", "too_long", 0.0)] * len(scenarios)
+        for place, text in zip(room, written, strict=True):
+            result[place] = parse(text.text, self.sections, text.status)
+        return result
+
+
+@dataclass(frozen=True)
+class ReasonedScorer:
+    """A scorer that is asked about scenarios and reads each with its reasoning, wherever nothing is dropped.
+
+    It takes a `Scorer`'s place: same questions, same answers, and one more status. With a component dropped, the
+    reasoning is not shown, as it would leak it (A1); `drop=NO_REASONING` asks for log q2(y|x) alone.
+    """
+
+    scorer: Scorer
+    reasoner: Reasoner
+
+    @property
+    def version(self) -> str:
+        """Of both: the scorer's and the reasoner's hashes, joined by a plus sign."""
+        return f"{self.scorer.version}+{self.reasoner.version}"
+
+    def score(self, asks: Sequence[Ask]) -> list[Score]:
+        """Likelihoods in the order asked; status `reasoning` where a scenario has no whole one."""
+        whole = {id(ask.scenario): ask.scenario for ask in asks if not ask.drop}
+        reasonings = dict(zip(whole, self.reasoner.reason(list(whole.values())), strict=True))
+        scored: list[Ask] = []
+        places: list[int] = []
+        for place, ask in enumerate(asks):
+            reasoning = None if ask.drop else reasonings[id(ask.scenario)]
+            if reasoning is None or reasoning.status == "ok":
+                places.append(place)
+                scored.append(ask if reasoning is None else replace(ask, reasoning=reasoning.text))
+        result = [Score(math.nan, 0, "reasoning")] * len(asks)
+        for place, score in zip(places, self.scorer.score(scored), strict=True):
+            result[place] = score
+        return result
+
+
+Estimator = Scorer | ReasonedScorer
+"""What likelihoods are made of: the scorer alone (EMI), or with its reasoner (R-EMI)."""

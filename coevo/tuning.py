@@ -1,0 +1,114 @@
+"""Blocks of a recipe that say how a role is tuned, and the types of all numbers in a recipe. Without torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("expected a number, found true or false")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_no_boolean)]
+Real = Annotated[float, BeforeValidator(_no_boolean)]
+Positive = Annotated[Count, Field(gt=0, le=10**9)]
+Rate = Annotated[Real, Field(gt=0)]
+Share = Annotated[Real, Field(ge=0, le=1)]
+Weight = Annotated[Real, Field(ge=0)]
+
+
+class Model(BaseModel):
+    """Frozen, and strict about names: an unknown key is an error. Numbers are finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SFT(Model):
+    """Supervised fine-tuning of one role."""
+
+    samples: Positive | None = None
+    """At most so many; None takes all there are."""
+    epochs: Positive = 1
+    batch_size: Positive = 32
+    """Sequences per update, over all processes."""
+    accumulation: Positive = 1
+    """Backward passes per update and process; raises what fits in memory, changes no result."""
+    learning_rate: Rate = 2e-3
+    warmup: Share = 0.03
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    max_grad_norm: Rate = 1.0
+    adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    save_steps: Positive = 200
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"batch_size={self.batch_size} must be a multiple of accumulation={self.accumulation}")
+        return self
+
+
+class Pretrain(SFT):
+    """Noisy answers over the whole world, so that the small base knows every language and is sure of none."""
+
+    samples: Positive | None = 32000
+    batch_size: Positive = 64
+    learning_rate: Rate = 3e-3
+    adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.98
+    short_history: Share = 0.7
+    """Share of samples that show the last query alone: a look-up in the card is learnt far sooner from a short context,
+    and holds in a long one."""
+    noise: Share = 0.2
+    """Share of slots replaced by a random phrase of any language (world data only)."""
+    role_shares: tuple[Weight, Weight] = (0.8, 0.2)
+    """How often a sample teaches the agent's answer, and how often the user's turn."""
+    reasoning_shares: tuple[Weight, Weight, Weight] = (0.0, 0.0, 0.0)
+    """On the scale of `role_shares`, how often one teaches the reasoning, the answer with its reasoning shown, and the
+    statement of agreement that CoRL's match reward reads off the base."""
+
+    @field_validator("role_shares")
+    @classmethod
+    def _some_role(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not sum(value):
+            raise ValueError("expected at least one share above 0")
+        return value
+
+
+class ScorerSFT(SFT):
+    """The scorer, with context dropout, so that one model gives q(y|x), q(y|x without z) and q(y|nothing) (M4)."""
+
+    context_dropout: Share = 0.5
+
+
+class SimulatorSFT(SFT):
+    """Warm start of the simulator on real user turns; the persona is dropped at times, for the persona gate (S2)."""
+
+    context_dropout: Share = 0.25
+
+
+class GRPO(Model):
+    """Group relative policy optimisation, through TRL."""
+
+    steps: Positive = 60
+    prompts: Positive = 12
+    """Prompts per step, over all processes."""
+    group: Annotated[Count, Field(ge=2, le=10**6)] = 8
+    """Completions per prompt."""
+    accumulation: Positive = 1
+    learning_rate: Rate = 3e-4
+    kl: Weight = 0.02
+    """Weight of the KL divergence to the phase's start."""
+    temperature: Rate = 1.0
+    loss: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dr_grpo"
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    max_grad_norm: Rate = 1.0
+    save_steps: Positive = 20
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.prompts % self.accumulation:
+            raise ValueError(f"prompts={self.prompts} must be a multiple of accumulation={self.accumulation}")
+        return self
