@@ -211,7 +211,9 @@ class GRPO(Model):
     """Weight of the KL divergence to the phase's start."""
     temperature: Rate = 1.0
     loss: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dr_grpo"
-    scale_rewards: Literal["group", "batch", "none"] = "group"
+    scale_rewards: Literal["group", "batch", "none"] = "batch"
+    """By what a group's centred rewards are divided. By its own deviation (`group`), a group whose answers are equally good
+    would weigh as much as one with something to learn."""
     max_grad_norm: Rate = 1.0
     save_steps: Positive = 20
 
@@ -231,6 +233,9 @@ class SimulatorPhase(GRPO):
     rpm_temperature: Weight = 0.0
     """How the frozen RPM answers: 0 is greedy, as it is evaluated and deployed. A sample's regret differs by tens of nats
     from the next one's, which drowns what the turn itself changes."""
+    pass_nats: Weight = 10.0
+    """Added to the regret before the gates multiply it, so that a turn of the shift asked for is worth more than a broken one
+    where the RPM answers as well as the reference, too."""
     fluency_quantile: Share = 0.05
     persona_quantile: Share = 0.05
     """A gate passes what is not below this quantile of real user turns."""
