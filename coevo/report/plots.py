@@ -31,7 +31,7 @@ MEANINGS = {
     "repetition": "repetition (share)",
     "unscored": "not scored (share)",
 }
-_RC: Any = {
+RC: Any = {
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -54,7 +54,7 @@ def draw(run: Run) -> dict[str, bytes]:
         "learning.png": learning,
     }
     images = {}
-    with mpl.rc_context(_RC):
+    with mpl.rc_context(RC):
         for name, plot in plots.items():
             figure = plot(run)
             if figure is not None:
