@@ -174,6 +174,7 @@ def _learned(part: Result) -> list[str]:
         said.append(
             [r["tag"], r["negatives"], r["exact"], *(found[name] for name in BRACKETING), r["club_exact"], found["club"]]
         )
+    fewer = [[r["negatives"], r["n"], r["k"], r["spearman"]["definition"], r["spearman"]["scored"]] for r in part["grid"]]
     blamed = [
         [
             r["failure"],
@@ -189,6 +190,8 @@ def _learned(part: Result) -> list[str]:
         f"## A learned scorer ({part['scorer'][:12]})",
         LEARNED,
         table(["density", "estimate", "negatives", "scale", *truths], ranks),
+        "### M1, sum, from fewer scenarios of each subset and fewer negatives",
+        table(["negatives", "N", "K", "definition", "scored"], fewer),
         "### What the references say of their context",
         table(["subset", "negatives", "I, exact", *(NAMES[name] for name in BRACKETING), "M1, exact", NAMES["club"]], said),
         "### Who A1 blames",

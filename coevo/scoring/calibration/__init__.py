@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from coevo.scoring.calibration.attribution import attribution
 from coevo.scoring.calibration.bounds import bounds
 from coevo.scoring.calibration.bracket import bracket
 from coevo.scoring.calibration.coverage import coverage
-from coevo.scoring.calibration.learned import learned
 from coevo.scoring.calibration.settings import QUICK, Result, Settings, Tick
 from coevo.scoring.calibration.shelf import Shelf
-from coevo.scoring.evaluate import Scores
+
+if TYPE_CHECKING:
+    from coevo.scoring.evaluate import Scores
 
 __all__ = ["QUICK", "Settings", "calibrate"]
 
@@ -56,6 +58,9 @@ def calibrate(
     for name, compute in PARTS.items():
         parts[name] = shelf.part(name, lambda name=name, compute=compute: compute(settings, told(name)))
     if scorer is not None:
+        # the one part that needs torch
+        from coevo.scoring.calibration.learned import learned
+
         parts["learned"] = shelf.part(
             f"learned-{scorer.version[:16]}", lambda: learned(scorer, settings, shelf, told("learned"))
         )
