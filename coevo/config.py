@@ -138,6 +138,9 @@ class SimulatorPhase(GRPO):
     rpm_temperature: Weight = 0.0
     """How the frozen RPM answers: 0 is greedy, as it is evaluated and deployed. A sample's regret differs by tens of nats
     from the next one's, which drowns what the turn itself changes."""
+    pass_nats: Weight = 10.0
+    """Added to the regret before the gates multiply it, so that a turn of the shift asked for is worth more than a broken
+    one where the RPM answers as well as the reference, too."""
     fluency_quantile: Share = 0.05
     persona_quantile: Share = 0.05
     """A gate passes what is not below this quantile of real user turns."""

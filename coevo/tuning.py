@@ -103,7 +103,9 @@ class GRPO(Model):
     """Weight of the KL divergence to the phase's start."""
     temperature: Rate = 1.0
     loss: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dr_grpo"
-    scale_rewards: Literal["group", "batch", "none"] = "group"
+    scale_rewards: Literal["group", "batch", "none"] = "batch"
+    """By what a group's centred rewards are divided. By its own deviation (`group`), a group whose answers are equally good
+    would weigh as much as one with something to learn."""
     max_grad_norm: Rate = 1.0
     save_steps: Positive = 20
 

@@ -168,7 +168,8 @@ class SimulatorReward(Logged):
                 "novelty": novel[i],
             }
             place = good.index(i) if i in read else None
-            reward = simulator_reward(regrets[place] if place is not None else None, opened)
+            found = regrets[place] if place is not None else None
+            reward = simulator_reward(found, opened, self._context.recipe.loop.simulator.pass_nats)
             samples.append(
                 Sample(
                     completion,

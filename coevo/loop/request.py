@@ -147,11 +147,7 @@ def _recipe(scorer: Path, overrides: Sequence[str]) -> Recipe:
             f"--scorer {scorer} holds no run: resolved.yaml is missing. Give the folder that coevo train --out named."
         )
     recipe = load_recipe(resolved, [_override(word) for word in overrides])
-    if recipe.corl is not None:
-        raise ConfigError(
-            f"--scorer {scorer}: its recipe sets corl, so that scorer reads each scenario with a reasoning, and coevo score "
-            "writes none; without it the likelihoods would be another question's. Give a run whose recipe has corl: null."
-        )
+    refuse_reasoned(scorer, recipe)
     for kind in (["pretrain"] if recipe.pretrain else []) + [SCORER_PHASE]:
         if not any((folder / "done.json").is_file() for folder in _phases(scorer, kind)):
             raise CheckpointError(
@@ -159,6 +155,19 @@ def _recipe(scorer: Path, overrides: Sequence[str]) -> Recipe:
                 f"coevo train --resume {scorer} --until {SCORER_PHASE}"
             )
     return recipe
+
+
+def refuse_reasoned(scorer: Path, recipe: Recipe) -> None:
+    """Refuses a run whose scorer is not to be had without its reasoner.
+
+    Raises:
+        ConfigError: the recipe sets `corl`.
+    """
+    if recipe.corl is not None:
+        raise ConfigError(
+            f"--scorer {scorer}: its recipe sets corl, so that scorer reads each scenario with a reasoning, and this "
+            "command writes none; without it the likelihoods would be another question's. Give a run whose recipe has corl: null."
+        )
 
 
 def phase_names(scorer: Path) -> list[str]:

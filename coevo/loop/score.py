@@ -6,7 +6,6 @@ import gc
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -103,51 +102,46 @@ def _measure(request: Request, policies: Policies, store: Store, progress: Progr
     measured = {}
     for model, responses in request.answers.by_model.items():
         planned = plan(scorer.version, scenarios, responses, config, seed, cache)
-        progress.phase(score_stage(model), len(planned.asks))
-        found = _scores(scorer, planned.asks, store, progress)
+        found = _scores(scorer, planned.asks, store, progress, score_stage(model))
         rows = assemble(planned, found, cache)
         measured[model] = Measurement(rows, summarise(rows, config, seed, model=model, scorer=scorer.version))
-        progress.done(score_stage(model))
     return measured
 
 
-def _scores(scorer: Scorer, asks: Sequence[Ask], store: Store, progress: Progress) -> list[Score]:
+def _scores(scorer: Scorer, asks: Sequence[Ask], store: Store, progress: Progress, stage: str) -> list[Score]:
     """Likelihoods in the order asked, in chunks that are on disk before the next one begins.
 
-    What shares a context goes into one chunk, as its prefix is then computed once. The chunks are cut from all asks,
+    What shares a context goes into one chunk, as its prefix is then computed once. The chunks are cut from all questions,
     whatever the store has of them: a run that was killed meets the same batches again, and so the same roundings.
     """
     keys = _keys(scorer, asks)
-    order: dict[PromptKey, list[int]] = {}
-    for place, ask in enumerate(asks):
-        order.setdefault(ask.context, []).append(place)
-    places = [place for members in order.values() for place in members]
-    for start in range(0, len(places), CHUNK):
-        chunk = places[start : start + CHUNK]
-        missing = [place for place in chunk if keys[place] not in store]
+    contexts: dict[PromptKey, dict[str, Ask]] = {}
+    for key, ask in zip(keys, asks, strict=True):
+        contexts.setdefault(ask.context, {})[key] = ask
+    questions = [question for members in contexts.values() for question in members.items()]
+    progress.phase(stage, len(questions))
+    for start in range(0, len(questions), CHUNK):
+        chunk = questions[start : start + CHUNK]
+        missing = [(key, ask) for key, ask in chunk if key not in store]
         # every process has the same store, so they agree on what is missing
-        found = dist.share_out(scorer.score, [asks[place] for place in missing])
-        store.add({keys[place]: _packed(one) for place, one in zip(missing, found, strict=True)})
+        found = dist.share_out(scorer.score, [ask for _, ask in missing])
+        store.add({key: _packed(one) for (key, _), one in zip(missing, found, strict=True)})
         progress.advance(len(chunk))
+    progress.done(stage)
     return [_unpacked(store[key]) for key in keys]
 
 
 def _keys(scorer: Scorer, asks: Sequence[Ask]) -> list[str]:
-    """Content keys: of scorer, limit and everything that an ask holds."""
+    """Content keys: of scorer, limit and everything that an ask shows; the same for asks that are one question."""
     known: dict[int, str] = {}
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Scenario):
-            if id(value) not in known:
-                known[id(value)] = content_key(_plain_scenario(value))
-            return known[id(value)]
-        return sorted(value) if isinstance(value, frozenset | set | tuple | list) else value
-
-    names = [field.name for field in fields(Ask)]
-    return [
-        content_key(scorer.version, scorer.role, scorer.max_length, [plain(getattr(ask, name)) for name in names])
-        for ask in asks
-    ]
+    keys = []
+    for ask in asks:
+        place, dropped, reasoning = ask.context
+        if place not in known:
+            known[place] = content_key(_plain_scenario(ask.scenario))
+        shown = [known[place], ask.text, sorted(dropped), reasoning]
+        keys.append(content_key(scorer.version, scorer.role, scorer.max_length, shown))
+    return keys
 
 
 def _plain_scenario(x: Scenario) -> list[Any]:

@@ -46,7 +46,7 @@ def remid(result: Record) -> Figure | None:
         points = [(place, entries[tag].get("remid")) for place, tag in enumerate(tags)]
         _errorbars(axes, [(place, record) for place, record in points if record], number, len(models), name)
     _subset_axis(axes, result, tags)
-    axes.set_xlabel(f"R-EMID ({unit(result)})")
+    axes.set_xlabel(f"R-EMID ({unit(result)}), with 95 % intervals")
     axes.set_title("Above 0 the shift costs; lower is better", loc="left")
     figure.legend(loc="outside upper right", ncols=min(3, len(models)))
     return figure
@@ -108,24 +108,24 @@ def divergences(result: Record) -> Figure | None:
         return None
     figure, panels = _panels(len(KINDS), 1.0 + 0.3 * len(tags), columns=2)
     for axes, (kind, name) in zip(panels, KINDS, strict=True):
-        for place, tag in enumerate(tags):
-            record = found[tag][kind]
-            if record:
-                first = place == 0
-                axes.barh(
-                    place, record["null_high"], color="#D0D0D0", height=0.6, label="null, to its 95 %" if first else None
-                )
-                style: Any = {"color": COLOURS[0], "marker": "o", "linestyle": "none"}
-                axes.plot(record["raw"], place, **style, label="raw" if first else None)
-                style = {"color": COLOURS[1], "marker": "s", "linestyle": "none", "fillstyle": "none"}
-                axes.plot(record["corrected"], place, **style, label="corrected" if first else None)
+        known = [(place, found[tag][kind]) for place, tag in enumerate(tags) if found[tag][kind]]
+        places = [place for place, _ in known]
+        axes.barh(places, [d["null_high"] for _, d in known], color="#D0D0D0", height=0.6, label="null, to its 95 %")
+        style: Any = {"linestyle": "none", "color": COLOURS[0], "markersize": 6}
+        axes.plot(
+            [d["null_mean"] for _, d in known], places, **style | {"marker": "|", "color": "#555555"}, label="its mean"
+        )
+        for label, fill, beyond in (("beyond it", "full", True), ("within it", "none", False)):
+            chosen = [(place, d["raw"]) for place, d in known if (d["raw"] > d["null_high"]) == beyond]
+            axes.plot(
+                [raw for _, raw in chosen], [place for place, _ in chosen], **style, marker="o", fillstyle=fill, label=label
+            )
         _subset_axis(axes, result, tags)
         axes.axvline(math.log(2), color="#AAAAAA", linewidth=0.8, linestyle=":")
         axes.set_xlim(-0.02, 0.72)
         axes.set_title(name, loc="left")
         axes.set_xlabel("D_JS from ID (nats); dotted: ln 2")
-    handles = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=3)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=4)
     return figure
 
 

@@ -11,13 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from coevo.report.tables import ABSENT, negatives_words, unit
+from coevo.scoring.diagnosis import shown
 
 Record = dict[str, Any]
-MEASURES = (
+Columns = tuple[tuple[str, str], ...]
+MEASURES: Columns = (
     ("remi", "R-EMI"),
     ("register_gap", "M"),
     ("likelihood_gap", "R-EMI + M"),
     ("remid", "R-EMID"),
+)
+COMPONENTS: Columns = (
     ("component_u", "R-EMI_u"),
     ("component_c", "R-EMI_c"),
     ("component_d", "R-EMI_d"),
@@ -32,7 +36,7 @@ LEGEND = (
     "over scenarios). D_JS: representation Jensen-Shannon divergence in nats, 0 to ln 2 = 0.69; null: its mean and 95 % "
     "quantile where nothing shifts; corrected: raw less the null's mean. B2: the sum of the square roots of the corrected "
     "D_JS of persona, character and dialogue, and of the fourth roots of those between responses and references on ID and "
-    "on the subset; an index to rank risks by, without unit."
+    "on the subset, a D_JS within its null taken for 0; an index to rank risks by, without unit."
 )
 
 
@@ -61,8 +65,10 @@ def stamp(result: Record) -> str:
 def tables(result: Record) -> list[Table]:
     """Everything that a page shows in rows and columns; tables without rows are left out."""
     made = [
-        _measures(result, "shifts", "Means per shift"),
-        _measures(result, "subsets", "Per subset"),
+        _measures(result, "shifts", "Means per shift", MEASURES),
+        _measures(result, "subsets", "Per subset", MEASURES),
+        _measures(result, "shifts", "By component of the context: means per shift", COMPONENTS),
+        _measures(result, "subsets", "By component of the context: per subset", COMPONENTS),
         _differences(result),
         _risks(result),
         _divergences(result),
@@ -110,30 +116,27 @@ def csv_text(result: Record) -> str:
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
-def _measures(result: Record, level: str, title: str) -> Table:
-    digits = 3 if result["scale"] == "token_mean" else 2
-    headings = ["shift" if level == "shifts" else "subset", "model", "scored", "K", *(heading for _, heading in MEASURES)]
+def _measures(result: Record, level: str, title: str, columns: Columns) -> Table:
+    headings = ["shift" if level == "shifts" else "subset", "model", "scored", "K", *(heading for _, heading in columns)]
     names = dict.fromkeys(name for model in result["models"].values() for name in model[level])
     rows = []
     for name in names:
         for model, record in result["models"].items():
             entry = record[level][name]
             scored = f"{entry['statuses'].get('ok', 0)} of {entry['n']}"
-            cells = [_interval(measure(entry, key), digits) for key, _ in MEASURES]
+            cells = [_interval(measure(entry, key), result["scale"]) for key, _ in columns]
             rows.append([name, model, scored, _span(entry["n_negatives"]), *cells])
     return Table(title, headings, rows, 2)
 
 
 def _differences(result: Record) -> Table:
-    digits = 3 if result["scale"] == "token_mean" else 2
-    shown = MEASURES[:4]
     rows = []
     for model, record in result["models"].items():
         against = record["against"]
         for shift, entry in (against["shifts"] if against else {}).items():
-            cells = [_interval(measure(entry, key), digits) for key, _ in shown]
+            cells = [_interval(measure(entry, key), result["scale"]) for key, _ in MEASURES]
             rows.append([shift, f"{model} - {against['model']}", str(entry["statuses"].get("ok", 0)), *cells])
-    headings = ["shift", "models", "pairs", *(heading for _, heading in shown)]
+    headings = ["shift", "models", "pairs", *(heading for _, heading in MEASURES)]
     return Table("Differences, paired by scenario", headings, rows, 2)
 
 
@@ -162,10 +165,8 @@ def _divergences(result: Record) -> Table:
     return Table("Divergences from ID: D_JS in nats", headings, rows, 2)
 
 
-def _interval(record: Mapping[str, float] | None, digits: int) -> str:
-    if not record:
-        return ABSENT
-    return f"{record['value']:.{digits}f} [{record['low']:.{digits}f}, {record['high']:.{digits}f}]"
+def _interval(record: Mapping[str, float] | None, scale: str) -> str:
+    return shown(record, scale) if record else ABSENT
 
 
 def _corrected(record: Mapping[str, float] | None) -> str:
@@ -200,7 +201,7 @@ def _plain(text: str) -> str:
 def _csv_headings() -> list[str]:
     headings = ["model", "level", "name", "shift", "n", "scored", "negatives_least", "negatives_most"]
     headings += ["estimator", "scale", "negatives", "k", "resamples"]
-    headings += [f"{key}{end}" for key, _ in MEASURES for end in ("", "_low", "_high")]
+    headings += [f"{key}{end}" for key, _ in (*MEASURES, *COMPONENTS) for end in ("", "_low", "_high")]
     headings += ["bound", "bound_u", "bound_c", "bound_d", "bound_response", "bound_raw"]
     return headings + [f"jsd_{kind}_{key}" for kind in (*(k for k, _ in KINDS), "gap", "response") for key in DIVERGENCE]
 
@@ -210,7 +211,7 @@ def _csv_row(result: Record, model: str, level: str, name: str, entry: Record) -
     shift = name if level == "shifts" else entry["shift"]
     row = [model, level.removesuffix("s"), name, shift, entry["n"], entry["statuses"].get("ok", 0), least, most]
     row += [result[key] for key in ("estimator", "scale", "negatives", "k", "resamples")]
-    for key, _ in MEASURES:
+    for key, _ in (*MEASURES, *COMPONENTS):
         record = measure(entry, key) or {}
         row += [record.get(part) for part in ("value", "low", "high")]
     bound, raw = entry.get("bound") or {"shares": {}}, entry.get("bound_raw") or {}

@@ -166,6 +166,7 @@ def _model(
         "verdict": [
             *_coverage_words(rows),
             *_shift_words(hurt, shifts, summary["scale"]),
+            *_subset_words(subsets, summary["scale"]),
             *_home_words(shifts, summary["scale"]),
             *_risk_words(worst),
             *_against_words(against, summary["scale"]),
@@ -188,7 +189,10 @@ def _divergence(divergences: Mapping[Which, Divergence], kind: Any, model: str, 
 
 
 def _risk(model: str, tag: str, divergences: Mapping[Which, Divergence]) -> dict[str, Any]:
-    """B2 of one subset, of corrected and of raw divergences, and the divergences of the responses."""
+    """B2 of one subset, of corrected and of raw divergences, and the divergences of the responses.
+
+    A corrected divergence within its null counts as 0: the roots of B2 would make much of what is left of it by chance.
+    """
     if shift_of(tag) == "id":
         return {}
     wanted: list[tuple[Kind, str, str]] = [(z, "", tag) for z in COMPONENTS]
@@ -197,8 +201,8 @@ def _risk(model: str, tag: str, divergences: Mapping[Which, Divergence]) -> dict
     bounds: dict[str, Any] = {"bound": None, "bound_raw": None}
     known = [divergence for divergence in found if divergence is not None]
     if len(known) == len(found):
-        bounds["bound"] = _bound_json(*(divergence.corrected for divergence in known))
-        bounds["bound_raw"] = _bound_json(*(divergence.raw for divergence in known))
+        bounds["bound"] = _bound_json(*(d.corrected if d.raw > d.null_high else 0.0 for d in known))
+        bounds["bound_raw"] = _bound_json(*(d.raw for d in known))
     return {
         **bounds,
         "gap": _divergence(divergences, "gap", model, tag),
@@ -267,9 +271,12 @@ def _texts(x: Scenario) -> dict[str, Any]:
 # --- words ----------------------------------------------------------------------------------------------------------
 
 
-def _shown(record: Mapping[str, float], scale: str) -> str:
+def shown(record: Mapping[str, float], scale: str) -> str:
+    """A measure with its interval, to as many digits as its scale deserves."""
     digits = 3 if scale == "token_mean" else 2
-    return f"{record['value']:.{digits}f} [{record['low']:.{digits}f}, {record['high']:.{digits}f}]"
+    # adding 0 takes the sign off a zero
+    value, low, high = (f"{round(record[name], digits) + 0.0:.{digits}f}" for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def _coverage_words(rows: Sequence[Row]) -> list[str]:
@@ -284,14 +291,23 @@ def _shift_words(hurt: dict[str, Any] | None, shifts: Mapping[str, Any], scale: 
     if hurt is None:
         return ["Which shift hurts most cannot be said: R-EMID needs scored responses on ID and under a shift."]
     name, entry = hurt["shift"], shifts[hurt["shift"]]
-    remid = f"R-EMID {_shown(hurt['remid'], scale)}"
+    remid = f"R-EMID {shown(hurt['remid'], scale)}"
     if not hurt["beyond_noise"]:
-        return [f"No shift hurts beyond noise: the {name} shift hurts most, with {remid}, and that interval reaches 0."]
+        return [f"No shift hurts beyond noise. The {name} shift's {remid} is the largest, and its interval reaches 0."]
     words = f"The {name} shift hurts most: {remid}, beyond noise (the interval is above 0)"
     if hurt["next"]:
-        margin = f"{_shown(hurt['next']['margin'], scale)} more than the {hurt['next']['shift']} shift"
+        margin = f"{shown(hurt['next']['margin'], scale)} more than the {hurt['next']['shift']} shift"
         words += f"; {margin}, {'beyond noise too' if hurt['next']['beyond_noise'] else 'which is within noise'}"
     return [f"{words}.", *_loss_words(name, entry, scale)]
+
+
+def _subset_words(subsets: Mapping[str, Any], scale: str) -> list[str]:
+    """The subset with the largest R-EMID, which may hurt where its shift's mean does not."""
+    known = {tag: entry["remid"] for tag, entry in subsets.items() if entry.get("remid")}
+    if len(known) < 2:
+        return []
+    worst = max(known, key=lambda tag: known[tag]["value"])
+    return [f"Of {len(known)} shifted subsets, {worst} has the largest R-EMID: {shown(known[worst], scale)}."]
 
 
 def _loss_words(name: str, entry: Mapping[str, Any], scale: str) -> list[str]:
@@ -302,14 +318,14 @@ def _loss_words(name: str, entry: Mapping[str, Any], scale: str) -> list[str]:
     if lost:
         z = min(lost, key=lambda name: lost[name]["value"])
         sentences.append(
-            f"Under it the responses use {WORDS[z]} least, against the references: R-EMI_{z} {_shown(lost[z], scale)}."
+            f"Under it the responses use {WORDS[z]} least, against the references: R-EMI_{z} {shown(lost[z], scale)}."
         )
     elif known:
         sentences.append("Under it no single component of the context is lost beyond noise.")
     gap = entry["register_gap"]
     if gap and gap["high"] < 0:
         sentences.append(
-            f"M {_shown(gap, scale)}: under the {name} shift the responses are also less likely in any context "
+            f"M {shown(gap, scale)}: under the {name} shift the responses are also less likely in any context "
             "(wrong language, broken text), which R-EMI cannot see."
         )
     return sentences
@@ -321,8 +337,8 @@ def _home_words(shifts: Mapping[str, Any], scale: str) -> list[str]:
         return []
     place = "below" if home["remi"]["high"] < 0 else "above" if home["remi"]["low"] > 0 else "at"
     return [
-        f"At home (ID) it is {place} the references' level: R-EMI {_shown(home['remi'], scale)}, "
-        f"M {_shown(home['register_gap'], scale)}."
+        f"At home (ID) it is {place} the references' level: R-EMI {shown(home['remi'], scale)}, "
+        f"M {shown(home['register_gap'], scale)}."
     ]
 
 
@@ -334,20 +350,16 @@ def _risk_words(worst: dict[str, Any] | None) -> list[str]:
 
 
 def _against_words(against: dict[str, Any] | None, scale: str) -> list[str]:
-    """Shifts whose R-EMID differs from the first model's beyond noise, and the ID subset's R-EMI."""
+    """Where its R-EMI differs from the first model's beyond noise. R-EMID would also fall by getting worse on ID."""
     if against is None:
         return []
     moved = []
     for shift, entry in against["shifts"].items():
-        name, better = ("R-EMI", 1) if shift == "id" else ("R-EMID", -1)
-        record = entry.get(name.replace("-", "").lower())
+        record = entry["remi"]
         if record and (record["low"] > 0 or record["high"] < 0):
-            verdict = "better" if record["value"] * better > 0 else "worse"
             where = "on ID" if shift == "id" else f"under the {shift} shift"
-            moved.append(f"{verdict} {where} ({name} {_shown(record, scale)})")
-    if not moved:
-        return [f"Against {against['model']}, paired by scenario: no difference beyond noise."]
-    return [f"Against {against['model']}, paired by scenario: {', '.join(moved)}."]
+            moved.append(f"{'better' if record['value'] > 0 else 'worse'} {where} (R-EMI {shown(record, scale)})")
+    return [f"Against {against['model']}, paired by scenario: {', '.join(moved) or 'no difference of R-EMI beyond noise'}."]
 
 
 def _notes(measured: Mapping[str, Measurement]) -> list[str]:

@@ -1,0 +1,75 @@
+"""`coevo calibrate`: set the estimates against the world's exact truth."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import replace
+
+from coevo.cli.console import Commands, command, is_main, path, say, whole
+
+CALIBRATE_EXAMPLES = """examples:
+  coevo calibrate --out calibration
+  coevo calibrate --out calibration --scorer runs/quickstart
+  coevo calibrate --out glance --quick
+
+Run again with the same --out after an interruption: parts that are there are kept.
+"""
+
+
+def add(commands: Commands) -> None:
+    """Adds the command."""
+    purpose = "set every estimate against the world's exact truth"
+    calibrate = command(commands, "calibrate", purpose, CALIBRATE_EXAMPLES)
+    calibrate.add_argument("--out", type=path, required=True, metavar="DIR", help="new, empty, or of the same settings")
+    calibrate.add_argument("--scorer", type=path, metavar="RUN", help="a run folder whose scorer is judged as well")
+    calibrate.add_argument("--quick", action="store_true", help="two minutes; too coarse to judge by")
+    calibrate.add_argument("--seed", type=whole, default=0, metavar="S", help="default 0")
+    calibrate.set_defaults(run=_calibrate)
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    # numpy, matplotlib and, for a scorer, torch: help stays quick without them
+    from coevo.report import calibration as report
+    from coevo.scoring.calibration import QUICK, Settings, calibrate
+
+    scorer = None
+    if options.scorer is not None:
+        from coevo.loop.scorers import load_scorer
+
+        scorer = load_scorer(options.scorer)
+    settings = replace(QUICK if options.quick else Settings(), seed=options.seed)
+    result = calibrate(options.out, settings, scorer, Pace())
+    files = report.write(options.out, result)
+    say("\n" + report.console(result))
+    for file in files:
+        say(str(file))
+    return 0
+
+
+class Pace:
+    """Draws how far each part is: one moving line on a terminal, a line now and then in a log."""
+
+    def __init__(self, every_s: float = 10.0) -> None:
+        self._live = sys.stdout.isatty()
+        self._every_s = 0.2 if self._live else every_s
+        self._part = ""
+        self._began = self._shown = time.monotonic()
+
+    def __call__(self, part: str, done: int, total: int) -> None:
+        """Told after each unit of a part."""
+        now = time.monotonic()
+        if part != self._part:
+            # the first unit's own time is not known; it is small
+            self._part, self._began, self._shown = part, now, now
+        ended = done >= total
+        if not is_main() or (now - self._shown < self._every_s and not ended):
+            return
+        self._shown = now
+        elapsed = now - self._began
+        left = f", about {elapsed * (total - done) / done:.0f} s to go" if done and not ended else ""
+        text = f"{part}: {done / total:.0%} in {elapsed:.0f} s{left}"
+        end = "\n" if ended or not self._live else ""
+        sys.stdout.write(f"\r\x1b[2K{text}{end}" if self._live else f"{text}\n")
+        sys.stdout.flush()
