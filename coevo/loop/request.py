@@ -166,7 +166,7 @@ def refuse_reasoned(scorer: Path, recipe: Recipe) -> None:
     if recipe.corl is not None:
         raise ConfigError(
             f"--scorer {scorer}: its recipe sets corl, so that scorer reads each scenario with a reasoning, and this "
-            "command writes none; without it the likelihoods would be another question's. Give a run whose recipe has corl: null."
+            "command writes none; without it the likelihoods would be of another question. Give a run without corl."
         )
 
 

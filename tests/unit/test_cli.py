@@ -156,7 +156,7 @@ def test_score_refuses_a_scorer_that_needs_a_reasoner(tmp_path: Path, capsys: py
     asked = ["score", "--data", "d.json", "--responses", "r.jsonl", "--scorer", str(run), "--out", str(tmp_path / "out")]
     assert cli.main(asked) == 2
     shown = capsys.readouterr().err
-    assert f"--scorer {run}: its recipe sets corl" in shown and "corl: null" in shown
+    assert f"--scorer {run}: its recipe sets corl" in shown and "Give a run without corl" in shown
     assert not (tmp_path / "out").exists()
 
 
