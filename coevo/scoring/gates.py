@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -89,15 +90,29 @@ def whole(text: str, status: str, hidden: Collection[str]) -> float:
 
 
 def novelty(turns: Sequence[str], batch: Sequence[str], pool: Mapping[str, int]) -> list[float]:
-    """1 over the number of times a turn stands in the batch, halved if the pool has it.
+    """How new a turn is sentence by sentence: the mean of 1 over how many turns of the batch say the same sentence.
+
+    Counted by whole turns, a simulator that asks one question after every opening would pass for inventive. Halved if the
+    pool has the turn.
 
     Args:
         turns: this process's turns.
         batch: the turns of all processes.
         pool: how often each turn stands in the pool.
+
+    Returns:
+        One number a turn, above 0 and at most 1.
     """
-    counts = Counter(_normal(turn) for turn in batch)
-    return [(0.5 if pool.get(_normal(turn)) else 1.0) / max(counts[_normal(turn)], 1) for turn in turns]
+    counts = Counter(sentence for turn in batch for sentence in set(_sentences(turn)))
+    found = []
+    for turn in turns:
+        new = [1 / max(counts[sentence], 1) for sentence in _sentences(turn)] or [1.0]
+        found.append((0.5 if pool.get(_normal(turn)) else 1.0) * sum(new) / len(new))
+    return found
+
+
+def _sentences(turn: str) -> list[str]:
+    return [part for part in re.split(r"(?<=[.?!。？！…])\s*", _normal(turn)) if part]
 
 
 def _normal(turn: str) -> str:

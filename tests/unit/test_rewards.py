@@ -93,6 +93,12 @@ def test_novelty_counts_the_batch_and_the_pool() -> None:
     assert novelty(["a", "b", "c"], batch, {"c": 3}) == [0.5, 1.0, 0.5]
 
 
+def test_one_question_after_every_opening_is_not_new() -> None:
+    # "Why?" stands in three turns of four: (1 + 1/3)/2 = 2/3 for each of them; a repetition within a turn counts once
+    batch = ["Hi. Why?", "你好。Why?", "Well! Why?", "Hey. Who? Who?"]
+    assert novelty(batch, batch, {}) == pytest.approx([2 / 3, 2 / 3, 2 / 3, 1.0])
+
+
 def test_a_turn_is_whole_unless_cut_or_leaking() -> None:
     hidden = ["Greta from Bremen, a nurse.", "The sea keeps what it is given.", "Hm."]
     assert whole("Good day. What do you say of the sea?", "ok", hidden) == 1.0
