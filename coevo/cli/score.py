@@ -52,11 +52,11 @@ def add(commands: Commands) -> None:
 
 
 def _score(options: argparse.Namespace) -> int:
-    from coevo.loop.request import make_request, stages
+    from coevo.loop.request import Question, prepare, stages
 
     files, splits, overrides = _sorted_out(options)
     out = options.out or Path("scores") / files[0].stem
-    request = make_request(options.data, files, options.scorer, out, splits=splits, seed=options.seed, overrides=overrides)
+    request = prepare(Question(options.data, files, options.scorer, out, splits, options.seed, overrides))
     models = ", ".join(request.answers.by_model)
     say(f"{len(request.answers.scenarios)} scenarios of {', '.join(request.answers.splits)}; models {models} -> {out}")
     try:
@@ -72,12 +72,12 @@ def _score(options: argparse.Namespace) -> int:
     return 0
 
 
-def _sorted_out(options: argparse.Namespace) -> tuple[list[Path], list[str] | None, list[str]]:
+def _sorted_out(options: argparse.Namespace) -> tuple[tuple[Path, ...], tuple[str, ...] | None, tuple[str, ...]]:
     """Files, splits and overrides: a key=value that follows a list of files or splits is argparse's part of that list."""
     words = [*map(str, options.responses), *(options.splits or [])]
-    overrides = [*options.overrides, *filter(_is_override, words)]
-    files = [file for file in options.responses if not _is_override(str(file))]
-    splits = [split for split in options.splits or [] if not _is_override(split)]
+    overrides = (*options.overrides, *filter(_is_override, words))
+    files = tuple(file for file in options.responses if not _is_override(str(file)))
+    splits = tuple(split for split in options.splits or [] if not _is_override(split))
     if not files:
         raise ConfigError("--responses: no file given; for example: --responses mine.jsonl")
     return files, splits or None, overrides

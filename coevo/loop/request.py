@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,22 @@ _CHARACTERS_PER_TOKEN = 3.5
 
 
 @dataclass(frozen=True)
+class Question:
+    """What a person asks for."""
+
+    data: Path
+    files: tuple[Path, ...]
+    scorer: Path
+    out: Path
+    splits: tuple[str, ...] | None = None
+    """None takes those that a response belongs to."""
+    seed: int | None = None
+    """None takes the run's own."""
+    overrides: tuple[str, ...] = ()
+    """`key=value` of the run's evaluation."""
+
+
+@dataclass(frozen=True)
 class Request:
     """A diagnosis that can be made."""
 
@@ -44,13 +61,18 @@ class Request:
     def as_json(self) -> dict[str, Any]:
         """What was asked, for the result folder."""
         return {
-            "data": str(self.data),
-            "responses": [str(file) for file in self.files],
+            "data": _file(self.data),
+            "responses": [_file(file) for file in self.files],
             "scorer": str(self.scorer),
             "splits": list(self.answers.splits),
             "seed": self.seed,
             "evaluation": {name: getattr(self.recipe.evaluation, name) for name in KEYS},
         }
+
+
+def _file(path: Path) -> dict[str, str]:
+    with path.open("rb") as file:
+        return {"path": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +84,7 @@ class Stage:
     """At the reference rate of `plan`; None if the size of the base is not known."""
 
 
-def make_request(
-    data: Path,
-    files: Sequence[Path],
-    scorer: Path,
-    out: Path,
-    *,
-    splits: Sequence[str] | None = None,
-    seed: int | None = None,
-    overrides: Sequence[str] = (),
-) -> Request:
+def prepare(question: Question) -> Request:
     """Reads and checks all that a diagnosis is made of, and writes nothing.
 
     Raises:
@@ -79,15 +92,16 @@ def make_request(
         CheckpointError: `scorer` is no run folder with a finished scorer.
         DataError: scenarios or responses that break their format or do not belong together.
     """
-    recipe = _recipe(scorer, overrides)
-    _check_out(out)
-    answers = read_answers(data, files, splits)
-    request = Request(data, tuple(files), scorer, out, recipe, recipe.seed if seed is None else seed, answers)
+    recipe = _recipe(question.scorer, question.overrides)
+    _check_out(question.out)
+    answers = read_answers(question.data, question.files, question.splits)
+    seed = recipe.seed if question.seed is None else question.seed
+    request = Request(question.data, question.files, question.scorer, question.out, recipe, seed, answers)
     lone = [tag for tag, n in _by_tag(answers.scenarios).items() if n < 2]
     contrasts = recipe.evaluation.estimator != "learned_marginal"
     if contrasts and (len(answers.scenarios) < 2 or (lone and negatives_of(recipe.evaluation) == "subset")):
         raise DataError(
-            f"{data}: {', '.join(lone)} has one scenario, and a contrast needs at least 2; give more of it, or set "
+            f"{question.data}: {', '.join(lone)} has one scenario, and a contrast needs at least 2; give more of it, or set "
             "negatives=pool or estimator=learned_marginal."
         )
     return request

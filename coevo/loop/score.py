@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from coevo.config import ScorerSFT
 from coevo.errors import CheckpointError
 from coevo.lm import dist
 from coevo.lm.embedding import embed
@@ -277,7 +276,7 @@ def _notes(request: Request, divergences: Mapping[Which, Divergence]) -> list[st
             f"The scorer was trained on {', '.join(trained_on(request))}: it knows those references, so responses look "
             "worse than they are. Do not compare that split with the others."
         )
-    if isinstance(recipe.scorer_sft, ScorerSFT) and not recipe.scorer_sft.context_dropout:
+    if not recipe.scorer_sft.context_dropout:
         notes.append(
             "The scorer was trained without context dropout (scorer_sft.context_dropout=0): it has never read a context "
             "with a part missing, so the components u, c, d and the learned marginal are guesses."

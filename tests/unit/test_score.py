@@ -17,7 +17,7 @@ from coevo.lm.loading import load_base, new_adapter, save_policy
 from coevo.loop import score as module
 from coevo.loop.context import LoRASeeded, Policies, seed_of
 from coevo.loop.folder import RunFolder
-from coevo.loop.request import make_request
+from coevo.loop.request import Question, prepare
 from coevo.loop.store import Store, content_key
 from coevo.recipe import load_recipe
 from coevo.report import score as report
@@ -175,6 +175,10 @@ def test_the_report_is_built_again_from_the_folder_alone(finished, capsys):
     assert "The user shift hurts most" in capsys.readouterr().out
 
 
+def ask(*where, **how):
+    return prepare(Question(*where, **how))
+
+
 def counted(monkeypatch, fail_after=None):
     """Counts the likelihoods that are computed; with `fail_after`, the call after that many fails."""
     asked = []
@@ -196,7 +200,7 @@ def test_a_killed_diagnosis_goes_on_and_ends_the_same(run, data, tmp_path, monke
     monkeypatch.setattr(module, "CHUNK", 16)
 
     def request(out):
-        return make_request(path, [file], run, tmp_path / out, overrides=["k=1", "resamples=20", "negatives=pool"])
+        return ask(path, (file,), run, tmp_path / out, overrides=("k=1", "resamples=20", "negatives=pool"))
 
     whole = counted(monkeypatch)
     module.score(request("whole"))
@@ -228,12 +232,12 @@ def test_a_killed_diagnosis_goes_on_and_ends_the_same(run, data, tmp_path, monke
 def test_another_model_finds_the_references_scored(run, data, tmp_path, monkeypatch):
     path, scenarios = data
     first, second = answers(scenarios, "a"), answers(scenarios, "b", {"german"})
-    options = {"overrides": ["k=1", "resamples=20"]}
+    options = {"overrides": ("k=1", "resamples=20")}
     file = write(tmp_path / "a.jsonl", first)
-    module.score(make_request(path, [file], run, tmp_path / "out", **options))
+    module.score(ask(path, (file,), run, tmp_path / "out", **options))
     asked = counted(monkeypatch)
-    both = [file, write(tmp_path / "b.jsonl", second)]
-    module.score(make_request(path, both, run, tmp_path / "out", **options))
+    both = (file, write(tmp_path / "b.jsonl", second))
+    module.score(ask(path, both, run, tmp_path / "out", **options))
     # of b, only what it says otherwise: 3 German responses under own, 1 other and 3 incomplete contexts
     assert len(asked) == 3 * 5
     assert list(json.loads((tmp_path / "out" / "result.json").read_text())["models"]) == ["a", "b"]
@@ -243,7 +247,7 @@ def test_released_says_so_in_every_place(run, data, tmp_path):
     path, scenarios = data
     file = write(tmp_path / "r.jsonl", answers(scenarios, "m", {"german"}))
     out = tmp_path / "out"
-    module.score(make_request(path, [file], run, out, overrides=["estimator=released", "resamples=20"]))
+    module.score(ask(path, (file,), run, out, overrides=("estimator=released", "resamples=20")))
     result = report.read_result(out)
     assert (result["estimator"], result["scale"], result["negatives"]) == ("released", "token_mean", "subset")
     # 3 scenarios have 6 pairs, fewer than 1,000, so each response has the 2 others
@@ -262,7 +266,7 @@ def good(run, data, tmp_path):
     path, scenarios = data
     return {
         "data": path,
-        "files": [write(tmp_path / "r.jsonl", answers(scenarios, "m"))],
+        "files": (write(tmp_path / "r.jsonl", answers(scenarios, "m")),),
         "scorer": run,
         "out": tmp_path / "out",
     }
@@ -271,21 +275,21 @@ def good(run, data, tmp_path):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"overrides": ["kk=2"]}, ConfigError, r"'kk=2': expected key=value of the evaluation; did you mean 'k'\?"),
-        ({"overrides": ["loop.iterations=2"]}, ConfigError, r"known keys: estimator, negatives, k, resamples"),
-        ({"overrides": ["repetition_penalty=2"]}, ConfigError, r"expected key=value of the evaluation"),
-        ({"overrides": ["k=-2"]}, ConfigError, r"evaluation\.k: .*greater than 0.*got -2"),
-        ({"overrides": ["evaluation.estimator=klub"]}, ConfigError, r"evaluation\.estimator: .*got 'klub'"),
+        ({"overrides": ("kk=2",)}, ConfigError, r"'kk=2': expected key=value of the evaluation; did you mean 'k'\?"),
+        ({"overrides": ("loop.iterations=2",)}, ConfigError, r"known keys: estimator, negatives, k, resamples"),
+        ({"overrides": ("repetition_penalty=2",)}, ConfigError, r"expected key=value of the evaluation"),
+        ({"overrides": ("k=-2",)}, ConfigError, r"evaluation\.k: .*greater than 0.*got -2"),
+        ({"overrides": ("evaluation.estimator=klub",)}, ConfigError, r"evaluation\.estimator: .*got 'klub'"),
         ({"scorer": Path("gone")}, CheckpointError, r"--scorer gone holds no run: resolved\.yaml is missing"),
         ({"data": Path("gone.json")}, DataError, r"gone\.json"),
-        ({"splits": ["OOD7Test"]}, DataError, r"has no split 'OOD7Test'"),
-        ({"splits": ["IDTrain"]}, DataError, r"no response belongs to the split\(s\) IDTrain"),
+        ({"splits": ("OOD7Test",)}, DataError, r"has no split 'OOD7Test'"),
+        ({"splits": ("IDTrain",)}, DataError, r"no response belongs to the split\(s\) IDTrain"),
     ],
     ids=lambda value: str(value)[:40],
 )
 def test_what_cannot_be_asked_is_refused_before_anything_is_written(change, error, message, good, tmp_path):
     with pytest.raises(error, match=message):
-        make_request(**(good | change))
+        ask(**(good | change))
     assert not (tmp_path / "out").exists()
 
 
@@ -294,7 +298,7 @@ def test_a_scorer_that_is_not_finished_or_was_changed_is_refused(good, run, tmp_
     unfinished.mkdir()
     (unfinished / "resolved.yaml").write_bytes((run / "resolved.yaml").read_bytes())
     with pytest.raises(CheckpointError, match=r"phase sft-scorer has not finished.*coevo train --resume .*unfinished"):
-        make_request(**(good | {"scorer": unfinished}))
+        ask(**(good | {"scorer": unfinished}))
     changed = tmp_path / "changed"
     for file in run.rglob("*"):
         if file.is_file():
@@ -303,7 +307,7 @@ def test_a_scorer_that_is_not_finished_or_was_changed_is_refused(good, run, tmp_
     config = next(changed.rglob("adapter_config.json"))
     config.write_text(config.read_text() + " ")
     with pytest.raises(CheckpointError, match=r"adapter_config\.json: changed since phase 02-sft-scorer finished"):
-        module.score(make_request(**(good | {"scorer": changed})))
+        module.score(ask(**(good | {"scorer": changed})))
 
 
 def test_a_folder_that_is_not_ours_is_left_alone(good, tmp_path):
@@ -313,7 +317,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(good, tmp_path):
     file.write_text("mine")
     for out, message in ((taken, "no coevo score made it"), (file, "is a file"), (file / "out", "it is a file")):
         with pytest.raises(ConfigError, match=message):
-            make_request(**(good | {"out": out}))
+            ask(**(good | {"out": out}))
     assert [path.name for path in taken.iterdir()] == ["mine.txt"] and file.read_text() == "mine"
 
 
@@ -322,14 +326,13 @@ def test_one_scenario_has_nothing_to_be_set_against(good, data, tmp_path):
     lone = tmp_path / "lone.json"
     write_rpgbench(lone, [scenarios[0], *scenarios[3:5]])
     file = write(tmp_path / "lone.jsonl", answers([scenarios[0], *scenarios[3:5]], "m"))
-    asked = good | {"data": lone, "files": [file]}
+    asked = good | {"data": lone, "files": (file,)}
     with pytest.raises(DataError, match=r"IDTest has one scenario, and a contrast needs at least 2"):
-        make_request(**asked, overrides=["negatives=subset"])
+        ask(**asked, overrides=("negatives=subset",))
     with pytest.raises(DataError, match="IDTest has one scenario"):
-        make_request(**asked, overrides=["estimator=released"])
-    assert make_request(**asked, overrides=["negatives=pool"]) and make_request(
-        **asked, overrides=["estimator=learned_marginal"]
-    )
+        ask(**asked, overrides=("estimator=released",))
+    for fine in ("negatives=pool", "estimator=learned_marginal"):
+        assert len(ask(**asked, overrides=(fine,)).answers.scenarios) == 3
 
 
 def test_help_and_bad_input_answer_without_torch(good, tmp_path):
