@@ -73,7 +73,7 @@ def _read(
     variant: str, scorer: Scorer, tests: Sequence[Scenario], reasonings: Sequence[Reasoning] | None = None
 ) -> list[Reading]:
     """Each reference in its scenario with its reasoning, or without any; one without a whole reasoning has that status."""
-    given: Sequence[Reasoning | None] = reasonings or [None] * len(tests)
+    given: Sequence[Reasoning | None] = [None] * len(tests) if reasonings is None else reasonings
     asks = [
         Ask(x, x.reference, NO_REASONING) if r is None else Ask(x, x.reference, NOTHING, r.text)
         for x, r in zip(tests, given, strict=True)

@@ -41,8 +41,9 @@ class ReasonerReward(Logged):
         truth = self._context.material.truth
         if truth is not None:
             # logged, never rewarded
-            shares = [truth.share_reasoned(self._scenarios[s.completion.key], s.completion.text) for s in everyone]
-            figures["share_reasoned"] = float(np.mean(shares))
+            told = [(self._scenarios[s.completion.key], s.completion.text) for s in everyone]
+            sections = self._context.material.sections
+            figures["share_reasoned"] = float(np.mean([truth.share_reasoned(x, text, sections) for x, text in told]))
         self._figures = figures
         self._record(everyone, self._scenarios, step)
         return [sample.reward.total for sample in samples]

@@ -34,11 +34,11 @@ class WorldTruth:
         """Exact log P(y|x) in nats."""
         return world.log_density(world.parse_scenario(scenario), text)
 
-    def share_reasoned(self, scenario: Scenario, text: str) -> float:
-        """Share of the sections that a reasoning has of the world's, and that say what the oracle says, in [0, 1]."""
+    def share_reasoned(self, scenario: Scenario, text: str, sections: Sequence[str]) -> float:
+        """Share of the sections of a reasoning that say what the oracle says, in [0, 1]."""
         bodies = world.reasoning_bodies(scenario)
-        said = dict(read_sections(text, tuple(bodies)))
-        return sum(said.get(name) == body for name, body in bodies.items()) / len(bodies)
+        said = dict(read_sections(text, sections))
+        return sum(said.get(name) == bodies[name] for name in sections) / len(sections)
 
 
 @dataclass(frozen=True)

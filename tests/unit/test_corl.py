@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from coevo.lm.likelihood import encode_pair, encode_prompt, render
 from coevo.lm.small import Shape, build_base, train_tokenizer
 from coevo.loop import corl
 from coevo.loop.material import load_material
-from coevo.loop.phases import lesson, pretraining_lessons
+from coevo.loop.phases import Lesson, encode, lesson, pretraining_lessons
 from coevo.loop.plan import Counts, PhasePlan, check, plan
 from coevo.prompts import AGREED, ALL, NO_PERSONA, NO_REASONING, NOT_AGREED, agreement_messages, messages
 from coevo.recipe import dump_recipe, load_recipe, parse_recipe
@@ -210,6 +211,33 @@ def test_pretraining_teaches_reasonings_only_where_it_is_asked_to() -> None:
     for taught in lessons:
         if taught.role == "reasoner":
             assert taught.target.startswith("language: ")
+
+
+def test_a_reasoning_has_a_limit_of_its_own_and_what_is_over_it_is_listed(scorer: Scorer, tmp_path: Path) -> None:
+    said: list[str] = []
+    long = lesson("reasoner", XS[1], reasoning="topic: " + "sea " * 200)
+    lessons = [
+        lesson("reasoner", XS[0], reasoning=R),
+        lesson("scorer", XS[0], reasoning=R),
+        Lesson("judged", "judge", agreement_messages(R, XS[0].reference), AGREED),
+        long,
+    ]
+    plain = len(encode_prompt(scorer.tokenizer, render(scorer.tokenizer, messages("scorer", XS[0]))))
+    asked = len(encode_prompt(scorer.tokenizer, render(scorer.tokenizer, messages("reasoner", XS[0]))))
+    # room for the plain prompt and the reasoner's, not for the scorer's with its reasoning: that has limits.reasoning more
+    limits = {"prompt": max(plain, asked), "response": 160, "turn": 160, "reasoning": 160}
+    here = SimpleNamespace(
+        recipe=small(limits=limits),
+        tokenizer=scorer.tokenizer,
+        folder=SimpleNamespace(phase=lambda name: tmp_path),
+        progress=SimpleNamespace(say=said.append),
+    )
+    rows = encode(here, PHASE, lessons)  # type: ignore[arg-type]
+    texts = [scorer.tokenizer.decode(response[:-1]) for _, response in rows]
+    assert texts == [R, XS[0].reference, AGREED]
+    assert len(rows[1][0]) > limits["prompt"]
+    (skipped,) = [json.loads(line) for line in (tmp_path / "skipped.jsonl").read_text().splitlines()]
+    assert (skipped["sample_id"], skipped["role"]) == (XS[1].sample_id, "reasoner") and "1 of 4 samples" in said[0]
 
 
 def test_the_scenarios_of_a_phase_come_from_training_and_have_names_of_their_own() -> None:

@@ -95,10 +95,12 @@ def test_a_reasoning_says_all_that_the_reply_depends_on_and_nothing_else() -> No
 def test_truth_counts_the_sections_that_are_right() -> None:
     x = world.generate("IDTrain", 1, seed=0)[0]
     right = world.oracle_reasoning(x)
-    truth = WorldTruth()
-    assert truth.share_reasoned(x, right) == 1.0
-    assert truth.share_reasoned(x, right.replace("language: English", "language: Korean")) == pytest.approx(5 / 6)
-    assert truth.share_reasoned(x, "nothing of the kind") == 0.0
+    truth, names = WorldTruth(), world.REASONING_SECTIONS
+    assert truth.share_reasoned(x, right, names) == 1.0
+    wrong = right.replace("language: English", "language: Korean")
+    assert truth.share_reasoned(x, wrong, names) == pytest.approx(5 / 6)
+    assert truth.share_reasoned(x, wrong, ("language", "mood")) == 0.5
+    assert truth.share_reasoned(x, "nothing of the kind", names) == 0.0
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
