@@ -147,11 +147,16 @@ def _risks(result: Record) -> Table:
             bound = entry.get("bound")
             if bound:
                 shares = [f"{bound['shares'][z]:.2f}" for z in "ucd"]
-                values = [f"{bound['value']:.2f}", *shares, f"{bound['response']:.2f}", f"{entry['bound_raw']['value']:.2f}"]
-                worst = "worst" if tag == record["worst_case"]["subset"] else ""
-                rows.append([tag, model, *values, _corrected(entry["gap"]), _corrected(entry["response"]), worst])
+                worst = " (worst)" if tag == record["worst_case"]["subset"] else ""
+                values = [
+                    f"{bound['value']:.2f}{worst}",
+                    *shares,
+                    f"{bound['response']:.2f}",
+                    f"{entry['bound_raw']['value']:.2f}",
+                ]
+                rows.append([tag, model, *values, _corrected(entry["gap"]), _corrected(entry["response"])])
     headings = ["subset", "model", "B2", "persona", "character", "dialogue", "responses", "B2 of raw D_JS"]
-    headings += ["D_JS to references", "D_JS to ID responses", ""]
+    headings += ["D_JS to references", "D_JS to ID responses"]
     return Table("Risk: B2 and its shares", headings, rows, 2)
 
 
@@ -191,8 +196,9 @@ def _case(row: Mapping[str, Any]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text of data or models on one line of Markdown, so that nothing in it is markup."""
-    return re.sub(r"([\\`*_|\[\]#~$])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    """Text of data or models on one line of Markdown, so that nothing in it is markup or a link."""
+    flat = html.escape(" ".join(text.split()), quote=False)
+    return re.sub(r"([\\`*_|#~$]|(?<=\])\()", r"\\\1", flat)
 
 
 # --- csv ------------------------------------------------------------------------------------------------------------

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from coevo.config import Evaluation
-from coevo.maths.bound import Bound, emid_bound
+from coevo.maths.bound import COMPONENTS, Bound, emid_bound
 from coevo.maths.divergence import Divergence
 from coevo.maths.stats import Floats, seed_of
 from coevo.prompts import character_text
-from coevo.scoring.summary import COMPONENTS, Row, difference, remid_margin, summarise
+from coevo.scoring.summary import Row, difference, remid_margin, summarise
 from coevo.types import Scenario, shift_of
 
 if TYPE_CHECKING:
