@@ -54,7 +54,8 @@ def write(out: Path, result: Result) -> list[Path]:
     # drawing is slow to import, and the table does without
     from coevo.report.calibration_plots import draw
 
-    files = {"calibration.json": (json.dumps(result, indent=1) + "\n").encode(), "calibration.md": markdown(result).encode()}
+    plain = json.dumps(_plain(result), indent=1, allow_nan=False) + "\n"
+    files = {"calibration.json": plain.encode(), "calibration.md": markdown(result).encode()}
     return [write_bytes(out / name, content) for name, content in (files | draw(result)).items()]
 
 
@@ -92,9 +93,18 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (list(heads), rule, *shown))
 
 
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: null in its place."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def _cell(value: Any) -> str:
     if isinstance(value, float):
-        return "n/a" if value != value else f"{value:.2f}"
+        return "n/a" if math.isnan(value) else f"{value:.2f}"
     return str(value).replace("|", "\\|")
 
 

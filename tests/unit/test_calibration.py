@@ -51,6 +51,11 @@ def unheard(done, total):
     assert 0 < done <= total
 
 
+@pytest.fixture
+def shelf(tmp_path):
+    return Shelf(tmp_path / "shelf", TINY)
+
+
 # --- estimates ------------------------------------------------------------------------------------------------------
 
 
@@ -94,9 +99,9 @@ def test_middle_has_no_error_of_first_order():
     assert abs(np.mean(errors["middle"])) < 4 * noise["middle"] + 0.1 * first_order
 
 
-def test_the_span_holds_the_information_and_m1_its_own_sum():
+def test_the_span_holds_the_information_and_m1_its_own_sum(shelf):
     # of three laws with I above, below and well below log N - 2 = 2.1: N = 60 is small, so M1 is judged by its error alone
-    result = bracket(replace(TINY, main_draws=10, resamples=200), unheard)
+    result = bracket(replace(TINY, main_draws=10, resamples=200), shelf, unheard)
     by_name = {(case["law"], case["negatives"]): case for case in result["cases"]}
     assert len(by_name) == 14
     assert min(case["main"]["span_holds"] for case in by_name.values()) == 1.0
@@ -107,11 +112,11 @@ def test_the_span_holds_the_information_and_m1_its_own_sum():
     assert reference["infonce"] <= math.log(60) < 10.506 < reference["l1out"] < reference["club"]
 
 
-def test_intervals_hold_the_truth_about_as_often_as_they_say():
+def test_intervals_hold_the_truth_about_as_often_as_they_say(shelf):
     # 32 draws of 80 cases and measures; a share of 95 % has a standard deviation of 0.039 in a case, and less on average,
     # although the cases of one draw depend on each other. At n = 40 percentile intervals are a little narrow.
     settings = replace(TINY, coverage_sizes=(40,), coverage_draws=32, resamples=200)
-    rows = coverage(settings, unheard)["rows"]
+    rows = coverage(settings, shelf, unheard)["rows"]
     for estimate in ("club", "learned_marginal"):
         shares = [row["covers_truth"] for row in rows if row["estimate"] == estimate]
         assert 0.90 <= np.mean(shares) <= 0.98
@@ -136,9 +141,9 @@ def b1(entropy, components, responses):
     return math.sqrt(2 / 3) * entropy * sum(math.sqrt(d) for d in components) + 8 * sum(responses) ** 0.25
 
 
-def test_b1_of_the_references_is_by_hand():
+def test_b1_of_the_references_is_by_hand(shelf):
     # no divergence of responses, one component at ln 2, H = 2 H(Y*|x): sqrt(2/3) * 2 * 2.229 * sqrt(ln 2) = 3.03
-    result = bounds(replace(TINY, random_responders=0), unheard)
+    result = bounds(replace(TINY, random_responders=0), shelf, unheard)
     slight = {row["tag"]: row for row in result["rows"] if row["responder"] == "guesses under shift"}
     assert set(slight) == set(SHIFTED)
     home, away = only("IDTest"), only("Theater")
@@ -151,12 +156,12 @@ def test_b1_of_the_references_is_by_hand():
     assert all(row["reached"] <= 1 for row in result["rows"])
 
 
-def test_b1_is_all_but_reached_on_the_world_by_a_responder_that_guesses():
+def test_b1_is_all_but_reached_on_the_world_by_a_responder_that_guesses(shelf):
     # R-EMI is 0 at home and -I = -8.868 where all is guessed; replies are distributed as the references in both, so that
     # the last term is 0. H = H(Y*|x) + H(Y) = 2.229 + 11.098: B1 = sqrt(2/3) * 13.33 * sqrt(ln 2) = 9.06.
     row = next(
         row
-        for row in bounds(replace(TINY, random_responders=0), unheard)["rows"]
+        for row in bounds(replace(TINY, random_responders=0), shelf, unheard)["rows"]
         if (row["responder"], row["tag"]) == ("guesses under shift", "Theater")
     )
     assert row["remid"] == pytest.approx(8.868, abs=1e-3)
@@ -189,8 +194,8 @@ def test_b1_is_no_bound_for_one_reply_to_everything():
 # --- attribution ----------------------------------------------------------------------------------------------------
 
 
-def test_exact_a1_blames_the_failed_component():
-    result = attribution(TINY, unheard)
+def test_exact_a1_blames_the_failed_component(shelf):
+    result = attribution(TINY, shelf, unheard)
     shown = [row for row in result["rows"] if row["reading"] == "shown" and row["failure"] in FAILURES]
     assert len(shown) == 2 * 12 * len(FAILURES) and all(row["right"] for row in shown)
     english = [row for row in result["rows"] if row["failure"] == "English to all"]
@@ -332,9 +337,10 @@ def test_a_calibration_writes_its_report_and_takes_up_where_it_was(tmp_path, mon
     assert "guesses under shift" in json.dumps(result["bounds"]["rows"])
     assert report.console(result).count("asked:") == len(result["verdicts"])
     asked = scorer.asked
-    for name in calibration.PARTS:
-        monkeypatch.setitem(calibration.PARTS, name, lambda settings, tick: pytest.fail("computed again"))
-    assert calibration.calibrate(out, TINY, scorer) == result and scorer.asked == asked
+    for module in (calibration.bracket, calibration.coverage):
+        monkeypatch.setitem(module.__globals__, "_draw", lambda *_: pytest.fail("drawn again"))
+    again = calibration.calibrate(out, TINY, scorer)
+    assert json.dumps(again) == json.dumps(result) and scorer.asked == asked
     with pytest.raises(ConfigError, match="calibration of other settings"):
         calibration.calibrate(out, replace(TINY, seed=1))
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["QUICK", "Settings", "calibrate"]
 
-PARTS: dict[str, Callable[[Settings, Tick], Result]] = {
+PARTS: dict[str, Callable[[Settings, Shelf, Tick], Result]] = {
     "bracket": bracket,
     "coverage": coverage,
     "bounds": bounds,
@@ -34,7 +34,7 @@ PARTS: dict[str, Callable[[Settings, Tick], Result]] = {
 def calibrate(
     out: Path, settings: Settings, scorer: Scores | None = None, tick: Callable[[str, int, int], None] | None = None
 ) -> Result:
-    """Computes every part that `out` does not hold yet.
+    """Computes every part; what takes long is kept in `out` and not computed again.
 
     Args:
         out: a folder that is new, empty, or of a calibration with the same settings.
@@ -54,15 +54,11 @@ def calibrate(
     def told(name: str) -> Tick:
         return lambda done, total: tick(name, done, total) if tick else None
 
-    parts: dict[str, Result] = {}
-    for name, compute in PARTS.items():
-        parts[name] = shelf.part(name, lambda name=name, compute=compute: compute(settings, told(name)))
+    parts = {name: compute(settings, shelf, told(name)) for name, compute in PARTS.items()}
     if scorer is not None:
         # the one part that needs torch
         from coevo.scoring.calibration.learned import learned
 
-        parts["learned"] = shelf.part(
-            f"learned-{scorer.version[:16]}", lambda: learned(scorer, settings, shelf, told("learned"))
-        )
+        parts["learned"] = learned(scorer, settings, shelf, told("learned"))
     verdicts = [line for part in parts.values() for line in part["verdicts"]]
     return {"settings": settings.as_json(), **parts, "verdicts": verdicts}

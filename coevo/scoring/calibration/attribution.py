@@ -10,6 +10,7 @@ from coevo.data.world.exact import COMPONENTS, POOL, TAGS, Component, Reading, o
 from coevo.data.world.responders import Fault, Responder
 from coevo.scoring.calibration.cast import FAILURES, GUESSES, SHARED_FAILURES
 from coevo.scoring.calibration.settings import Result, Settings, Tick, verdict
+from coevo.scoring.calibration.shelf import Shelf
 
 ASKED = 0.95
 """Cases of a hundred that must be attributed rightly: 19 of 20."""
@@ -17,9 +18,9 @@ CLEAR = 1e-6
 """Nats by which the failed component must lose more than each other one; exact sums that should be equal differ by less."""
 
 
-def attribution(settings: Settings, tick: Tick) -> Result:
+def attribution(settings: Settings, shelf: Shelf, tick: Tick) -> Result:
     """Losses in u, c and d by failure and subset, for both readings of "without z" and both populations."""
-    del settings  # nothing is drawn
+    del settings, shelf  # nothing is drawn, and it is quick
     everything = {**FAILURES, **GUESSES, **SHARED_FAILURES}
     rows: list[dict[str, Any]] = []
     readings: tuple[Reading, ...] = ("shown", "owned")

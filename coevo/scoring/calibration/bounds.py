@@ -14,11 +14,13 @@ from coevo.data.world.responders import REFERENCE, Responder
 from coevo.scoring.calibration.cast import HOME, SHIFTED, dialled, random_responders, worst
 from coevo.scoring.calibration.ranks import spearman
 from coevo.scoring.calibration.settings import Result, Settings, Tick, verdict
+from coevo.scoring.calibration.shelf import Shelf
 from coevo.types import SHIFT_OF_TAG
 
 
-def bounds(settings: Settings, tick: Tick) -> Result:
+def bounds(settings: Settings, shelf: Shelf, tick: Tick) -> Result:
     """R-EMID, B1 and B2 by responder and shift; by shift, how much of B1 was ever reached."""
+    del shelf  # quick enough to do again
     named = [*dialled(), *worst()]
     responders = [*named, *random_responders(settings.random_responders, settings.seed)]
     rows = []

@@ -7,7 +7,7 @@ and -chi/2N, with chi = E p(y|x)/p(y) - 1, so that their mean (`middle`) has no 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from coevo.maths.information import Floats, circulant_offsets, full_design, outs
 from coevo.maths.stats import bootstrap_mean, seed_of
 from coevo.scoring.calibration.cast import HOME, LAWS
 from coevo.scoring.calibration.settings import Result, Settings, Tick, verdict
+from coevo.scoring.calibration.shelf import Shelf
 
 POPULATIONS: Mapping[str, Population] = {"subset": only(HOME), "pool": POOL}
 ESTIMATES = ("club", "l1out", "infonce", "middle", "learned_marginal")
@@ -43,27 +44,42 @@ def pointwise_estimates(design: Floats, marginal: Floats | None = None) -> dict[
     return found
 
 
-def bracket(settings: Settings, tick: Tick) -> Result:
+def bracket(settings: Settings, shelf: Shelf, tick: Tick) -> Result:
     """Estimates over the grid of N and K, and how often M2 and M3 hold the truth between them."""
     cases = [(law, where) for law in LAWS for where in POPULATIONS]
-    plan = [(n, _draws(settings, n)) for n in sorted({*settings.sizes, settings.main_size})]
-    total, done = len(cases) * sum(n * n * draws for n, draws in plan), 0
+    each = sum(n * n * _draws(settings, n) for n in _sizes(settings))
     results = []
-    for law, where in cases:
-        population = POPULATIONS[where]
-        truth = {"information": exact.information(law, population), "club": exact.club(law, population)}
-        case: dict[str, Any] = {"law": law.name, "negatives": where, **truth, "grid": [], "main": None}
-        for n, draws in plan:
-            singles = []
-            for place in range(draws):
-                singles.append(_draw(law, population, n, settings, place))
-                done += n * n
-                tick(done, total)
-            case["grid"] += list(_grid(singles, n))
-            if n == settings.main_size:
-                case["main"] = _main(singles, truth)
-        results.append(case)
+    for place, (law, where) in enumerate(cases):
+
+        def so_far(done: int, before: int = place * each) -> None:
+            tick(before + done, each * len(cases))
+
+        def compute(law: Responder = law, where: str = where, so_far: Callable[[int], None] = so_far) -> Result:
+            return _case(law, where, settings, so_far)
+
+        results.append(shelf.part(f"bracket-{law.name}-{where}", compute))
     return {"cases": results, "verdicts": _verdicts(results, settings)}
+
+
+def _case(law: Responder, where: str, settings: Settings, so_far: Callable[[int], None]) -> Result:
+    population = POPULATIONS[where]
+    truth = {"information": exact.information(law, population), "club": exact.club(law, population)}
+    case: Result = {"law": law.name, "negatives": where, **truth, "grid": [], "main": None}
+    done = 0
+    for n in _sizes(settings):
+        singles = []
+        for place in range(_draws(settings, n)):
+            singles.append(_draw(law, population, n, settings, place))
+            done += n * n
+            so_far(done)
+        case["grid"] += list(_grid(singles, n))
+        if n == settings.main_size:
+            case["main"] = _main(singles, truth)
+    return case
+
+
+def _sizes(settings: Settings) -> list[int]:
+    return sorted({*settings.sizes, settings.main_size})
 
 
 def _draws(settings: Settings, n: int) -> int:

@@ -9,7 +9,7 @@ negatives. M2 has none in closed form: what is reported is how far its mean lies
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ from coevo.maths.stats import interval, mean_draws, seed_of
 from coevo.scoring.calibration.bracket import pointwise_estimates
 from coevo.scoring.calibration.cast import FAILURES, HOME, SHARED_FAILURES
 from coevo.scoring.calibration.settings import Result, Settings, Tick, verdict
+from coevo.scoring.calibration.shelf import Shelf
 
 RESPONDERS: tuple[Responder, ...] = (
     Responder("any 0.3", Fault(0.3)),
@@ -46,20 +47,30 @@ class Case(NamedTuple):
     measure: str
 
 
-def coverage(settings: Settings, tick: Tick) -> Result:
+def coverage(settings: Settings, shelf: Shelf, tick: Tick) -> Result:
     """Shares of draws whose interval holds the truth, by responder, subset, negatives, estimate, n and K."""
     designs = [(n, k) for n in settings.coverage_sizes for k in settings.coverage_negatives]
-    total, done, rows = len(designs) * settings.coverage_draws, 0, []
-    for n, k in designs:
-        truth = {case: _truth(case, n) for case in _cases()}
-        seen: dict[Case, list[tuple[float, float, float]]] = {case: [] for case in truth}
-        for place in range(settings.coverage_draws):
-            for case, found in _draw(n, k, settings, place).items():
-                seen[case].append(found)
-            done += 1
-            tick(done, total)
-        rows += [_row(case, n, k, truth[case], np.array(found)) for case, found in seen.items()]
+    total, rows = len(designs) * settings.coverage_draws, []
+    for place, (n, k) in enumerate(designs):
+
+        def so_far(done: int, before: int = place * settings.coverage_draws) -> None:
+            tick(before + done, total)
+
+        def compute(n: int = n, k: int = k, so_far: Callable[[int], None] = so_far) -> Result:
+            return {"rows": _design(n, k, settings, so_far)}
+
+        rows += shelf.part(f"coverage-{n}-{k}", compute)["rows"]
     return {"rows": rows, "verdicts": [_verdict(rows, measure) for measure in ("remi", "remid")]}
+
+
+def _design(n: int, k: int, settings: Settings, so_far: Callable[[int], None]) -> list[dict[str, Any]]:
+    truth = {case: _truth(case, n) for case in _cases()}
+    seen: dict[Case, list[tuple[float, float, float]]] = {case: [] for case in truth}
+    for place in range(settings.coverage_draws):
+        for case, found in _draw(n, k, settings, place).items():
+            seen[case].append(found)
+        so_far(place + 1)
+    return [_row(case, n, k, truth[case], np.array(found)) for case, found in seen.items()]
 
 
 def circle(groups: Sequence[Ints], k: int, seed: int, rng: np.random.Generator) -> Ints:

@@ -42,7 +42,7 @@ class Shelf:
 
     def part(self, name: str, compute: Callable[[], Result]) -> Result:
         """A part's result, computed unless it is there."""
-        path = self._parts / f"{name}.json"
+        path = self._path(name, "json")
         if not path.exists():
             write(path, (json.dumps(compute(), allow_nan=False) + "\n").encode())
         try:
@@ -52,14 +52,17 @@ class Shelf:
 
     def arrays(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Arrays by name, computed unless they are there."""
-        # the name is a responder's, which need not be a file's
-        path = self._parts / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.npz"
+        path = self._path(name, "npz")
         if not path.exists():
             buffer = io.BytesIO()
             np.savez_compressed(buffer, allow_pickle=False, **compute())
             write(path, buffer.getvalue())
         with np.load(path, allow_pickle=False) as stored:
             return dict(stored)
+
+    def _path(self, name: str, suffix: str) -> Path:
+        # a name has a responder's in it, which need not be a file's
+        return self._parts / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.{suffix}"
 
 
 def write(path: Path, content: bytes) -> None:
