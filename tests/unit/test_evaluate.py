@@ -175,17 +175,17 @@ def test_released_draws_a_thousand_pairs_a_subset_and_means_over_them():
         assert len(rows) == n and sum(row.n_negatives for row in rows) == 1000
     for x in scorer.asked:
         assert x.scenario.subset_tag in ("IDTest", "german")
-    # the naive procedure on what was asked: the first ask of a block is a text's own, the last three lack a component
+    # the naive procedure on what was asked: the first ask of a block is a text's own, the last four lack r or a component
     asks = plan(scorer.version, batch, responses, RELEASED, 3, {}).asks
     own, pairs, place = [], [], 0
     for row in result.rows:
-        width = 1 + row.n_negatives + 3
+        width = 1 + row.n_negatives + 4
         block, place = asks[place : place + width], place + 2 * width
         assert all(ask.text == row.response for ask in block) and block[0].scenario.sample_id == row.sample_id
         values = [s.logprob_nats / s.n_tokens for s in TokenScorer().score(block)]
         if row.subset_tag == "german":
             own.append(values[0])
-            pairs += values[1:-3]
+            pairs += values[1:-4]
     entry = result.summary["subsets"]["german"]
     assert entry["mi_response"]["value"] == pytest.approx(club_pairs(own, pairs))
     assert result.summary == measure(TokenScorer(), batch, responses, RELEASED, 3).summary
@@ -335,8 +335,8 @@ def test_scoring_can_be_shared_out():
 
 
 def test_asks_of_one_context_are_scored_together(monkeypatch):
-    # 20 scenarios, K = 3: 20 × 2 texts × (1 + 3 + 3) = 280 asks, 8 under each whole context and 2 under each of the
-    # other 60; cut into calls of 100, at most two contexts are cut in two
+    # 20 scenarios, K = 3: 20 × 2 texts × (1 + 3 + 4) = 320 asks, 10 under each whole context, as without a reasoning there is
+    # none to drop, and 2 under each of the other 60; cut into calls of 100, at most three contexts are cut in two
     batch = scenarios(n=20)
     config = FULL.model_copy(update={"k": 3})
     whole = measure(ExactScorer(), batch, answers(batch, {"IDTest"}), config, 0)
@@ -349,9 +349,9 @@ def test_asks_of_one_context_are_scored_together(monkeypatch):
 
     parts = measure(scorer, batch, answers(batch, {"IDTest"}), config, 0, score_fn=score)
     assert repr(parts.rows) == repr(whole.rows)
-    assert [len(call) for call in calls] == [100, 100, 80]
+    assert [len(call) for call in calls] == [100, 100, 100, 20]
     runs = [key for call in calls for key, _ in itertools.groupby(call)]
-    assert len(set(runs)) == 80 and len(runs) <= 82
+    assert len(set(runs)) == 80 and len(runs) <= 83
 
 
 def test_progress_is_told():
