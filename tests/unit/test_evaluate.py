@@ -175,7 +175,7 @@ def test_released_draws_a_thousand_pairs_a_subset_and_means_over_them():
         assert len(rows) == n and sum(row.n_negatives for row in rows) == 1000
     for x in scorer.asked:
         assert x.scenario.subset_tag in ("IDTest", "german")
-    # the naive procedure on what was asked: the first ask of a block is a text's own, the last four lack r or a component
+    # the naive procedure on what was asked: the first ask of a block is a text's own, the last four lack a part of it
     asks = plan(scorer.version, batch, responses, RELEASED, 3, {}).asks
     own, pairs, place = [], [], 0
     for row in result.rows:
@@ -335,8 +335,8 @@ def test_scoring_can_be_shared_out():
 
 
 def test_asks_of_one_context_are_scored_together(monkeypatch):
-    # 20 scenarios, K = 3: 20 × 2 texts × (1 + 3 + 4) = 320 asks, 10 under each whole context, as without a reasoning there is
-    # none to drop, and 2 under each of the other 60; cut into calls of 100, at most three contexts are cut in two
+    # 20 scenarios, K = 3: 20 × 2 texts × (1 + 3 + 4) = 320 asks: 10 under each whole context, which is also the one
+    # without a reasoning, and 2 under each of the other 60; cut into calls of 100, at most three contexts are cut in two
     batch = scenarios(n=20)
     config = FULL.model_copy(update={"k": 3})
     whole = measure(ExactScorer(), batch, answers(batch, {"IDTest"}), config, 0)
