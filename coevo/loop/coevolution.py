@@ -183,7 +183,7 @@ def what_was_learnt(before: Sequence[Sample], after: Sequence[Sample], seed: int
     """
     old = {s.completion.key: s.reward for s in before}
     pairs = [(old[s.completion.key], s.reward) for s in after]
-    measures = {
+    measures: dict[str, list[tuple[float | None, float | None]]] = {
         "reward": [(a.total, b.total) for a, b in pairs],
         "pass_rate": [(float(passes(a.parts)), float(passes(b.parts))) for a, b in pairs],
         "regret": [(a.parts.get("regret"), b.parts.get("regret")) for a, b in pairs],

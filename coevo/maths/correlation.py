@@ -53,6 +53,11 @@ def coefficient(x: ArrayLike, y: ArrayLike, kind: Kind) -> float:
     return float(_statistic(x_n, y_n, kind)(np.ones((1, len(x_n))))[0])
 
 
+def spearman(x: ArrayLike, y: ArrayLike) -> float:
+    """Spearman's rho alone, see `coefficient`."""
+    return coefficient(x, y, "spearman")
+
+
 def correlate(
     x: ArrayLike,
     y: ArrayLike,
@@ -67,7 +72,7 @@ def correlate(
     Time grows as R N^2 and memory as N^2, but for Pearson's as R N.
 
     Args:
-        x: (N,), N >= 3, finite: what could not be measured is left out, and counted, by the caller.
+        x: (N,), N >= 2, finite: what could not be measured is left out, and counted, by the caller.
         y: (N,), the same points.
         kind: `pearson`, `spearman` (mid-ranks for ties) or `kendall` (tau-b).
         resamples: R.
@@ -90,7 +95,9 @@ def correlate(
 
 def _points(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
     x_n, y_n = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    assert x_n.ndim == 1 and x_n.shape == y_n.shape and len(x_n) >= 3, f"expected (N,) twice: {x_n.shape}, {y_n.shape}"
+    assert x_n.ndim == 1 and x_n.shape == y_n.shape and len(x_n) >= 2, (
+        f"expected (N,) twice, N >= 2: {x_n.shape}, {y_n.shape}"
+    )
     assert np.isfinite(x_n).all() and np.isfinite(y_n).all(), "leave out what could not be measured before correlating"
     return x_n, y_n
 

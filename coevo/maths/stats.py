@@ -128,16 +128,3 @@ def wilson(successes: int, trials: int) -> Interval:
     half = _Z / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
     # where none or all succeed, the limit on that side is the share itself, which rounding would miss
     return Interval(share, centre - half if successes else 0.0, centre + half if successes < trials else 1.0)
-
-
-def spearman(first: ArrayLike, second: ArrayLike) -> float:
-    """Spearman's rank correlation of (N,) with (N,); ties share their mean rank. NaN if either is constant."""
-    ranks = np.stack([_mean_ranks(first), _mean_ranks(second)])
-    ranks -= ranks.mean(axis=1, keepdims=True)
-    spread = float(np.sqrt((ranks**2).sum(axis=1)).prod())
-    return float(ranks.prod(axis=0).sum()) / spread if spread else math.nan
-
-
-def _mean_ranks(values: ArrayLike) -> Floats:
-    _, places, counts = np.unique(np.asarray(values, dtype=np.float64), return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[places]

@@ -20,7 +20,8 @@ from coevo.config import Audit, RewardWeights
 from coevo.data import Case
 from coevo.data.battery import MEMBERS
 from coevo.errors import ScoreError
-from coevo.maths.stats import bootstrap_mean, spearman, wilson
+from coevo.maths.correlation import spearman
+from coevo.maths.stats import bootstrap_mean, wilson
 from coevo.scoring.rewards import Fit, fits, rpm_reward
 from coevo.scoring.scorer import Scores
 from coevo.scoring.verdict import PARTS, REWARD, Agreement, Member, Verdict, parts_of

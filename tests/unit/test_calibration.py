@@ -26,7 +26,6 @@ from coevo.scoring.calibration.bracket import bracket, pointwise_estimates
 from coevo.scoring.calibration.cast import FAILURES, SHIFTED, dialled
 from coevo.scoring.calibration.coverage import circle, coverage
 from coevo.scoring.calibration.learned import learned
-from coevo.scoring.calibration.ranks import spearman
 from coevo.scoring.calibration.settings import QUICK, Settings
 from coevo.scoring.calibration.shelf import Shelf
 from coevo.types import Score
@@ -301,17 +300,6 @@ def test_what_cannot_be_scored_is_named(tmp_path):
 
     with pytest.raises(ScoreError, match=r"IDTest-0000\d' is too_long in the context of .* limits\.prompt"):
         learned(Short(), TINY, Shelf(tmp_path, TINY), unheard)
-
-
-def test_spearman_by_hand():
-    # ranks 1 2 3 4 and 1 3 2 4: 1 - 6 (1 + 1) / (4 * 15) = 0.8; ties share their mean rank: 1.5 1.5 3 against 1 2 3 is
-    # 1.5 / sqrt(1.5 * 2)
-    assert spearman([1, 2, 3, 4], [10, 30, 20, 40]) == pytest.approx(0.8)
-    assert spearman([5, 5, 9], [1, 2, 3]) == pytest.approx(1.5 / math.sqrt(3))
-    assert math.isnan(spearman([1, 1, 1], [1, 2, 3]))
-
-
-# --- the whole ------------------------------------------------------------------------------------------------------
 
 
 def test_the_cast_has_eight_responders_and_a_spread_of_truths():

@@ -14,7 +14,6 @@ from coevo.maths.stats import (
     bootstrap_stratified,
     mean_draws,
     seed_of,
-    spearman,
     wilson,
 )
 
@@ -133,11 +132,3 @@ def test_wilson_covers_the_truth_about_95_times_in_100():
     draws = np.random.default_rng(0).binomial(192, 0.97, size=4000)
     covered = np.mean([(interval := wilson(int(k), 192)).low <= 0.97 <= interval.high for k in draws])
     assert 0.92 < covered < 0.98
-
-
-def test_spearman_ranks_with_ties():
-    assert spearman([1, 2, 30], [-5, 0, 1]) == pytest.approx(1.0)
-    assert spearman([1, 2, 30], [1, 0, -5]) == pytest.approx(-1.0)
-    # ranks 1, 2½, 2½, 4 and 1, 3, 2, 4; centred (-1½ 0 0 1½)·(-1½ ½ -½ 1½) = 4½; norms √4½ and √5
-    assert spearman([1, 2, 2, 3], [1, 3, 2, 4]) == pytest.approx(4.5 / math.sqrt(4.5 * 5))
-    assert math.isnan(spearman([1, 1, 1], [1, 2, 3])) and math.isnan(spearman([1, 2, 3], [0, 0, 0]))

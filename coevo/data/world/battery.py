@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from coevo.data.battery import Case, generator, looped, plain, without_reference
 from coevo.data.world.attributes import Attributes, parse_scenario
@@ -62,7 +62,7 @@ def _another_reference(scenario: Scenario, attributes: Attributes, rng: random.R
     values = support(scenario.subset_tag)
     own = share_right(attributes, scenario.reference)
     while True:
-        drawn = {name: rng.choice(values[name]) for name in SLOT_ATTRIBUTE.values()}
+        drawn: dict[str, Any] = {name: rng.choice(values[name]) for name in SLOT_ATTRIBUTE.values()}
         text = sample_reference(replace(attributes, **drawn), rng)
         if share_right(attributes, text) < own or own == 0:
             return text

@@ -130,7 +130,8 @@ def _cells(fault: Fault, tag: str, slot: str, mixture: Sequence[Part], hidden: b
     if hidden:
         probability_vs, density_gvs = probability_vs.sum(axis=0, keepdims=True), density_gvs.mean(axis=1, keepdims=True)
     log_ag, cell = np.unique(np.log(density_gvs.reshape(len(mixture), -1)).T.round(_DIGITS), axis=0, return_inverse=True)
-    return np.bincount(cell.ravel(), weights=probability_vs.ravel(), minlength=len(log_ag)), log_ag
+    probability_a = np.bincount(cell.ravel(), weights=probability_vs.ravel(), minlength=len(log_ag))
+    return probability_a.astype(np.float64), log_ag
 
 
 @cache

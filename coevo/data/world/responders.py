@@ -13,7 +13,7 @@ import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,5 +182,5 @@ def _errors_row(errors: Errors, language: str, slot: str, value: str) -> Floats:
 
 
 def _attributes(language: str, slot: str, value: str) -> Attributes:
-    first = {name: values[0] for name, values in ATTRIBUTE_VALUES.items()}
+    first: dict[str, Any] = {name: values[0] for name, values in ATTRIBUTE_VALUES.items()}
     return Attributes(**first | {"language": language, SLOT_ATTRIBUTE[slot]: value})

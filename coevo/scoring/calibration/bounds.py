@@ -11,8 +11,8 @@ import numpy as np
 from coevo.data.world import exact
 from coevo.data.world.exact import only
 from coevo.data.world.responders import REFERENCE, Responder
+from coevo.maths.correlation import spearman
 from coevo.scoring.calibration.cast import HOME, SHIFTED, dialled, random_responders, worst
-from coevo.scoring.calibration.ranks import spearman
 from coevo.scoring.calibration.settings import Result, Settings, Tick, verdict
 from coevo.scoring.calibration.shelf import Shelf
 from coevo.types import SHIFT_OF_TAG

@@ -155,7 +155,7 @@ def _summands(
     own = np.concatenate(
         [log_marginal(REFERENCE, only(tag), replies[contexts.tag == place]) for place, tag in enumerate(TAGS)]
     )
-    found = {}
+    found: dict[tuple[str, str], Floats] = {}
     for negatives, marginal in (("subset", own), ("pool", pool)):
         design = log_design(REFERENCE, contexts, replies, where[negatives])
         estimates = pointwise_estimates(design, marginal)
@@ -193,5 +193,5 @@ def _verdict(rows: Sequence[Mapping[str, Any]], measure: str) -> dict[str, Any]:
         f"90 to 98 % of draws, give or take {slack:.1%} in a single case",
         f"{shares.mean():.1%} on average over {len(shares)} cases, {shares.min():.1%} to {shares.max():.1%}; "
         f"{inside:.0%} of cases within",
-        0.9 <= shares.mean() <= 0.98 and inside >= 0.95,
+        bool(0.9 <= shares.mean() <= 0.98 and inside >= 0.95),
     )

@@ -16,13 +16,13 @@ from coevo.data.world import exact
 from coevo.data.world.draws import log_design, log_marginal, read_replies
 from coevo.data.world.exact import COMPONENTS, POOL, TAGS, only
 from coevo.data.world.responders import REFERENCE, Responder
+from coevo.maths.correlation import spearman
 from coevo.maths.information import Floats
 from coevo.maths.stats import interval, mean_draws
 from coevo.prompts import ALL, NOTHING, Component
 from coevo.scoring.calibration.attribution import ASKED, judged
 from coevo.scoring.calibration.bracket import pointwise_estimates
 from coevo.scoring.calibration.cast import FAILURES, HOME, SHARED_FAILURES, SHIFTED, dialled
-from coevo.scoring.calibration.ranks import spearman
 from coevo.scoring.calibration.settings import Result, Settings, Tick, verdict
 from coevo.scoring.calibration.shelf import Shelf
 from coevo.scoring.calibration.stage import Scored, Stage, hear, set_stage
