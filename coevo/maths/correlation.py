@@ -95,9 +95,7 @@ def correlate(
 
 def _points(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
     x_n, y_n = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    assert x_n.ndim == 1 and x_n.shape == y_n.shape and len(x_n) >= 2, (
-        f"expected (N,) twice, N >= 2: {x_n.shape}, {y_n.shape}"
-    )
+    assert x_n.ndim == 1 and x_n.shape == y_n.shape and len(x_n) >= 2, f"expected (N,) twice: {x_n.shape}, {y_n.shape}"
     assert np.isfinite(x_n).all() and np.isfinite(y_n).all(), "leave out what could not be measured before correlating"
     return x_n, y_n
 
