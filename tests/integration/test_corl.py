@@ -87,6 +87,7 @@ def test_the_ablation_reads_every_test_with_every_variant(run: Path) -> None:
     assert len(tokens) == len({sample for sample, _ in tokens})
 
 
+@pytest.mark.slow
 def test_killed_in_a_reasoners_phase_and_resumed_is_bit_identical(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "coevo", "train", str(SMOKE), "--until", "ablation", "--out", str(folder)]
