@@ -34,6 +34,10 @@ class WorldTruth:
         """Exact log P(y|x) in nats."""
         return world.log_density(world.parse_scenario(scenario), text)
 
+    def reference(self, scenario: Scenario, rng: random.Random) -> str:
+        """A draw from P(y|x)."""
+        return world.sample_reference(world.parse_scenario(scenario), rng)
+
     def share_reasoned(self, scenario: Scenario, text: str, sections: Sequence[str]) -> float:
         """Share of the sections of a reasoning that say what the oracle says, in [0, 1]."""
         bodies = world.reasoning_bodies(scenario)
@@ -78,6 +82,10 @@ class Material:
         if self.truth is not None:
             return self.truth.share_right(scenario, candidate) == 1.0
         return candidate == scenario.reference
+
+    def sound_reference(self, scenario: Scenario, rng: random.Random) -> str:
+        """A reference without the noise of pretraining: the world's oracle draws one, a file's own is taken."""
+        return scenario.reference if self.truth is None else self.truth.reference(scenario, rng)
 
     @cached_property
     def _tested(self) -> frozenset[str]:

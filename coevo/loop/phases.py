@@ -111,7 +111,8 @@ def pretraining_lessons(context: Context, config: Pretrain, scenarios: Sequence[
         if rng.random() < config.short_history:
             x = replace(x, dialogue=x.dialogue[-1:])
         if kind == "judge":
-            candidate = rng.choice((x.reference, rng.choice(scenarios).reference))
+            sound = material.sound_reference(x, rng)
+            candidate = rng.choice((sound, sound, x.reference, rng.choice(scenarios).reference))
             asked = agreement_messages(material.reasoning(x), candidate)
             statement = AGREED if material.agrees(x, candidate) else NOT_AGREED
             lessons.append(Lesson(x.sample_id, "judge", asked, statement))
