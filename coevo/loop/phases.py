@@ -92,6 +92,9 @@ def run_pretrain(context: Context, phase: PhasePlan, resume: bool) -> dict[str, 
     dist.barrier()
     context.use_tokenizer(tokenizer_dir)
     encoded = encode(context, phase, pretraining_lessons(context, config, scenarios))
+    if context.material.truth is None:
+        # a file is all the text there is: a model that learnt from its replies alone would hardly learn to write
+        encoded = [(prompt[:1], prompt[1:] + response) for prompt, response in encoded]
     model = build_base(context.tokenizer, recipe.base, seed=seed_of(recipe.seed, "base"))
     train_sft(context.job(phase, model, resume, no_extra), encoded, config)
     context.save_base(phase, model)

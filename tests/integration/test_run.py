@@ -14,8 +14,6 @@ import time
 from importlib import resources
 from pathlib import Path
 
-import pytest
-
 from coevo.lm.lineage import read_lineage, weights_hash
 from coevo.loop.coevolution import scenario_of
 from coevo.loop.folder import read_rows
@@ -100,8 +98,9 @@ def test_rollouts_say_what_was_rewarded_and_why(smoke_run: Path) -> None:
 
 
 def kill_inside(run: Path, phase: str, overrides: list[str]) -> None:
-    """Starts a run and kills it, without warning, once the phase has begun and got somewhere."""
-    command = [sys.executable, "-m", "coevo", "train", str(SMOKE), *overrides, "--out", str(run)]
+    """Starts a run, or resumes one, and kills it, without warning, once the phase has begun and got somewhere."""
+    what = ["--resume", str(run)] if run.exists() else [str(SMOKE), *overrides, "--out", str(run)]
+    command = [sys.executable, "-m", "coevo", "train", *what]
     process = subprocess.Popen(command, env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     folder = run / "phases" / phase
     try:
@@ -120,11 +119,14 @@ def kill_inside(run: Path, phase: str, overrides: list[str]) -> None:
     assert folder.exists() and not (folder / "done.json").exists()
 
 
-# one moment inside each kind of phase: sft, evaluate, grpo of both players, harvest
-@pytest.mark.parametrize("phase", ["02-sft-scorer", "05-evaluate-sft", "06-simulator-1", "07-harvest-1", "12-rpm-2"])
-def test_killed_and_resumed_is_bit_identical(smoke_run: Path, tmp_path: Path, phase: str) -> None:
+# a moment inside each kind of phase: sft, audit, evaluate, grpo of both players, harvest, accept
+MOMENTS = ("02-sft-scorer", "03-audit", "05-evaluate-sft", "06-simulator-1", "07-harvest-1", "09-accept-1", "12-rpm-2")
+
+
+def test_killed_in_every_kind_of_phase_and_resumed_is_bit_identical(smoke_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    kill_inside(run, phase, [])
+    for phase in MOMENTS:
+        kill_inside(run, phase, [])
     done = coevo("train", "--resume", run)
     assert done.returncode == 0, done.stderr[-3000:]
     assert digests(run) == digests(smoke_run)
