@@ -139,8 +139,8 @@ class SimulatorPhase(GRPO):
     """How the frozen RPM answers: 0 is greedy, as it is evaluated and deployed. A sample's regret differs by tens of nats
     from the next one's, which drowns what the turn itself changes."""
     pass_nats: Weight = 10.0
-    """Added to the regret before the gates multiply it, so that a turn of the shift asked for is worth more than a broken
-    one where the RPM answers as well as the reference, too."""
+    """What a turn that passes every gate earns beside its regret, so that a turn of the shift asked for is worth more than a
+    broken one where the RPM answers as well as the reference, too."""
     fluency_quantile: Share = 0.05
     persona_quantile: Share = 0.05
     """A gate passes what is not below this quantile of real user turns."""

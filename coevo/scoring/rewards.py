@@ -166,7 +166,8 @@ def simulator_reward(regret_nats: float | None, gates: Mapping[str, float], pass
     Args:
         regret_nats: S1, None where it could not be scored.
         gates: by name, 0 to 1.
-        pass_nats: added to the regret (ours); without it nothing is lost by breaking a turn whose regret is 0.
+        pass_nats: what an open turn earns besides (ours); without it nothing is lost by breaking a turn whose regret is 0.
+            Novelty does not scale it: a rare sentence is worth more regret, and no more soundness.
     """
     product = 1.0
     for gate in gates.values():
@@ -174,7 +175,8 @@ def simulator_reward(regret_nats: float | None, gates: Mapping[str, float], pass
     parts = {f"gate/{name}": gate for name, gate in gates.items()} | {"pass": float(product > 0)}
     if regret_nats is None:
         return Reward(0.0 if product == 0 else None, parts, "ok" if product == 0 else "unscored")
-    return Reward((max(regret_nats, 0.0) + pass_nats) * product, parts | {"regret": regret_nats})
+    whole = pass_nats if product > 0 else 0.0
+    return Reward(max(regret_nats, 0.0) * product + whole, parts | {"regret": regret_nats})
 
 
 def repetition(tokens: Sequence[int]) -> float:

@@ -136,7 +136,7 @@ def test_replay_prefers_regret_and_then_age() -> None:
 
 
 def test_a_whole_turn_is_worth_more_than_a_broken_one_where_nothing_is_regretted():
-    # (0 + 10) x 1 against (0 + 10) x 0; and (5 + 10) x 0.5 = 7.5
+    # 0 x 1 + 10 against 0; and 5 x 0.5 + 10 = 12.5
     assert simulator_reward(-2.0, {"shift": 1.0}, 10.0).total == 10.0
     assert simulator_reward(-2.0, {"shift": 0.0}, 10.0).total == 0.0
-    assert simulator_reward(5.0, {"shift": 1.0, "novelty": 0.5}, 10.0).total == 7.5
+    assert simulator_reward(5.0, {"shift": 1.0, "novelty": 0.5}, 10.0).total == 12.5
