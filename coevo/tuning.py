@@ -87,6 +87,9 @@ class SimulatorSFT(SFT):
     """Warm start of the simulator on real user turns; the persona is dropped at times, for the persona gate (S2)."""
 
     context_dropout: Share = 0.25
+    turns: Literal["all", "id"] = "all"
+    """Whose turns: of all training scenarios, or of ID users alone, where nobody has collected others. The simulator then
+    learns from the gates how the others write."""
 
 
 class GRPO(Model):

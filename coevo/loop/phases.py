@@ -147,7 +147,8 @@ def run_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
     }
     assert phase.role is not None
     config = configs[phase.role]
-    source = material.id_train if phase.role == "rpm" else material.shift_train
+    at_home = phase.role == "rpm" or (isinstance(config, SimulatorSFT) and config.turns == "id")
+    source = material.id_train if at_home else material.shift_train
     chosen = rng.sample(source, min(config.samples or len(source), len(source)))
     rows: list[Lesson] = []
     for x in chosen:

@@ -152,7 +152,12 @@ def _short_of_data(recipe: Recipe, counts: Counts) -> Iterator[str]:
         ("pretrain", recipe.pretrain, shift_key, counts.shift_train),
         ("rpm_sft", recipe.rpm_sft, id_key, counts.id_train),
         ("scorer_sft", recipe.scorer_sft, shift_key, counts.shift_train),
-        ("simulator_sft", recipe.simulator_sft, shift_key, counts.shift_train),
+        (
+            "simulator_sft",
+            recipe.simulator_sft,
+            id_key if recipe.simulator_sft.turns == "id" else shift_key,
+            _turns(recipe, counts),
+        ),
     ]
     if recipe.corl is not None:
         cold = min(recipe.corl.cold_start or counts.shift_train, counts.shift_train)
@@ -230,6 +235,11 @@ def count(recipe: Recipe) -> Counts:
     return Counts(train - data.dev, data.dev, train - data.dev, sum(tests), min(tests, default=0))
 
 
+def _turns(recipe: Recipe, counts: Counts) -> int:
+    """How many real turns there are for the simulator's warm start."""
+    return counts.id_train if recipe.simulator_sft.turns == "id" else counts.shift_train
+
+
 def parameters(recipe: Recipe) -> float | None:
     """Number of the base's weights: exact for a small one, read off the name of a hub one (`Qwen3-4B`), else None."""
     base = recipe.base
@@ -278,7 +288,7 @@ class _Planner:
         for role, config, available in (
             ("rpm", recipe.rpm_sft, counts.id_train),
             ("scorer", recipe.scorer_sft, counts.shift_train),
-            ("simulator", recipe.simulator_sft, counts.shift_train),
+            ("simulator", recipe.simulator_sft, _turns(recipe, counts)),
         ):
             if role == "scorer" and recipe.corl is not None:
                 continue
