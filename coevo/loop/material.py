@@ -11,7 +11,7 @@ from typing import Any
 from coevo.config import FileData, Pretrain, Recipe, WorldData
 from coevo.data import rpgbench, shifts, world
 from coevo.errors import DataError
-from coevo.loop import plan
+from coevo.loop.check import check, count
 from coevo.loop.corpus import Corpus, gather, reasoning_of
 from coevo.prompts import Role
 from coevo.scoring.reasoner import content_key
@@ -116,9 +116,9 @@ def load_material(recipe: Recipe) -> Material:
 
     Raises:
         DataError: the file breaks the format or lacks a split.
-        ConfigError: data that do not fit the recipe's batches, negatives or shifts; see `plan.check`.
+        ConfigError: data that do not fit the recipe's batches, negatives or shifts; see `check`.
     """
-    plan.check(recipe, plan.count(recipe))
+    check(recipe, count(recipe))
     if isinstance(recipe.data, WorldData):
         material = _from_world(recipe.data, max(REAL_TURNS, recipe.audit.scenarios))
     else:
