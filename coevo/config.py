@@ -12,18 +12,14 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from coevo.inputs import FileData, HubBase, SmallBase, WorldData
 from coevo.method import (
-    DPO,
     AugmentedSFT,
     Coevolution,
     Method,
     OnlineGRPO,
-    PlainSFT,
-    RejectionSFT,
     Sampled,
     Sections,
     ThinkGRPO,
     ThinkSFT,
-    ThoughtWeights,
     distinct_names,
 )
 from coevo.tuning import (
@@ -47,6 +43,8 @@ Gate = Literal["whole", "fluency", "persona", "carry", "novelty"]
 GATES: tuple[Gate, ...] = ("whole", "fluency", "persona", "carry", "novelty")
 REASONING_FRAME = 32
 """Tokens at most of what is around a reasoning: the message that carries it to the scorer, or the marks of a thought."""
+REQUEST_TO_THINK = 48
+"""Tokens at most of the request to think first, which a prompt has beyond the plain one's."""
 
 
 def _folder_name(name: str) -> str:
@@ -88,8 +86,8 @@ class SimulatorPhase(GRPO):
     """Weight of S1. At 0 the gates alone are rewarded: random shifts in place of adversarial ones, and the RPM's prompts are
     then drawn without a look at regret."""
     gates: tuple[Gate, ...] = GATES
-    """Gates that multiply the regret (S2). The gate `shift` always does: a turn that makes no scenario of the shift asked for
-    has no regret either. An empty list leaves that one alone."""
+    """Gates that multiply the regret (S2), beside `shift`, which always does: a turn that makes no scenario of the shift
+    asked for has no regret either."""
     pass_nats: Weight = 10.0
     """Added to the regret before the gates multiply it, so that a turn of the shift asked for is worth more than a broken
     one where the RPM answers as well as the reference, too."""
@@ -288,8 +286,8 @@ class Recipe(Model):
         if isinstance(self.method, AugmentedSFT):
             self._has_a_writer(self.method)
         named = "limits.prompt + the longer of limits.response and limits.turn"
-        if self.corl is not None or self.thinks:
-            named += f" + limits.reasoning + {REASONING_FRAME} around it"
+        if self._around_reasoning:
+            named += f" + limits.reasoning + {self._around_reasoning} around it"
         if isinstance(self.base, SmallBase) and self.longest > self.base.max_position:
             raise ValueError(
                 f"{named} is {self.longest} tokens, and "
@@ -343,5 +341,12 @@ class Recipe(Model):
     @property
     def longest(self) -> int:
         """The most tokens of a prompt with its text, a reasoning included where there is one."""
-        reasoning = self.limits.reasoning + REASONING_FRAME if self.corl is not None or self.thinks else 0
+        reasoning = self.limits.reasoning + self._around_reasoning if self._around_reasoning else 0
         return self.limits.prompt + max(self.limits.response, self.limits.turn) + reasoning
+
+    @property
+    def _around_reasoning(self) -> int:
+        """Tokens at most of what goes with a reasoning; 0 where nobody reads or writes one."""
+        if self.thinks:
+            return REASONING_FRAME + REQUEST_TO_THINK
+        return REASONING_FRAME if self.corl is not None else 0

@@ -110,6 +110,9 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     node = tree
     for part in parents:
         child = node.setdefault(part, {})
+        if node is tree and part == "method" and isinstance(child, str):
+            # `method: dpo` is short for `method: {kind: dpo}`
+            child = node[part] = {"kind": child}
         if not isinstance(child, dict):
             raise ConfigError(f"override {override!r}: {part!r} holds {_shown(child)}, it has no keys of its own.")
         node = child

@@ -8,20 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from coevo.config import (
-    DPO,
-    GRPO,
-    SFT,
-    AugmentedSFT,
-    Coevolution,
-    FileData,
-    Recipe,
-    RejectionSFT,
-    ThinkGRPO,
-    ThinkSFT,
-    WorldData,
-)
+from coevo.config import GRPO, SFT, FileData, Recipe, WorldData
 from coevo.errors import ConfigError, DataError
+from coevo.method import DPO, AugmentedSFT, Coevolution, RejectionSFT, ThinkGRPO, ThinkSFT
 from coevo.types import SHIFT_OF_TAG
 
 

@@ -6,24 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from coevo.config import (
-    DPO,
-    GRPO,
-    SFT,
-    AugmentedSFT,
-    CoRL,
-    OnlineGRPO,
-    Recipe,
-    RejectionSFT,
-    Sampled,
-    ThinkGRPO,
-    ThinkSFT,
-    WorldData,
-)
+from coevo.config import GRPO, SFT, CoRL, Recipe, WorldData
 from coevo.data.battery import MEMBERS
 from coevo.data.world.battery import LADDER
 from coevo.loop.check import Counts, check, count
 from coevo.loop.cost import Costs, Work, parameters
+from coevo.method import DPO, AugmentedSFT, OnlineGRPO, RejectionSFT, Sampled, ThinkGRPO, ThinkSFT
 
 __all__ = ["METHODS", "Counts", "Kind", "PhasePlan", "check", "count", "parameters", "plan"]
 

@@ -157,7 +157,9 @@ def regret(reference: Fit, answers: Sequence[Fit], weights: RewardWeights) -> fl
     return value(reference, weights) - sum(value(fit, weights) for fit in answers) / len(answers)
 
 
-def simulator_reward(regret_nats: float | None, gates: Mapping[str, float], pass_nats: float = 0.0) -> Reward:
+def simulator_reward(
+    regret_nats: float | None, gates: Mapping[str, float], pass_nats: float = 0.0, weight: float = 1.0
+) -> Reward:
     """S1 times S2: regret, not below 0, multiplied by every gate.
 
     A turn that a gate shuts earns 0, the least there is. A negative regret (the RPM does better than the reference) counts
@@ -167,6 +169,7 @@ def simulator_reward(regret_nats: float | None, gates: Mapping[str, float], pass
         regret_nats: S1, None where it could not be scored.
         gates: by name, 0 to 1.
         pass_nats: added to the regret (ours); without it nothing is lost by breaking a turn whose regret is 0.
+        weight: of the regret; with 0 the gates alone are rewarded.
     """
     product = 1.0
     for gate in gates.values():
@@ -174,7 +177,7 @@ def simulator_reward(regret_nats: float | None, gates: Mapping[str, float], pass
     parts = {f"gate/{name}": gate for name, gate in gates.items()} | {"pass": float(product > 0)}
     if regret_nats is None:
         return Reward(0.0 if product == 0 else None, parts, "ok" if product == 0 else "unscored")
-    return Reward((max(regret_nats, 0.0) + pass_nats) * product, parts | {"regret": regret_nats})
+    return Reward((weight * max(regret_nats, 0.0) + pass_nats) * product, parts | {"regret": regret_nats})
 
 
 def repetition(tokens: Sequence[int]) -> float:
