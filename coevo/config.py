@@ -15,8 +15,6 @@ from coevo.method import (
     AugmentedSFT,
     Coevolution,
     Method,
-    OnlineGRPO,
-    Sampled,
     Sections,
     ThinkGRPO,
     ThinkSFT,
@@ -329,9 +327,8 @@ class Recipe(Model):
     @property
     def weights(self) -> RewardWeights:
         """Of the RPM's reward: the method's own, or the loop's where it has none."""
-        if isinstance(self.method, Sampled | OnlineGRPO | ThinkGRPO):
-            return self.method.weights
-        return self.loop.rpm.weights
+        own = getattr(self.method, "weights", None)
+        return own if isinstance(own, RewardWeights) else self.loop.rpm.weights
 
     @property
     def weights_key(self) -> str:

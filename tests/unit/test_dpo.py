@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import get_args
@@ -26,7 +27,7 @@ from tests.unit.test_train import SCENARIOS, job, model, tokenizer  # noqa: F401
 
 def pairs(tokenizer, count: int = 8) -> list[PairRow]:  # noqa: F811
     rows = []
-    for x, other in zip(SCENARIOS[:count], SCENARIOS[1 : count + 1], strict=True):
+    for x, other in itertools.pairwise(SCENARIOS[: count + 1]):
         prompt, chosen = encode_pair(tokenizer, render(tokenizer, messages("rpm", x)), x.reference)
         rows.append(PairRow(prompt, chosen, encode_response(tokenizer, other.reference)))
     return rows

@@ -77,7 +77,7 @@ def test_without_a_method_the_loop_is_run_as_ever() -> None:
 
 
 def test_rows_and_blocks_name_the_same_methods() -> None:
-    union = get_args(get_args(Method)[0])[0]
+    union = get_args(Method)[0]
     assert set(METHOD_BLOCKS.values()) == set(get_args(union))
     assert set(METHODS) == set(METHOD_BLOCKS)
     assert {get_args(block.model_fields["kind"].annotation)[0] for block in METHOD_BLOCKS.values()} == set(METHODS)
