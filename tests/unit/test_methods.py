@@ -134,7 +134,10 @@ def test_what_a_method_cannot_do_is_refused_by_the_recipe(blocks: dict[str, Any]
 @pytest.mark.parametrize(
     ("method", "expected"),
     [
-        ({"kind": "dpo", "prompts": 8}, r"method\.tune\.batch_size=16 is more than the 8 samples .method\.prompts has 8"),
+        (
+            {"kind": "dpo", "prompts": 8},
+            r"method\.tune\.batch_size=16 is more than the 8 samples there are .method\.prompts has 8",
+        ),
         ({"kind": "rejection_sft", "prompts": 8}, r"method\.tune\.batch_size=32 is more than the 8 samples"),
         ({"kind": "augmented_sft", "languages": ["French"]}, r"method\.languages asks for French, .* German, Spanish"),
         ({"kind": "grpo", "prompts": 3, "group": 2}, r"method\.prompts=3 × group=2 does not divide among 4 processes"),
