@@ -40,7 +40,7 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % (2**31)
 
 
-def room(limits: Limits, role: Role) -> int:
+def room(limits: Limits, role: str) -> int:
     """Tokens at most of what a role writes, the marks of a thought included."""
     thought = limits.reasoning + REASONING_FRAME + limits.response
     return {"simulator": limits.turn, "reasoner": limits.reasoning, "thinker": thought}.get(role, limits.response)

@@ -22,10 +22,12 @@ from coevo.loop.context import Context, room, seed_of
 from coevo.loop.estimator import estimator, prepare
 from coevo.loop.folder import dump_row, read_rows, write_atomic
 from coevo.loop.phases import Lesson, Row, encode, lesson, no_extra, save_learnt
+from coevo.loop.material import WorldTruth
 from coevo.loop.plan import PhasePlan
 from coevo.loop.players import RPMReward, Sample
 from coevo.loop.think import ThinkReward
 from coevo.method import DPO, OnlineGRPO, RejectionSFT, Sampled, ThinkGRPO, ThinkSFT
+from coevo.prompts import Role
 from coevo.scoring.selection import Rated, best, pairs
 from coevo.train.dpo import PairRow, train_dpo
 from coevo.train.grpo import Completion, train_grpo
@@ -50,8 +52,8 @@ def id_scenarios(context: Context, phase: PhasePlan, count: int | None) -> list[
     Raises:
         DataError: none fits the token limits.
     """
-    role = "thinker" if phase.kind == "think_online" else "rpm"
-    usable = [x for x in context.material.id_train if context.fits(role, x)]  # type: ignore[arg-type]
+    # a request to think has room of its own beyond the limit
+    usable = [x for x in context.material.id_train if context.fits("rpm", x)]
     if not usable:
         raise DataError(
             f"phase {phase.name}: none of {len(context.material.id_train)} ID scenarios fits limits.prompt="
@@ -136,48 +138,50 @@ def run_sample(context: Context, phase: PhasePlan, resume: bool) -> dict[str, An
         samples += dist.share_out(reward.judge, answers)
         context.progress.advance(len(part))
     rated = [Rated(s.completion.key, s.completion.text, s.reward.total) for s in samples]
-    facts = _what_was_sampled(context, phase, {x.sample_id: x for x in scenarios}, samples, rated)
+    path = context.folder.root / "samples.jsonl"
+    if dist.is_main():
+        write_atomic(path, "".join(dump_row(_sample_row(sample)) for sample in samples))
+    dist.barrier()
+    facts = what_was_sampled(rated, {x.sample_id: x for x in scenarios}, context.material.truth)
     if not facts["scored"]:
         raise ScoreError(
             f"phase {phase.name}: none of {len(samples)} answers could be scored, so there is nothing to learn from. "
-            "See samples.jsonl for their status; raise limits.response, or tune the RPM for longer (rpm_sft)."
+            "See samples.jsonl for their status; in a new run, raise limits.response or tune the RPM for longer (rpm_sft)."
         )
+    context.folder.append("metrics.jsonl", [{"phase": phase.name, "role": "rpm", "iteration": None, "step": 0} | facts])
+    context.folder.finish(phase.name, facts, [path])
     return facts
 
 
-def _what_was_sampled(
-    context: Context, phase: PhasePlan, scenarios: dict[str, Scenario], samples: Sequence[Sample], rated: Sequence[Rated]
-) -> dict[str, Any]:
-    """Writes samples.jsonl and says how good the answers are: all, and the best of each prompt."""
+def what_was_sampled(
+    rated: Sequence[Rated], scenarios: dict[str, Scenario], truth: WorldTruth | None
+) -> dict[str, float | int]:
+    """How good the answers are: all, and the best of each prompt.
+
+    Returns:
+        `answers`, `scored` and `prompts`; the mean `reward` and `reward/best` in nats; in the world `share_right` and
+        `share_right/best`.
+    """
     top = best(rated)
     scored = [r.reward for r in rated if r.reward is not None]
-    facts: dict[str, Any] = {"answers": len(rated), "scored": len(scored), "prompts": len(scenarios)}
     figures: dict[str, float] = {}
     if scored:
         figures = {"reward": float(np.mean(scored)), "reward/best": float(np.mean([r.reward for r in top]))}
-    truth = context.material.truth
     if truth is not None and top:
         for name, texts in (("share_right", rated), ("share_right/best", top)):
             figures[name] = float(np.mean([truth.share_right(scenarios[r.sample_id], r.text) for r in texts]))
-    figures = {name: round(number, 6) for name, number in figures.items()}
-    context.folder.append("metrics.jsonl", [{"phase": phase.name, "role": "rpm", "iteration": None, "step": 0} | figures])
-    path = context.folder.root / "samples.jsonl"
-    rows = [
-        {
-            "sample_id": s.completion.key,
-            "completion": s.completion.text,
-            "reward": s.reward.total,
-            "parts": {name: round(number, 6) for name, number in s.reward.parts.items()},
-            "status": s.reward.status,
-        }
-        for s in samples
-    ]
-    if dist.is_main():
-        write_atomic(path, "".join(map(dump_row, rows)))
-    dist.barrier()
-    facts |= figures
-    context.folder.finish(phase.name, facts, [path])
-    return facts
+    counts = {"answers": len(rated), "scored": len(scored), "prompts": len(scenarios)}
+    return counts | {name: round(number, 6) for name, number in figures.items()}
+
+
+def _sample_row(sample: Sample) -> dict[str, Any]:
+    return {
+        "sample_id": sample.completion.key,
+        "completion": sample.completion.text,
+        "reward": sample.reward.total,
+        "parts": {name: round(number, 6) for name, number in sample.reward.parts.items()},
+        "status": sample.reward.status,
+    }
 
 
 def sampled(context: Context) -> tuple[list[Rated], dict[str, Scenario]]:
@@ -194,10 +198,7 @@ def run_rejection_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[
     assert isinstance(config, RejectionSFT)
     rated, scenarios = sampled(context)
     chosen = _at_most(best(rated), config.tune.samples, seed_of(context.recipe.seed, phase.name))
-    rows = [
-        Lesson(r.sample_id, "rpm", lesson("rpm", scenarios[r.sample_id]).messages, r.text)
-        for r in chosen
-    ]  # fmt: skip
+    rows = [Lesson(r.sample_id, "rpm", lesson("rpm", scenarios[r.sample_id]).messages, r.text) for r in chosen]
     encoded = encode(context, phase, rows)
     return _tune(context, phase, resume, encoded, config.tune, context.phase_name("sft-rpm"))
 
@@ -216,8 +217,9 @@ def run_dpo(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
         raise ScoreError(
             f"phase {phase.name}: {len(rated)} answers to {len(scenarios)} prompts give {len(found)} pairs whose rewards "
             f"differ by at least method.margin_nats={config.margin_nats:g}, fewer than one update's batch of "
-            f"{config.tune.batch_size}. Sample more or hotter (method.prompts, method.group, method.temperature), or lower "
-            "method.margin_nats or method.tune.batch_size; samples.jsonl has every answer with its reward."
+            f"{config.tune.batch_size}. In a new run, sample more or hotter (method.prompts, method.group, "
+            "method.temperature), or lower method.margin_nats or method.tune.batch_size; samples.jsonl has every answer with "
+            "its reward."
         )
     chosen = _at_most(found, config.tune.samples, seed_of(context.recipe.seed, phase.name))
     tokenizer = context.tokenizer
@@ -248,15 +250,15 @@ def run_online(context: Context, phase: PhasePlan, resume: bool) -> dict[str, An
     config = context.recipe.method
     assert isinstance(config, OnlineGRPO | ThinkGRPO)
     thinks = isinstance(config, ThinkGRPO)
-    role, parent = ("thinker", "think-sft") if thinks else ("rpm", "sft-rpm")
+    role: Role = "thinker" if thinks else "rpm"
+    parent = context.phase_name("think-sft" if thinks else "sft-rpm")
     scenarios = id_scenarios(context, phase, config.steps * config.prompts)
     reward = id_reward(context, phase, scenarios)
-    model = context.load(context.phase_name(parent), trainable=True)
-    prompts = [(x.sample_id, context.prompt(role, x)) for x in scenarios]  # type: ignore[arg-type]
+    model = context.load(parent, trainable=True)
+    prompts = [(x.sample_id, context.prompt(role, x)) for x in scenarios]
     job = context.job(phase, model, resume, reward.figures)
-    limit = room(context.recipe.limits, role)  # type: ignore[arg-type]
-    learnt = ONLINE[config.kind](job, prompts, reward, config, limit)
-    return save_learnt(context, phase, model, context.phase_name(parent), learnt)
+    learnt = ONLINE[config.kind](job, prompts, reward, config, room(context.recipe.limits, role))
+    return save_learnt(context, phase, model, parent, learnt)
 
 
 def run_think_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, Literal
 
-from coevo.config import REASONING_FRAME, SFT, Pretrain, ScorerSFT, SimulatorSFT, SmallBase
+from coevo.config import REASONING_FRAME, REQUEST_TO_THINK, SFT, Pretrain, ScorerSFT, SimulatorSFT, SmallBase
 from coevo.data import BATTERIES
 from coevo.errors import ConfigError, DataError
 from coevo.lm import dist
@@ -174,6 +174,7 @@ def encode(context: Context, phase: PhasePlan, lessons: Sequence[Lesson]) -> lis
     for taught in lessons:
         prompt, response = encode_pair(context.tokenizer, render(context.tokenizer, taught.messages), taught.target)
         most = limits.prompt + (limits.reasoning + REASONING_FRAME if taught.reasoning else 0)
+        most += REQUEST_TO_THINK if taught.role == "thinker" else 0
         if len(prompt) > most or len(response) > room(limits, taught.role) or not response:
             sizes = {"prompt": len(prompt), "response": len(response)}
             skipped.append({"sample_id": taught.sample_id, "role": taught.role, **sizes})
