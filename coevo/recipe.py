@@ -119,7 +119,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     node[last] = value
 
 
-_KINDS: dict[str, type[Model]] = {"world": WorldData, "file": FileData, "small": SmallBase, "hub": HubBase} | METHOD_BLOCKS
+_KINDS: dict[str, type[Model]] = {"world": WorldData, "file": FileData, "small": SmallBase, "hub": HubBase, **METHOD_BLOCKS}
 _PLAIN_MESSAGES = {
     "missing": "Field required; write it",
     "tuple_type": "expected a list",

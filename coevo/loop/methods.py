@@ -21,8 +21,8 @@ from coevo.loop.coevolution import references, scenario_of, scenario_row
 from coevo.loop.context import Context, room, seed_of
 from coevo.loop.estimator import estimator, prepare
 from coevo.loop.folder import dump_row, read_rows, write_atomic
-from coevo.loop.phases import Lesson, Row, encode, lesson, no_extra, save_learnt
 from coevo.loop.material import WorldTruth
+from coevo.loop.phases import Lesson, Row, encode, lesson, no_extra, save_learnt
 from coevo.loop.plan import PhasePlan
 from coevo.loop.players import RPMReward, Sample
 from coevo.loop.think import ThinkReward
@@ -218,8 +218,8 @@ def run_dpo(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
             f"phase {phase.name}: {len(rated)} answers to {len(scenarios)} prompts give {len(found)} pairs whose rewards "
             f"differ by at least method.margin_nats={config.margin_nats:g}, fewer than one update's batch of "
             f"{config.tune.batch_size}. In a new run, sample more or hotter (method.prompts, method.group, "
-            "method.temperature), or lower method.margin_nats or method.tune.batch_size; samples.jsonl has every answer with "
-            "its reward."
+            "method.temperature), or lower method.margin_nats or method.tune.batch_size; samples.jsonl has every answer "
+            "with its reward."
         )
     chosen = _at_most(found, config.tune.samples, seed_of(context.recipe.seed, phase.name))
     tokenizer = context.tokenizer
