@@ -6,11 +6,20 @@ sizes are global (over all processes), and where to run is a file under `launch/
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from coevo.inputs import FileData, HubBase, SmallBase, WorldData
+from coevo.method import (
+    AugmentedSFT,
+    Coevolution,
+    Method,
+    Sections,
+    ThinkGRPO,
+    ThinkSFT,
+    distinct_names,
+)
 from coevo.tuning import (
     GRPO,
     SFT,
@@ -20,6 +29,7 @@ from coevo.tuning import (
     Pretrain,
     Rate,
     Real,
+    RewardWeights,
     ScorerSFT,
     Share,
     SimulatorSFT,
@@ -27,86 +37,18 @@ from coevo.tuning import (
 )
 from coevo.types import PLAIN_SHIFTS, SHIFT_OF_TAG
 
+Gate = Literal["whole", "fluency", "persona", "carry", "novelty"]
+GATES: tuple[Gate, ...] = ("whole", "fluency", "persona", "carry", "novelty")
 REASONING_FRAME = 32
-"""Tokens at most of the message that carries a reasoning to the scorer, the reasoning itself not counted."""
-LEAST_VOCAB = 261
-"""A byte-level tokenizer has the 256 bytes and 5 special tokens."""
+"""Tokens at most of what is around a reasoning: the message that carries it to the scorer, or the marks of a thought."""
+REQUEST_TO_THINK = 48
+"""Tokens at most of the request to think first, which a prompt has beyond the plain one's."""
 
 
 def _folder_name(name: str) -> str:
     if not name.strip() or name[0] in ". " or len(name) > 60 or not name.isprintable() or set(name) & set("/\\"):
         raise ValueError("it names the run folder: expected 1 to 60 printable characters without / and \\, not led by a dot")
     return name
-
-
-class WorldData(Model):
-    """The world of method section 7: scenarios made on the spot, with exact references for any shifted query."""
-
-    kind: Literal["world"] = "world"
-    reference: Literal["oracle"] = "oracle"
-    """Where y* of a generated scenario comes from: the world knows it."""
-    train: Positive = 2000
-    """IDTrain samples: what the RPM is tuned on."""
-    dev: Positive = 96
-    """IDTrain samples held out of training, on which a new RPM is accepted or refused."""
-    shift_train: Positive = 8000
-    """Samples of all subsets, disjoint from the tests, for scorer and simulator."""
-    test: Positive = 100
-    """Samples per test subset (IDTest and the eleven shifted tags)."""
-
-
-class FileData(Model):
-    """A file in the RPGBench layout; shifted scenarios carry their parent's reference."""
-
-    kind: Literal["file"]
-    path: Path
-    reference: Literal["carry"]
-    """A shift that keeps the meaning keeps the reference. Named, because there is no silent default."""
-    train_split: str = "IDTrain"
-    dev: Positive = 64
-    test_splits: Annotated[tuple[str, ...], Field(min_length=1)] = ("IDTest", "OOD1Test", "OOD2Test", "OOD3Test")
-    test: Positive | None = None
-    """At most so many samples per test subset; None takes all."""
-
-    @model_validator(mode="after")
-    def _tests_are_not_trained_on(self) -> FileData:
-        if self.train_split in self.test_splits:
-            raise ValueError(f"test_splits holds the train_split {self.train_split!r}: nothing tested may be trained on")
-        return self
-
-
-class SmallBase(Model):
-    """The small Qwen3-shaped base. `path: null` with a `pretrain` phase trains one on the spot."""
-
-    kind: Literal["small"] = "small"
-    path: Annotated[str, Field(min_length=1)] | None = "builtin"
-    """`builtin` is the one that ships with coevo; null builds tokenizer and weights from the recipe's data."""
-    vocab: Positive = 4096
-    hidden: Positive = 128
-    layers: Positive = 4
-    heads: Positive = 4
-    kv_heads: Positive = 2
-    intermediate: Positive = 384
-    max_position: Positive = 1024
-
-    @model_validator(mode="after")
-    def _can_be_built(self) -> SmallBase:
-        if self.hidden % (2 * self.heads) or self.heads % self.kv_heads:
-            raise ValueError(
-                f"hidden={self.hidden}, heads={self.heads}, kv_heads={self.kv_heads}: expected heads to divide hidden "
-                "into even parts and kv_heads to divide heads, as in 128, 4, 2"
-            )
-        if self.vocab < LEAST_VOCAB:
-            raise ValueError(f"vocab={self.vocab}: expected at least {LEAST_VOCAB}, the bytes and the special tokens")
-        return self
-
-
-class HubBase(Model):
-    """Any causal language model with a chat template, by hub id or local folder (safetensors)."""
-
-    kind: Literal["hub"]
-    path: Annotated[str, Field(min_length=1)]
-    dtype: Literal["auto", "bfloat16", "float32"] = "bfloat16"
 
 
 class LoRA(Model):
@@ -124,7 +66,7 @@ class Limits(Model):
     response: Positive = 64
     turn: Positive = 48
     reasoning: Positive = 64
-    """Longest reasoning; only where `corl` is set."""
+    """Longest reasoning; only where `corl` is set or the method thinks first."""
     tokens_per_batch: Positive = 16384
     """Scoring: tokens in one forward call, padding and cached prompts included."""
 
@@ -138,6 +80,12 @@ class SimulatorPhase(GRPO):
     rpm_temperature: Weight = 0.0
     """How the frozen RPM answers: 0 is greedy, as it is evaluated and deployed. A sample's regret differs by tens of nats
     from the next one's, which drowns what the turn itself changes."""
+    regret: Weight = 1.0
+    """Weight of S1. At 0 the gates alone are rewarded: random shifts in place of adversarial ones, and the RPM's prompts are
+    then drawn without a look at regret."""
+    gates: tuple[Gate, ...] = GATES
+    """Gates that multiply the regret (S2), beside `shift`, which always does: a turn that makes no scenario of the shift
+    asked for has no regret either."""
     pass_nats: Weight = 10.0
     """What a turn that passes every gate earns beside its regret, so that a turn of the shift asked for is worth more than a
     broken one where the RPM answers as well as the reference, too."""
@@ -152,6 +100,8 @@ class SimulatorPhase(GRPO):
                 f"rpm_samples={self.rpm_samples} greedy answers would all be the same; "
                 "set rpm_temperature above 0, or rpm_samples to 1"
             )
+        if not self.regret + self.pass_nats:
+            raise ValueError("regret and pass_nats are both 0, so every reward would be; expected one above 0")
         return self
 
 
@@ -202,7 +152,7 @@ class CoRL(Model):
     """At most so many reasoned samples for both cold starts; None takes all. Later phases draw from the others."""
     iterations: Annotated[Count, Field(ge=0, le=1000)] = 2
     """0 is the cold start alone."""
-    sections: tuple[Annotated[str, Field(pattern=r"^[^\s:]+$")], ...] | None = None
+    sections: Sections | None = None
     """Names of a reasoning's sections, in their order; None takes those that the data's own reasonings have."""
     reasoner_sft: SFT = SFT()
     """Cold start of the reasoner. The scorer's is the recipe's `scorer_sft`, with the reasoning shown."""
@@ -216,26 +166,7 @@ class CoRL(Model):
     @field_validator("sections")
     @classmethod
     def _distinct(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if names is not None and (not names or len(set(names)) < len(names)):
-            raise ValueError("expected at least one name, each once")
-        return names
-
-
-class RewardWeights(Model):
-    """Weights of the RPM's reward parts (R1, R2 and R4 in nats, R3 from 0 to 1)."""
-
-    information: Weight = 1.0
-    """R1 on shifted scenarios, R2 on ID ones: D1 of the response, relative to its reference."""
-    register_gap: Weight = 1.0
-    """R4: log q(y|x), what D1 leaves out."""
-    agreement: Weight = 0.0
-    """R3: how well the response agrees with its scenario's reasoning, 0 to 1 at the reference's level; needs `corl`."""
-
-    @model_validator(mode="after")
-    def _some_reward(self) -> RewardWeights:
-        if not self.information + self.register_gap + self.agreement:
-            raise ValueError("all weights are 0, so every reward would be; expected one above 0")
-        return self
+        return distinct_names(names)
 
 
 class RPMPhase(GRPO):
@@ -257,7 +188,7 @@ class RPMPhase(GRPO):
 
 
 class Loop(Model):
-    """The co-evolving loop (method section 5)."""
+    """The co-evolving loop (method section 5); what the method `coevolution` does, and no other."""
 
     iterations: Annotated[Count, Field(gt=0, le=1000)] = 2
     shifts: tuple[str, ...] = tuple(tag for tag in SHIFT_OF_TAG if tag != "WordLevelComposition")
@@ -269,6 +200,8 @@ class Loop(Model):
     pool_size: Positive = 4096
     tolerance_nats: Weight = 0.5
     """A new RPM is kept only if its R-EMI on held-out ID scenarios fell by no more than this."""
+    frozen_simulator: bool = False
+    """The simulator stays as its warm start left it: no simulator phases, and that one writes every harvest."""
     simulator: SimulatorPhase = SimulatorPhase()
     rpm: RPMPhase = RPMPhase()
 
@@ -331,6 +264,8 @@ class Recipe(Model):
     simulator_sft: SimulatorSFT = SimulatorSFT()
     corl: CoRL | None = None
     """null leaves the scorer without reasoning: R-EMI is then EMI."""
+    method: Method = Coevolution()
+    """What is done to the RPM after its SFT; a name alone (`method: dpo`) takes the method's defaults."""
     audit: Audit = Audit()
     loop: Loop = Loop()
     evaluation: Evaluation = Evaluation()
@@ -344,11 +279,13 @@ class Recipe(Model):
                 "pretrain goes with a small base of path null, and only with it: "
                 f"base.path is {self.base.path!r} and pretrain is {'set' if self.pretrain else 'null'}"
             )
-        if self.loop.rpm.weights.agreement and self.corl is None:
-            raise ValueError("loop.rpm.weights.agreement is above 0 and corl is null: there is no reasoning to agree with")
+        if self.corl is None:
+            self._without_reasoner()
+        if isinstance(self.method, AugmentedSFT):
+            self._has_a_writer(self.method)
         named = "limits.prompt + the longer of limits.response and limits.turn"
-        if self.corl is not None:
-            named += f" + limits.reasoning + {REASONING_FRAME} around it"
+        if self._around_reasoning:
+            named += f" + limits.reasoning + {self._around_reasoning} around it"
         if isinstance(self.base, SmallBase) and self.longest > self.base.max_position:
             raise ValueError(
                 f"{named} is {self.longest} tokens, and "
@@ -356,8 +293,57 @@ class Recipe(Model):
             )
         return self
 
+    def _without_reasoner(self) -> None:
+        """Refuses what only a scorer that reads reasonings can say."""
+        if self.weights.agreement:
+            raise ValueError(
+                f"{self.weights_key}.agreement is above 0 and corl is null: there is no reasoning to agree with"
+            )
+        if isinstance(self.method, ThinkGRPO):
+            for name in ("evidence", "agreement"):
+                if getattr(self.method.thought, name):
+                    raise ValueError(
+                        f"method.thought.{name} is above 0 and corl is null: the scorer reads no reasonings; "
+                        "set corl, or the weight to 0"
+                    )
+
+    def _has_a_writer(self, method: AugmentedSFT) -> None:
+        """Refuses copies that nobody can write."""
+        if isinstance(self.data, FileData) and method.model is None:
+            raise ValueError(
+                "method.model is null: no oracle knows the references of a file's copies; "
+                "name the model that is to write them, a local folder or a hub id"
+            )
+        if isinstance(self.data, WorldData) and method.model is not None:
+            raise ValueError(
+                f"method.model is {method.model!r}: the world writes its copies itself, with exact references; leave it away"
+            )
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the method's RPM writes its reasoning before its response."""
+        return isinstance(self.method, ThinkSFT | ThinkGRPO)
+
+    @property
+    def weights(self) -> RewardWeights:
+        """Of the RPM's reward: the method's own, or the loop's where it has none."""
+        own = getattr(self.method, "weights", None)
+        return own if isinstance(own, RewardWeights) else self.loop.rpm.weights
+
+    @property
+    def weights_key(self) -> str:
+        """Where in the recipe they are."""
+        return "method.weights" if hasattr(self.method, "weights") else "loop.rpm.weights"
+
     @property
     def longest(self) -> int:
         """The most tokens of a prompt with its text, a reasoning included where there is one."""
-        reasoning = self.limits.reasoning + REASONING_FRAME if self.corl is not None else 0
+        reasoning = self.limits.reasoning + self._around_reasoning if self._around_reasoning else 0
         return self.limits.prompt + max(self.limits.response, self.limits.turn) + reasoning
+
+    @property
+    def _around_reasoning(self) -> int:
+        """Tokens at most of what goes with a reasoning; 0 where nobody reads or writes one."""
+        if self.thinks:
+            return REASONING_FRAME + REQUEST_TO_THINK
+        return REASONING_FRAME if self.corl is not None else 0

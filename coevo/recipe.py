@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from coevo.config import FileData, HubBase, Model, Recipe, SmallBase, WorldData
 from coevo.errors import ConfigError
+from coevo.method import METHOD_BLOCKS
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -109,13 +110,16 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     node = tree
     for part in parents:
         child = node.setdefault(part, {})
+        if node is tree and part == "method" and isinstance(child, str):
+            # `method: dpo` is short for `method: {kind: dpo}`
+            child = node[part] = {"kind": child}
         if not isinstance(child, dict):
             raise ConfigError(f"override {override!r}: {part!r} holds {_shown(child)}, it has no keys of its own.")
         node = child
     node[last] = value
 
 
-_KINDS: dict[str, type[Model]] = {"world": WorldData, "file": FileData, "small": SmallBase, "hub": HubBase}
+_KINDS: dict[str, type[Model]] = {"world": WorldData, "file": FileData, "small": SmallBase, "hub": HubBase, **METHOD_BLOCKS}
 _PLAIN_MESSAGES = {
     "missing": "Field required; write it",
     "tuple_type": "expected a list",
@@ -128,15 +132,13 @@ _PLAIN_MESSAGES = {
 
 def _explain(problem: Any) -> str:
     location = [str(part) for part in problem["loc"]]
-    names: list[str] = []
     kind = ""
-    if len(location) > 1 and location[0] in ("data", "base"):
+    if len(location) > 1 and location[0] in ("data", "base", "method"):
         # pydantic names the chosen member of a discriminated union in the location; users never wrote it
         kind = location.pop(1)
-        names = sorted(_KINDS[kind].model_fields)
     where = ".".join(_name(part) for part in location) or "recipe"
     if problem["type"] == "extra_forbidden":
-        names = names or _fields_at(location[:-1])
+        names = _fields_at(location[1:-1], _KINDS[kind]) if kind else _fields_at(location[:-1], Recipe)
         near = difflib.get_close_matches(location[-1].lower(), names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(names)}"
         return f"{where}: unknown key; {hint}{f' (kind {kind})' if kind else ''}"
@@ -150,7 +152,7 @@ def _explain(problem: Any) -> str:
 
 
 def _kinds_of(block: str) -> str:
-    return ", ".join(("world", "file") if block == "data" else ("small", "hub"))
+    return ", ".join({"data": ("world", "file"), "base": ("small", "hub")}.get(block, METHOD_BLOCKS))
 
 
 def _name(part: str) -> str:
@@ -164,9 +166,9 @@ def _shown(value: Any) -> str:
     return short.repr(value)
 
 
-def _fields_at(location: Sequence[str]) -> list[str]:
-    """Names of the keys that are known at a place of the schema."""
-    schema = Recipe.model_json_schema()
+def _fields_at(location: Sequence[str], block: type[Model]) -> list[str]:
+    """Names of the keys that are known at a place of a block."""
+    schema = block.model_json_schema()
     nodes = [schema]
     for part in location:
         nodes = [child for node in nodes for child in _members(node.get("properties", {}).get(part, {}), schema)]

@@ -21,6 +21,9 @@ Share = Annotated[Real, Field(ge=0, le=1)]
 Weight = Annotated[Real, Field(ge=0)]
 
 
+Loss = Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo", "gspo"]
+
+
 class Model(BaseModel):
     """Frozen, and strict about names: an unknown key is an error. Numbers are finite."""
 
@@ -105,7 +108,8 @@ class GRPO(Model):
     kl: Weight = 0.02
     """Weight of the KL divergence to the phase's start."""
     temperature: Rate = 1.0
-    loss: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dr_grpo"
+    loss: Loss = "dr_grpo"
+    """By name; `gspo` is the `grpo` loss with importance ratios of whole sequences."""
     scale_rewards: Literal["group", "batch", "none"] = "batch"
     """By what a group's centred rewards are divided. By its own deviation (`group`), a group whose answers are equally good
     would weigh as much as one with something to learn."""
@@ -116,4 +120,21 @@ class GRPO(Model):
     def _divides(self) -> Self:
         if self.prompts % self.accumulation:
             raise ValueError(f"prompts={self.prompts} must be a multiple of accumulation={self.accumulation}")
+        return self
+
+
+class RewardWeights(Model):
+    """Weights of the RPM's reward parts (R1, R2 and R4 in nats, R3 from 0 to 1)."""
+
+    information: Weight = 1.0
+    """R1 on shifted scenarios, R2 on ID ones: D1 of the response, relative to its reference."""
+    register_gap: Weight = 1.0
+    """R4: log q(y|x), what D1 leaves out."""
+    agreement: Weight = 0.0
+    """R3: how well the response agrees with its scenario's reasoning, 0 to 1 at the reference's level; needs `corl`."""
+
+    @model_validator(mode="after")
+    def _some_reward(self) -> RewardWeights:
+        if not self.information + self.register_gap + self.agreement:
+            raise ValueError("all weights are 0, so every reward would be; expected one above 0")
         return self

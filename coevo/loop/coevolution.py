@@ -110,8 +110,8 @@ def run_harvest(context: Context, phase: PhasePlan, resume: bool) -> dict[str, A
     assert phase.iteration is not None
     frames = draw_frames(context, phase, config.harvest)
     reward = simulator_reward_for(context, phase, frames)
-    current = context.phase_name("simulator", phase.iteration)
-    past = [context.phase_name("simulator", k) for k in range(1, phase.iteration)] or [context.phase_name("sft-simulator")]
+    current = context.current_simulator(phase.iteration + 1)
+    past = [context.current_simulator(k) for k in range(2, phase.iteration + 1)] or [context.current_simulator(1)]
     rng = random.Random(seed_of(recipe.seed, phase.name, "population"))
     origin = {f.sample_id: rng.choice(past) if rng.random() < config.past_share else current for f in frames}
     parent = context.current_simulator(phase.iteration)
@@ -136,7 +136,9 @@ def run_harvest(context: Context, phase: PhasePlan, resume: bool) -> dict[str, A
             "Warm the simulator up longer (simulator_sft.epochs), or look at its turns in rollouts.jsonl."
         )
     by_tag = Counter(row["scenario"]["subset_tag"] for row in kept)
-    learnt = what_was_learnt(written[parent], written[current], seed_of(recipe.seed, phase.name, "intervals"))
+    learnt = {}
+    if parent != current:
+        learnt = what_was_learnt(written[parent], written[current], seed_of(recipe.seed, phase.name, "intervals"))
     row = {"phase": phase.name, "role": "simulator", "iteration": phase.iteration, "step": 0, "n": len(frames)}
     context.folder.append("metrics.jsonl", [row | learnt])
     facts = {"written": len(chosen), "kept": len(kept), "by_tag": dict(sorted(by_tag.items())), "learnt": learnt}
@@ -205,7 +207,7 @@ def rpm_reward_for(context: Context, phase: PhasePlan, scenarios: Sequence[Scena
     scorer = estimator(context)
     prepare(context, scorer, scenarios)
     reward = RPMReward(context, phase, scorer, {x.sample_id: x for x in scenarios})
-    reward.references = _references(scorer, scenarios, reasoned=context.recipe.loop.rpm.weights.agreement > 0)
+    reward.references = references(scorer, scenarios, reasoned=context.recipe.weights.agreement > 0)
     reward.baselines = _baselines(context, scorer, context.current_rpm(phase.iteration), scenarios)
     return reward
 
@@ -232,8 +234,10 @@ def diet(context: Context, phase: PhasePlan) -> list[Scenario]:
     entries = pool_rows(context, before=phase.iteration + 1)
     fresh = [row for row in entries if row["iteration"] == phase.iteration]
     older = [row for row in entries if row["iteration"] < phase.iteration]
-    weights = replay_weights([row["regret"] for row in older], [phase.iteration - row["iteration"] for row in older])
-    fresh_weights = rank_weights([row["regret"] for row in fresh], FRESH_POWER)
+    adversarial = context.recipe.loop.simulator.regret > 0
+    ages = [phase.iteration - row["iteration"] for row in older]
+    weights = replay_weights([row["regret"] for row in older], ages, power=1.0 if adversarial else 0.0)
+    fresh_weights = rank_weights([row["regret"] for row in fresh], FRESH_POWER if adversarial else 0.0)
     usable = [x for x in context.material.id_train if context.fits("rpm", x)]
     anchors: list[Scenario] = []
     chosen: list[Scenario] = []
@@ -250,13 +254,14 @@ def diet(context: Context, phase: PhasePlan) -> list[Scenario]:
     return chosen
 
 
-def replay_weights(regrets: Sequence[float], ages: Sequence[int], staleness: float = 0.3) -> list[float]:
+def replay_weights(regrets: Sequence[float], ages: Sequence[int], staleness: float = 0.3, power: float = 1.0) -> list[float]:
     """Prioritised level replay (Jiang et al. 2021): 1/rank of regret, mixed with staleness.
 
     Args:
         regrets: nats; the highest has rank 1.
         ages: iterations since the scenario entered the pool.
         staleness: share of the weight that goes by age.
+        power: of the rank; 0 leaves regret out of it.
 
     Returns:
         Weights that sum to 1; none for an empty pool.
@@ -265,7 +270,7 @@ def replay_weights(regrets: Sequence[float], ages: Sequence[int], staleness: flo
         return []
     by_age = np.asarray(ages, dtype=float)
     age_share = by_age / by_age.sum() if by_age.sum() else np.full(len(ages), 1 / len(ages))
-    return list((1 - staleness) * np.asarray(rank_weights(regrets, 1.0)) + staleness * age_share)
+    return list((1 - staleness) * np.asarray(rank_weights(regrets, power)) + staleness * age_share)
 
 
 def rank_weights(regrets: Sequence[float], power: float) -> list[float]:
@@ -276,7 +281,7 @@ def rank_weights(regrets: Sequence[float], power: float) -> list[float]:
     return list(weights / weights.sum())
 
 
-def _references(scorer: Estimator, scenarios: Sequence[Scenario], reasoned: bool = False) -> dict[str, Fit | str]:
+def references(scorer: Estimator, scenarios: Sequence[Scenario], reasoned: bool = False) -> dict[str, Fit | str]:
     """Likelihoods of y*, on which every reward of the phase is relative; by sample id."""
     found = dist.share_out(lambda part: fits(scorer, part, [x.reference for x in part], reasoned), scenarios)
     return {x.sample_id: fit for x, fit in zip(scenarios, found, strict=True)}
@@ -292,7 +297,7 @@ def _baselines(context: Context, scorer: Estimator, rpm: str, scenarios: Sequenc
         lambda part: fits(scorer, [x for x, _ in part], [t for _, t in part]),
         [(x, a.text if a.status == "ok" else "") for x, a in zip(parents, answers, strict=True)],
     )
-    reference = _references(scorer, parents)
+    reference = references(scorer, parents)
     values = {}
     for x, fit in zip(parents, own, strict=True):
         ideal = reference[x.sample_id]
@@ -307,7 +312,7 @@ def run_accept(context: Context, phase: PhasePlan, resume: bool) -> dict[str, An
     scorer = estimator(context)
     dev = [x for x in context.material.id_dev if context.fits("rpm", x)]
     prepare(context, scorer, dev)
-    reference = _references(scorer, dev)
+    reference = references(scorer, dev)
     found = {}
     for key, name in (("old", context.current_rpm(phase.iteration)), ("new", context.phase_name("rpm", phase.iteration))):
         answers = context.respond(context.load(name, trainable=False), name, dev)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from coevo.config import HubBase, Recipe
+from coevo.config import REASONING_FRAME, HubBase, Limits, Recipe
 from coevo.lm import dist
 from coevo.lm.generation import Generated, generate
 from coevo.lm.likelihood import encode_prompt, render
@@ -22,9 +22,11 @@ from coevo.loop.folder import RunFolder
 from coevo.loop.material import Material
 from coevo.loop.plan import PhasePlan
 from coevo.loop.progress import Progress
+from coevo.method import Coevolution
 from coevo.prompts import Role, messages
 from coevo.scoring.gates import Thresholds
 from coevo.scoring.scorer import Scorer
+from coevo.scoring.thinking import split
 from coevo.train.common import Job
 from coevo.types import Response, Scenario
 
@@ -36,6 +38,12 @@ def seed_of(*parts: object) -> int:
     """A seed that depends on nothing but its parts: the same in every process and on every machine."""
     text = "\x1f".join(str(part) for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % (2**31)
+
+
+def room(limits: Limits, role: str) -> int:
+    """Tokens at most of what a role writes, the marks of a thought included."""
+    thought = limits.reasoning + REASONING_FRAME + limits.response
+    return {"simulator": limits.turn, "reasoner": limits.reasoning, "thinker": thought}.get(role, limits.response)
 
 
 @dataclass(frozen=True)
@@ -96,9 +104,15 @@ class Policies:
         if trainable and name is None and lora is not None:
             seed = seed_of(self.recipe.seed, "adapter")
             model = new_adapter(model, LoRASeeded(lora.r, lora.alpha, lora.dropout, seed))
-        if not trainable and torch.cuda.is_available():
-            model = model.to(torch.device("cuda", torch.cuda.current_device()))
-        return model
+        return model if trainable else self._placed(model)
+
+    def load_other(self, path: str) -> tuple[PreTrainedModel, Any]:
+        """A model that is none of the run's, by folder or hub id: frozen, with its tokenizer."""
+        model: Any = load_policy(path, None, trainable=False, dtype="auto")
+        return self._placed(model), load_tokenizer(path)
+
+    def _placed(self, model: Any) -> Any:
+        return model.to(torch.device("cuda", torch.cuda.current_device())) if torch.cuda.is_available() else model
 
     def scorer(self, name: str | None, role: Role = "scorer") -> Scorer:
         """A frozen policy, or (None) the base itself, as a scorer; its version is its weights' hash."""
@@ -184,7 +198,7 @@ class Context(Policies):
             model,
             self.tokenizer,
             [encode_prompt(self.tokenizer, self.prompt(role, x)) for x in scenarios],
-            max_new_tokens=limits.turn if role == "simulator" else limits.response,
+            max_new_tokens=room(limits, role),
             temperature=temperature,
             seeds=seeds,
             repetition_penalty=self.recipe.evaluation.repetition_penalty if temperature == 0 else 1.0,
@@ -193,14 +207,22 @@ class Context(Policies):
     def respond(
         self, model: PreTrainedModel, name: str, scenarios: Sequence[Scenario], advance: bool = True
     ) -> list[Response]:
-        """Greedy responses, shared out over the processes; `advance` where the phase counts scenarios."""
+        """Greedy responses, shared out over the processes; `advance` where the phase counts scenarios.
+
+        Of a model that thinks first, the response alone: nothing that evaluates it sees its reasoning.
+        """
+        thinks = self.thinks(name)
+        role: Role = "thinker" if thinks else "rpm"
 
         def work(share: Sequence[Scenario]) -> list[Response]:
             texts: list[Response] = []
             for start in range(0, len(share), 256):
                 part = share[start : start + 256]
-                written = self.write(model, "rpm", part, [0] * len(part), temperature=0.0)
-                texts += [Response(x.sample_id, g.text.strip(), name, g.status) for x, g in zip(part, written, strict=True)]
+                written = self.write(model, role, part, [0] * len(part), temperature=0.0)
+                for x, g in zip(part, written, strict=True):
+                    shown = split(g.text, self.material.thinking, g.status) if thinks else None
+                    text, status = (shown.response, shown.status) if shown else (g.text.strip(), g.status)
+                    texts.append(Response(x.sample_id, text, name, status))
                 if advance:
                     self.progress.advance(len(part) * dist.world_size())
             return texts
@@ -219,4 +241,16 @@ class Context(Policies):
 
     def current_simulator(self, iteration: int) -> str:
         """The simulator in force before the given iteration's simulator phase."""
-        return self.phase_name("simulator", iteration - 1) if iteration > 1 else self.phase_name("sft-simulator")
+        trained = iteration > 1 and not self.recipe.loop.frozen_simulator
+        return self.phase_name("simulator", iteration - 1) if trained else self.phase_name("sft-simulator")
+
+    def final_rpm(self) -> str:
+        """The RPM that the run ends with: the loop's last accepted one, or what the method trained last."""
+        if isinstance(self.recipe.method, Coevolution):
+            return self.current_rpm(self.recipe.loop.iterations + 1)
+        return [phase.name for phase in self.plan if phase.role == "rpm" and phase.updates][-1]
+
+    def thinks(self, name: str) -> bool:
+        """Whether the policy that phase `name` wrote is one that thinks first."""
+        thinking = {phase.name for phase in self.plan if phase.kind in ("think_sft", "think_online")}
+        return name.removeprefix("rpm/") in thinking

@@ -11,8 +11,9 @@ from typing import Any
 from coevo.config import FileData, Pretrain, Recipe, WorldData
 from coevo.data import rpgbench, shifts, world
 from coevo.errors import DataError
-from coevo.loop import plan
+from coevo.loop.check import check, count
 from coevo.loop.corpus import Corpus, gather, reasoning_of
+from coevo.method import ThinkGRPO, ThinkSFT
 from coevo.prompts import Role
 from coevo.scoring.reasoner import content_key
 from coevo.scoring.reasoning import read_sections
@@ -63,11 +64,18 @@ class Material:
     truth: WorldTruth | None
     corpus: Corpus | None = None
     """What CoRL starts from; None where it is off."""
+    thoughts: Corpus | None = None
+    """ID scenarios with the reasoning that a model which thinks first is taught; None where the method is another."""
 
     @property
     def sections(self) -> tuple[str, ...]:
         """Names of a reasoning's sections, in their order."""
         return self.corpus.sections if self.corpus else self.source.sections
+
+    @property
+    def thinking(self) -> tuple[str, ...]:
+        """Names of the sections of what a model that thinks first writes before its response."""
+        return self.thoughts.sections if self.thoughts else ()
 
     def reasoning(self, scenario: Scenario) -> str:
         """What a good response to a scenario must contain, by the oracle, the file, or a rule; see `data.shifts`.
@@ -123,14 +131,16 @@ def load_material(recipe: Recipe) -> Material:
     """Makes the world's scenarios or reads the file's.
 
     Raises:
-        DataError: the file breaks the format or lacks a split.
-        ConfigError: data that do not fit the recipe's batches, negatives or shifts; see `plan.check`.
+        DataError: the file breaks the format or lacks a split, or a reasoning that is to be taught lacks a section.
+        ConfigError: data that do not fit the recipe's batches, negatives or shifts; see `check`.
     """
-    plan.check(recipe, plan.count(recipe))
+    check(recipe, count(recipe))
     if isinstance(recipe.data, WorldData):
         material = _from_world(recipe.data, max(REAL_TURNS, recipe.audit.scenarios))
     else:
         material = _from_file(recipe.data)
+    if isinstance(recipe.method, ThinkSFT | ThinkGRPO):
+        material = replace(material, thoughts=gather(material.source, material.id_train, recipe.method.sections))
     if recipe.corl is None:
         return material
     corpus = gather(material.source, material.shift_train, recipe.corl.sections)

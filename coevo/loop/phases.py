@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, Literal
 
-from coevo.config import REASONING_FRAME, SFT, Pretrain, ScorerSFT, SimulatorSFT, SmallBase
+from coevo.config import REASONING_FRAME, REQUEST_TO_THINK, SFT, Pretrain, ScorerSFT, SimulatorSFT, SmallBase
 from coevo.data import BATTERIES
 from coevo.errors import ConfigError, DataError
 from coevo.lm import dist
 from coevo.lm.likelihood import encode_pair, render
 from coevo.lm.lineage import atomic_directory
 from coevo.lm.small import build_base, train_tokenizer
-from coevo.loop.context import Context, seed_of
+from coevo.loop.context import Context, room, seed_of
 from coevo.loop.estimator import estimator, prepare
 from coevo.loop.folder import dump_row, read_rows, write_atomic
 from coevo.loop.plan import PhasePlan
@@ -36,6 +36,7 @@ from coevo.prompts import (
 from coevo.scoring.audit import audit
 from coevo.scoring.evaluate import measure
 from coevo.scoring.scorer import Ask, Scores
+from coevo.scoring.thinking import think
 from coevo.scoring.verdict import conclusion, table
 from coevo.train.sft import train_sft
 from coevo.types import Scenario, Score
@@ -57,15 +58,16 @@ class Lesson:
 
 
 def lesson(role: Role, x: Scenario, drop: frozenset[Component] = NOTHING, reasoning: str = "") -> Lesson:
-    """What a role is taught of a scenario: its response, the user's query, or the reasoning.
+    """What a role is taught of a scenario: its response, the user's query, the reasoning, or that and then the response.
 
     Args:
-        role: rpm, scorer, simulator or reasoner.
+        role: rpm, thinker, scorer, simulator or reasoner.
         x: the scenario.
         drop: components that it does not see.
-        reasoning: what the reasoner is to write, or what the scorer is shown.
+        reasoning: what the reasoner or the thinker is to write, or what the scorer is shown.
     """
-    target = {"simulator": x.query, "reasoner": reasoning}.get(role, x.reference)
+    targets = {"simulator": x.query, "reasoner": reasoning, "thinker": think(reasoning, x.reference)}
+    target = targets.get(role, x.reference)
     shown = reasoning if role == "scorer" and not drop else ""
     return Lesson(x.sample_id, role, messages(role, x, drop, shown), target, shown)
 
@@ -172,13 +174,13 @@ def encode(context: Context, phase: PhasePlan, lessons: Sequence[Lesson]) -> lis
         DataError: every row is over the limits.
     """
     limits = context.recipe.limits
-    rooms = {"simulator": limits.turn, "reasoner": limits.reasoning}
     kept: list[Row] = []
     skipped = []
     for taught in lessons:
         prompt, response = encode_pair(context.tokenizer, render(context.tokenizer, taught.messages), taught.target)
         most = limits.prompt + (limits.reasoning + REASONING_FRAME if taught.reasoning else 0)
-        if len(prompt) > most or len(response) > rooms.get(taught.role, limits.response) or not response:
+        most += REQUEST_TO_THINK if taught.role == "thinker" else 0
+        if len(prompt) > most or len(response) > room(limits, taught.role) or not response:
             sizes = {"prompt": len(prompt), "response": len(response)}
             skipped.append({"sample_id": taught.sample_id, "role": taught.role, **sizes})
         else:
@@ -209,7 +211,7 @@ def run_audit(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any
     cases = BATTERIES[recipe.data.kind](scenarios, seed_of(recipe.seed, "battery"))
     scorer = estimator(context)
     prepare(context, scorer, scenarios)
-    weights, seed = recipe.loop.rpm.weights, seed_of(recipe.seed, "audit")
+    weights, seed = recipe.weights, seed_of(recipe.seed, "audit")
     verdict = audit(SharedScorer(scorer), cases, weights, config, seed, context.progress.advance)
     path = folder.root / "evaluation" / "audit.json"
     if dist.is_main():
@@ -218,9 +220,9 @@ def run_audit(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any
     if not verdict.passed and config.on_failure == "stop":
         raise ConfigError(
             f"recipe {recipe.name}: its reward must not train anything yet.\n{table(verdict)}\n"
-            "Where a part alone is above, give it more weight (loop.rpm.weights). Where none is, the scorer does not know "
-            "the difference: tune it for longer (scorer_sft.samples, scorer_sft.epochs, corl.iterations) or on a better "
-            "base. Then start a new run; audit.on_failure=warn would go on all the same."
+            f"Where a part alone is above, give it more weight ({recipe.weights_key}). Where none is, the scorer does not "
+            "know the difference: tune it for longer (scorer_sft.samples, scorer_sft.epochs, corl.iterations) or on a "
+            "better base. Then start a new run; audit.on_failure=warn would go on all the same."
         )
     if not verdict.passed:
         context.progress.say(f"{phase.name}: {conclusion(verdict)}\nThe run goes on, as audit.on_failure=warn says.")
@@ -249,8 +251,18 @@ def run_evaluate(context: Context, phase: PhasePlan, resume: bool) -> dict[str, 
     """Measures the RPM in force on every test subset and writes JSON beside one row per scenario."""
     recipe, folder = context.recipe, context.folder
     final = phase.name.endswith("final")
-    rpm = context.current_rpm(recipe.loop.iterations + 1 if final else 1)
+    rpm = context.final_rpm() if final else context.current_rpm(1)
     model_name = f"rpm/{rpm}"
+    name = "final" if final else "sft"
+    files = [folder.root / "evaluation" / f"{name}{suffix}" for suffix in (".json", ".jsonl")]
+    if final and rpm == context.current_rpm(1):
+        # the very model of the first evaluation, whose measures are a function of model and seed
+        if dist.is_main():
+            for file in files:
+                write_atomic(file, file.with_stem("sft").read_text(encoding="utf-8"))
+        dist.barrier()
+        folder.finish(phase.name, {"model": model_name}, files)
+        return {"model": model_name}
     tests = [x for x in context.material.tests if context.fits("rpm", x)]
     over_long = Counter(x.subset_tag for x in context.material.tests) - Counter(x.subset_tag for x in tests)
     if over_long:
@@ -272,8 +284,6 @@ def run_evaluate(context: Context, phase: PhasePlan, resume: bool) -> dict[str, 
         truth=context.material.truth,
     )
     summary = measured.summary | {"over_long": dict(over_long)}
-    name = "final" if final else "sft"
-    files = [folder.root / "evaluation" / f"{name}{suffix}" for suffix in (".json", ".jsonl")]
     if not final:
         files.append(cache_path)
     if dist.is_main():

@@ -43,6 +43,8 @@ class Sample:
     """How an RPM answered the turn."""
     reason: str = ""
     """Why a turn made no scenario."""
+    thought: str = ""
+    """What an RPM that thinks first wrote in all; its completion is then the response alone."""
 
 
 def draw_frame(material: Material, tag: str, rng: random.Random, sample_id: str) -> Scenario:
@@ -98,6 +100,8 @@ class Logged:
             }
             if role == "simulator":
                 row |= {"answer": sample.answer, "reason": sample.reason, "persona": x.persona}
+            if sample.thought:
+                row["thought"] = sample.thought
             rows.append(row)
         self._context.folder.append("rollouts.jsonl", rows)
 
@@ -146,6 +150,7 @@ class SimulatorReward(Logged):
 
     def judge(self, completions: Sequence[Completion]) -> list[Sample]:
         """Gates and regret of this process's turns; all processes call it together."""
+        config = self._context.recipe.loop.simulator
         made = [self._scenario(c) for c in completions]
         good = [i for i, x in enumerate(made) if isinstance(x, Scenario)]
         readable = [x for x in made if isinstance(x, Scenario)]
@@ -169,7 +174,8 @@ class SimulatorReward(Logged):
             }
             place = good.index(i) if i in read else None
             found = regrets[place] if place is not None else None
-            reward = simulator_reward(found, opened, self._context.recipe.loop.simulator.pass_nats)
+            counted = {name: gate for name, gate in opened.items() if name == "shift" or name in config.gates}
+            reward = simulator_reward(found, counted, config.pass_nats, config.regret)
             samples.append(
                 Sample(
                     completion,
@@ -260,7 +266,7 @@ class RPMReward(Logged):
 
     def judge(self, completions: Sequence[Completion]) -> list[Sample]:
         """Rewards of this process's answers; all processes call it together."""
-        weights = self._context.recipe.loop.rpm.weights
+        weights = self._context.recipe.weights
         scenarios = [self._scenarios[c.key] for c in completions]
         texts = [c.text if c.status == "ok" else "" for c in completions]
         found = fits(self._scorer, scenarios, texts, reasoned=weights.agreement > 0)

@@ -14,7 +14,7 @@ from typing import Any
 from coevo.config import Evaluation, FileData, Recipe
 from coevo.data.responses import Answers, read_answers
 from coevo.errors import CheckpointError, ConfigError, DataError
-from coevo.loop.plan import parameters, rate
+from coevo.loop.cost import parameters, rate
 from coevo.prompts import character_text
 from coevo.recipe import load_recipe
 from coevo.types import Scenario

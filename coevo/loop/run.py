@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from coevo.config import Recipe
 from coevo.lm import dist
-from coevo.loop import ablation, coevolution, corl, phases, tracking
+from coevo.loop import ablation, coevolution, corl, methods, phases, tracking
 from coevo.loop.context import Context, seed_of
 from coevo.loop.folder import RunFolder
 from coevo.loop.material import load_material
@@ -46,10 +46,16 @@ RUNNERS: dict[tuple[str, str | None], Runner] = {
     ("grpo", "reasoner"): corl.run_reasoner,
     ("grpo", "scorer"): corl.run_scorer,
     ("ablation", "scorer"): ablation.run_ablation,
+    ("augment", "rpm"): methods.run_augment,
+    ("augmented_sft", "rpm"): methods.run_augmented_sft,
+    ("sample", "rpm"): methods.run_sample,
+    ("rejection_sft", "rpm"): methods.run_rejection_sft,
+    ("dpo", "rpm"): methods.run_dpo,
+    ("online", "rpm"): methods.run_online,
+    ("think_sft", "rpm"): methods.run_think_sft,
+    ("think_online", "rpm"): methods.run_online,
 }
 """(kind, role) of a planned phase -> what runs it."""
-
-TRAINING = ("pretrain", "sft", "tune", "grpo")
 
 
 def train(
@@ -124,7 +130,8 @@ def _run_phase(context: Context, phase: PhasePlan) -> None:
     seed_everything(seed_of(context.recipe.seed, phase.name))
     _fresh_engine()
     facts = RUNNERS[phase.kind, phase.role](context, phase, resumable is not None)
-    if phase.kind in TRAINING:
+    # a phase that trains nothing has files of its own to list, and so finishes itself
+    if phase.updates:
         folder.finish(phase.name, facts)
     folder.clock(phase.name, time.monotonic() - began)
     context.progress.done(phase.name)

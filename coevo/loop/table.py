@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from coevo.config import Recipe, SmallBase
 from coevo.layout import align
-from coevo.loop.plan import DECODE_SHARE, PhasePlan, parameters, rate, typical_tokens
+from coevo.loop.cost import DECODE_SHARE, parameters, rate, typical_tokens
+from coevo.loop.plan import PhasePlan
 
 
 def table(phases: Sequence[PhasePlan]) -> str:

@@ -14,7 +14,7 @@ import jinja2
 
 from coevo.types import Scenario
 
-Role = Literal["rpm", "scorer", "simulator", "reasoner"]
+Role = Literal["rpm", "thinker", "scorer", "simulator", "reasoner"]
 Component = Literal["u", "c", "d", "r"]
 
 ABSENT = "-"
@@ -32,7 +32,8 @@ def messages(
 ) -> list[dict[str, str]]:
     """Chat messages that ask `role` for its next text, with the components in `drop` replaced by the mark of absence.
 
-    For the RPM and the scorer that text is the agent's response; for the simulator it is the user's final query, which is
+    For the RPM and the scorer that text is the agent's response; for the thinker, an RPM that thinks first, it is its
+    reasoning and then the response; for the simulator it is the user's final query, which is
     therefore not shown; for the reasoner it is what a good response must contain.
 
     A reasoning has a message of its own, the last, in which no user can write. It says something of every component, so
@@ -55,7 +56,7 @@ def messages(
     if role == "reasoner":
         history = () if "d" in drop else scenario.dialogue
         return [{"role": "system", "content": _render("reasoner", seen | {"turns": history})}]
-    system = {"role": "system", "content": _render("rpm", seen)}
+    system = {"role": "system", "content": _render("thinker" if role == "thinker" else "rpm", seen)}
     if "d" in drop:
         return [system, {"role": "user", "content": ABSENT}]
     names = {"user": "user", "agent": "assistant"}
@@ -69,6 +70,20 @@ def agreement_messages(reasoning: str, candidate: str) -> list[dict[str, str]]:
     """Chat messages that ask whether a candidate response has all that a reasoning lists; see `AGREED`."""
     fields = {"reasoning": reasoning, "candidate": candidate}
     return [{"role": "system", "content": _render("agreement", fields)}]
+
+
+def rewrite_messages(way: str, text: str, *, speaker: str, persona: str = "", language: str = "") -> list[dict[str, str]]:
+    """Chat messages that ask for a text anew, for augmentation.
+
+    Args:
+        way: `paraphrase`, `persona` or `translation`.
+        text: what a speaker said.
+        speaker: `user` or `agent`.
+        persona: who the user now is; for `persona`.
+        language: English name of the new language; for `translation`.
+    """
+    fields = {"way": way, "text": text, "speaker": speaker, "persona": persona, "language": language}
+    return [{"role": "user", "content": _render("rewrite", fields)}]
 
 
 def character_text(character: Any) -> str:

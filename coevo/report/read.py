@@ -74,9 +74,11 @@ class Run:
             notes.append("The evaluation after co-evolution (evaluation/final.json) has not been made yet.")
         if self.before and self.after and not self.comparable:
             notes.append("Before and after were measured differently (scorer, design or seed): do not compare them.")
-        if not any(row.get("role") == "rpm" and row.get("iteration") for row in self.metrics):
+        method = (self.recipe.get("method") or {}).get("kind", "coevolution")
+        online = method in ("coevolution", "grpo", "think_grpo")
+        if online and not any(row.get("role") == "rpm" and row.get("iteration") for row in self.metrics):
             notes.append("No step of the role-playing model's phase has been logged yet.")
-        if not self.turns:
+        if method == "coevolution" and not self.turns:
             notes.append("No turn of a simulator has been logged yet.")
         return notes
 

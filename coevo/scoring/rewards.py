@@ -157,7 +157,9 @@ def regret(reference: Fit, answers: Sequence[Fit], weights: RewardWeights) -> fl
     return value(reference, weights) - sum(value(fit, weights) for fit in answers) / len(answers)
 
 
-def simulator_reward(regret_nats: float | None, gates: Mapping[str, float], pass_nats: float = 0.0) -> Reward:
+def simulator_reward(
+    regret_nats: float | None, gates: Mapping[str, float], pass_nats: float = 0.0, weight: float = 1.0
+) -> Reward:
     """S1 times S2: regret, not below 0, multiplied by every gate.
 
     A turn that a gate shuts earns 0, the least there is. A negative regret (the RPM does better than the reference) counts
@@ -168,6 +170,7 @@ def simulator_reward(regret_nats: float | None, gates: Mapping[str, float], pass
         gates: by name, 0 to 1.
         pass_nats: what an open turn earns besides (ours); without it nothing is lost by breaking a turn whose regret is 0.
             Novelty does not scale it: a rare sentence is worth more regret, and no more soundness.
+        weight: of the regret; with 0 the gates alone are rewarded.
     """
     product = 1.0
     for gate in gates.values():
@@ -176,7 +179,7 @@ def simulator_reward(regret_nats: float | None, gates: Mapping[str, float], pass
     if regret_nats is None:
         return Reward(0.0 if product == 0 else None, parts, "ok" if product == 0 else "unscored")
     whole = pass_nats if product > 0 else 0.0
-    return Reward(max(regret_nats, 0.0) * product + whole, parts | {"regret": regret_nats})
+    return Reward(weight * max(regret_nats, 0.0) * product + whole, parts | {"regret": regret_nats})
 
 
 def repetition(tokens: Sequence[int]) -> float:

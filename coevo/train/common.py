@@ -6,17 +6,19 @@ TRL's private ways change between releases; every import of it is in this packag
 from __future__ import annotations
 
 import os
+import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from transformers import PrinterCallback, TrainerCallback
 from trl.trainer import utils as trl_utils
 
+from coevo.config import SFT
 from coevo.errors import CheckpointError, ConfigError
 from coevo.lm import dist
 from coevo.lm.lineage import tensors_hash
@@ -24,6 +26,7 @@ from coevo.lm.lineage import tensors_hash
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
+T = TypeVar("T")
 StepHook = Callable[[int, dict[str, float]], None]
 """Called on every process after each logged step with the step's number (from 1) and its metrics."""
 
@@ -92,6 +95,28 @@ def shared_arguments(job: Job, config: Any, sequences: int) -> dict[str, Any]:
         "gradient_checkpointing": job.gradient_checkpointing,
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": cuda,
+    }
+
+
+def repeats(rows: Sequence[T], epochs: int, seed: int) -> list[T]:
+    """All passes over the rows, each in its own order, as one epoch: resuming is bit-identical only within an epoch."""
+    rng = random.Random(seed)
+    return [row for _ in range(epochs) for row in rng.sample(rows, len(rows))]
+
+
+def tuning_arguments(job: Job, config: SFT, rows: int) -> dict[str, Any]:
+    """Arguments of a trainer that goes once through so many rows of a data set.
+
+    Raises:
+        ConfigError: the batch does not divide.
+    """
+    return shared_arguments(job, config, config.batch_size) | {
+        "num_train_epochs": 1,
+        "lr_scheduler_type": config.schedule,
+        "adam_beta2": config.adam_beta2,
+        "warmup_steps": round(config.warmup * (rows // config.batch_size)),
+        "dataloader_drop_last": True,
+        "max_length": None,
     }
 
 

@@ -18,6 +18,16 @@ from coevo.errors import CheckpointError, ConfigError
 from coevo.lm.likelihood import encode_prompt
 from coevo.train.common import Hook, Job, run, shared_arguments
 
+LOSSES: dict[str, dict[str, Any]] = {
+    **{name: {"loss_type": name} for name in ("grpo", "dr_grpo", "dapo", "bnpo", "sapo", "vespo")},
+    # its bound is on the importance weight itself, which TRL's default of 0.2 would cut to a fifth (ScaleRL takes 5)
+    "cispo": {"loss_type": "cispo", "epsilon_high": 5.0},
+    "luspo": {"loss_type": "luspo", "importance_sampling_level": "sequence"},
+    # GSPO (Zheng et al. 2025) with its paper's bounds
+    "gspo": {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 3e-4, "epsilon_high": 4e-4},
+}
+"""A recipe's name of a loss -> TRL's settings of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:
@@ -74,7 +84,7 @@ def train_grpo(
         "max_completion_length": max_new_tokens,
         "temperature": config.temperature,
         "beta": config.kl,
-        "loss_type": config.loss,
+        **LOSSES[config.loss],
         "scale_rewards": config.scale_rewards,
         "mask_truncated_completions": False,
         "shuffle_dataset": False,

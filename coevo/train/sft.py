@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 from datasets import Dataset
@@ -10,7 +9,7 @@ from trl import SFTConfig, SFTTrainer
 
 from coevo.config import SFT
 from coevo.errors import CheckpointError, ConfigError
-from coevo.train.common import Hook, Job, run, shared_arguments
+from coevo.train.common import Hook, Job, repeats, run, tuning_arguments
 
 IGNORED = -100
 """Label of a token that carries no loss."""
@@ -29,24 +28,14 @@ def train_sft(job: Job, rows: Sequence[tuple[list[int], list[int]]], config: SFT
             f"{len(rows)} training rows are fewer than one update's batch_size={config.batch_size}: nothing would be "
             "trained. Lower batch_size or give more data."
         )
-    rng = random.Random(job.seed)
-    # one epoch of shuffled repeats: resuming is bit-identical only within an epoch
-    rows = [row for _ in range(config.epochs) for row in rng.sample(rows, len(rows))]
+    rows = repeats(rows, config.epochs, job.seed)
     dataset = Dataset.from_dict(
         {
             "input_ids": [prompt + response for prompt, response in rows],
             "labels": [[IGNORED] * len(prompt) + response for prompt, response in rows],
         }
     )
-    arguments = shared_arguments(job, config, config.batch_size)
-    steps = len(rows) // config.batch_size
-    arguments |= {
-        "num_train_epochs": 1,
-        "lr_scheduler_type": config.schedule,
-        "adam_beta2": config.adam_beta2,
-        "warmup_steps": round(config.warmup * steps),
-        "dataloader_drop_last": True,
-        "max_length": None,
+    arguments = tuning_arguments(job, config, len(rows)) | {
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "packing": False,
         # not by length: in six languages that makes batches of one language, and training swings between them

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from coevo import config
+from coevo import config, inputs, method
 from coevo.config import Recipe
 from coevo.errors import ConfigError
 from coevo.recipe import dump_recipe, load_recipe, parse_recipe
@@ -162,7 +162,8 @@ def test_recipe_is_frozen() -> None:
 
 
 def _models() -> list[type[BaseModel]]:
-    found = [value for value in vars(config).values() if isinstance(value, type) and issubclass(value, config.Model)]
+    blocks = {**vars(config), **vars(inputs), **vars(method)}.values()
+    found = [value for value in blocks if isinstance(value, type) and issubclass(value, config.Model)]
     return [model for model in found if model is not config.Model]
 
 

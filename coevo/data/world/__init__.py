@@ -38,9 +38,11 @@ from coevo.data.world.generator import (
     frame,
     generate,
     history_indices,
+    paraphrase,
     shift,
     shows_shift,
     support,
+    swap_persona,
     with_query,
 )
 from coevo.data.world.lexicon import (
@@ -88,6 +90,7 @@ __all__ = [
     "history_indices",
     "log_density",
     "oracle_reasoning",
+    "paraphrase",
     "parse_character",
     "parse_persona",
     "parse_query",
@@ -101,5 +104,6 @@ __all__ = [
     "shows_shift",
     "slot_distribution",
     "support",
+    "swap_persona",
     "with_query",
 ]

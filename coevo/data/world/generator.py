@@ -122,14 +122,7 @@ def shift(parent: Scenario, tag: str, rng: random.Random) -> Scenario:
     """
     if tag not in SHIFT_OF_TAG:
         raise DataError(_unknown("shift tag", tag, SHIFT_OF_TAG))
-    if parent.shift != "id":
-        raise DataError(
-            f"sample {parent.sample_id!r} is itself shifted ({parent.subset_tag}); expected an ID scenario as the parent"
-        )
-    parse_scenario(parent)
-    query = parse_query(parent.query)
-    assert isinstance(query, QueryAttributes)  # parse_scenario has read it
-    draft = _Draft(parse_persona(parent.persona), parse_character(parent.character), query, history_indices(parent), tag)
+    draft = replace(_draft_of(parent), tag=tag)
     if tag in LANGUAGE_OF_TAG:
         language = LANGUAGE_OF_TAG[tag]
         name, city = _name_and_city(language, "train", rng)
@@ -142,6 +135,54 @@ def shift(parent: Scenario, tag: str, rng: random.Random) -> Scenario:
         draft = replace(draft, history=(*draft.history, *rng.sample(unused, n_more)))
     sample_id = f"{parent.sample_id}/{tag}-{rng.getrandbits(32):08x}"
     return replace(_write(draft, sample_id, "Shifted", rng, EPSILON), parent=parent.sample_id)
+
+
+def paraphrase(parent: Scenario, rng: random.Random) -> Scenario:
+    """Say an ID scenario in other words: the query's variants are drawn anew, and the reference from the same law.
+
+    Raises:
+        DataError: a parent that is not a readable ID scenario of the world.
+    """
+    return _rewrite(parent, _draft_of(parent), "paraphrase", rng)
+
+
+def swap_persona(parent: Scenario, rng: random.Random) -> Scenario:
+    """Let another user say it: a train-side name and city, another calling and manner, in the parent's language.
+
+    Raises:
+        DataError: a parent that is not a readable ID scenario of the world.
+    """
+    draft = _draft_of(parent)
+    name, city = _name_and_city(draft.persona.language, "train", rng)
+    calling = rng.choice([other for other in CALLINGS if other != draft.persona.calling])
+    manner = rng.choice([other for other in MANNERS if other != draft.persona.manner])
+    persona = Persona(name, city, calling, draft.persona.language, manner)
+    draft = replace(draft, persona=persona, query=replace(draft.query, manner=manner))
+    return _rewrite(parent, draft, "persona", rng)
+
+
+def _rewrite(parent: Scenario, draft: _Draft, way: str, rng: random.Random) -> Scenario:
+    """Put a draft of the parent's into words, with the variants of its query drawn anew."""
+    draft = replace(draft, query=replace(draft.query, variants=(rng.randrange(2), rng.randrange(2), rng.randrange(2))))
+    sample_id = f"{parent.sample_id}/{way}-{rng.getrandbits(32):08x}"
+    return replace(_write(draft, sample_id, parent.split, rng, EPSILON), parent=parent.sample_id)
+
+
+def _draft_of(parent: Scenario) -> _Draft:
+    """What an ID scenario was written from.
+
+    Raises:
+        DataError: it is shifted, or cannot be read.
+    """
+    if parent.shift != "id":
+        raise DataError(
+            f"sample {parent.sample_id!r} is itself shifted ({parent.subset_tag}); expected an ID scenario as the parent"
+        )
+    parse_scenario(parent)
+    query = parse_query(parent.query)
+    assert isinstance(query, QueryAttributes)  # parse_scenario has read it
+    persona, character = parse_persona(parent.persona), parse_character(parent.character)
+    return _Draft(persona, character, query, history_indices(parent), parent.subset_tag)
 
 
 def frame(scenario: Scenario) -> Scenario:

@@ -1,0 +1,83 @@
+"""Blocks of a recipe that say what a run begins with: its data, and the base model. Without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from coevo.tuning import Model, Positive
+
+LEAST_VOCAB = 261
+"""A byte-level tokenizer has the 256 bytes and 5 special tokens."""
+
+
+class WorldData(Model):
+    """The world of method section 7: scenarios made on the spot, with exact references for any shifted query."""
+
+    kind: Literal["world"] = "world"
+    reference: Literal["oracle"] = "oracle"
+    """Where y* of a generated scenario comes from: the world knows it."""
+    train: Positive = 2000
+    """IDTrain samples: what the RPM is tuned on."""
+    dev: Positive = 96
+    """IDTrain samples held out of training, on which a new RPM is accepted or refused."""
+    shift_train: Positive = 8000
+    """Samples of all subsets, disjoint from the tests, for scorer and simulator."""
+    test: Positive = 100
+    """Samples per test subset (IDTest and the eleven shifted tags)."""
+
+
+class FileData(Model):
+    """A file in the RPGBench layout; shifted scenarios carry their parent's reference."""
+
+    kind: Literal["file"]
+    path: Path
+    reference: Literal["carry"]
+    """A shift that keeps the meaning keeps the reference. Named, because there is no silent default."""
+    train_split: str = "IDTrain"
+    dev: Positive = 64
+    test_splits: Annotated[tuple[str, ...], Field(min_length=1)] = ("IDTest", "OOD1Test", "OOD2Test", "OOD3Test")
+    test: Positive | None = None
+    """At most so many samples per test subset; None takes all."""
+
+    @model_validator(mode="after")
+    def _tests_are_not_trained_on(self) -> FileData:
+        if self.train_split in self.test_splits:
+            raise ValueError(f"test_splits holds the train_split {self.train_split!r}: nothing tested may be trained on")
+        return self
+
+
+class SmallBase(Model):
+    """The small Qwen3-shaped base. `path: null` with a `pretrain` phase trains one on the spot."""
+
+    kind: Literal["small"] = "small"
+    path: Annotated[str, Field(min_length=1)] | None = "builtin"
+    """`builtin` is the one that ships with coevo; null builds tokenizer and weights from the recipe's data."""
+    vocab: Positive = 4096
+    hidden: Positive = 128
+    layers: Positive = 4
+    heads: Positive = 4
+    kv_heads: Positive = 2
+    intermediate: Positive = 384
+    max_position: Positive = 1024
+
+    @model_validator(mode="after")
+    def _can_be_built(self) -> SmallBase:
+        if self.hidden % (2 * self.heads) or self.heads % self.kv_heads:
+            raise ValueError(
+                f"hidden={self.hidden}, heads={self.heads}, kv_heads={self.kv_heads}: expected heads to divide hidden "
+                "into even parts and kv_heads to divide heads, as in 128, 4, 2"
+            )
+        if self.vocab < LEAST_VOCAB:
+            raise ValueError(f"vocab={self.vocab}: expected at least {LEAST_VOCAB}, the bytes and the special tokens")
+        return self
+
+
+class HubBase(Model):
+    """Any causal language model with a chat template, by hub id or local folder (safetensors)."""
+
+    kind: Literal["hub"]
+    path: Annotated[str, Field(min_length=1)]
+    dtype: Literal["auto", "bfloat16", "float32"] = "bfloat16"

@@ -1,0 +1,185 @@
+"""What a recipe's data have, and what would end its run hours later: refused before anything is loaded. Without torch."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from coevo.config import GRPO, SFT, FileData, Recipe, WorldData
+from coevo.errors import ConfigError, DataError
+from coevo.method import DPO, AugmentedSFT, Coevolution, RejectionSFT, ThinkGRPO, ThinkSFT
+from coevo.types import SHIFT_OF_TAG
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many scenarios the data has, by use."""
+
+    id_train: int
+    id_dev: int
+    shift_train: int
+    test: int
+    smallest_subset: int
+    """Test scenarios of the subset that has fewest."""
+
+    def turns(self, config: SimulatorSFT) -> int:
+        """Real turns that there are for the simulator's warm start."""
+        return self.id_train if config.turns == "id" else self.shift_train
+
+
+def check(recipe: Recipe, counts: Counts) -> None:
+    """Refuses at once what would otherwise end a run hours later.
+
+    Raises:
+        ConfigError: lists every setting that does not fit the data or the number of processes (WORLD_SIZE, as accelerate
+            sets it), and bases named by a folder that is not there.
+    """
+    from coevo.data.shifts import SOURCES
+
+    problems = [*_short_of_data(recipe, counts), *_uneven(recipe)]
+    evaluation, where = recipe.evaluation, "data.test" if isinstance(recipe.data, WorldData) else "data.test_splits"
+    if evaluation.estimator in ("club", "l1out"):
+        tests = counts.smallest_subset if evaluation.negatives == "subset" else counts.test
+        named = "the smallest test subset has" if evaluation.negatives == "subset" else "the test splits have"
+        if evaluation.k >= tests:
+            problems.append(
+                f"evaluation.k={evaluation.k} negatives and evaluation.negatives={evaluation.negatives}: {named} {tests} "
+                f"scenario(s), and k must be below; lower evaluation.k or raise {where}"
+            )
+    if not counts.test:
+        problems.append(f"{where}: no test scenario; name splits that have some")
+    tags = SOURCES[recipe.data.kind].tags
+    unknown = [tag for tag in recipe.loop.shifts if tag not in tags]
+    if unknown and isinstance(recipe.method, Coevolution):
+        problems.append(
+            f"loop.shifts asks for {', '.join(unknown)}, which data.kind={recipe.data.kind} cannot make; "
+            f"it makes: {', '.join(tags)}"
+        )
+    if isinstance(recipe.method, AugmentedSFT):
+        problems += _augmentation(recipe, recipe.method)
+    problems += _no_folder("base.path", recipe.base.path or "")
+    if problems:
+        raise ConfigError(f"recipe {recipe.name}: {len(problems)} setting(s) that do not fit:\n  " + "\n  ".join(problems))
+
+
+def _no_folder(key: str, path: str) -> Iterator[str]:
+    if path.startswith(("/", "./", "../", "~")) and not Path(path).is_dir():
+        yield f"{key}={path}: no such folder; give a model's folder, or its name on the hub"
+
+
+def _augmentation(recipe: Recipe, method: AugmentedSFT) -> Iterator[str]:
+    """Copies that cannot be made."""
+    from coevo.data.world import LANGUAGE_OF_TAG
+
+    yield from _no_folder("method.model", method.model or "")
+    unknown = [name for name in method.languages if name.lower() not in LANGUAGE_OF_TAG]
+    if unknown and "translation" in method.ways and isinstance(recipe.data, WorldData):
+        known = ", ".join(tag.capitalize() for tag in LANGUAGE_OF_TAG)
+        yield f"method.languages asks for {', '.join(unknown)}, which the world does not speak; it translates into: {known}"
+
+
+def _short_of_data(recipe: Recipe, counts: Counts) -> Iterator[str]:
+    """Phases that have fewer samples than one update takes, which would train nothing."""
+    world = isinstance(recipe.data, WorldData)
+    id_key = "data.train" if world else "data.train_split less data.dev"
+    shift_key = "data.shift_train" if world else id_key
+    blocks: list[tuple[str, SFT | None, str, int]] = [
+        ("pretrain", recipe.pretrain, shift_key, counts.shift_train),
+        ("rpm_sft", recipe.rpm_sft, id_key, counts.id_train),
+        ("scorer_sft", recipe.scorer_sft, shift_key, counts.shift_train),
+    ]
+    method = recipe.method
+    if isinstance(method, Coevolution):
+        warm = recipe.simulator_sft
+        blocks.append(("simulator_sft", warm, id_key if warm.turns == "id" else shift_key, counts.turns(warm)))
+    elif isinstance(method, RejectionSFT | DPO):
+        prompts = min(method.prompts or counts.id_train, counts.id_train)
+        # a prompt gives one best answer, or one pair
+        blocks.append(("method.tune", method.tune, "method.prompts" if method.prompts else id_key, prompts))
+    elif isinstance(method, ThinkSFT | ThinkGRPO):
+        blocks.append(("method.tune", method.tune, id_key, counts.id_train))
+    if recipe.corl is not None:
+        cold = min(recipe.corl.cold_start or counts.shift_train, counts.shift_train)
+        cold_key = "corl.cold_start" if recipe.corl.cold_start else shift_key
+        blocks = [(name, config, *((cold_key, cold) if name == "scorer_sft" else rest)) for name, config, *rest in blocks]
+        blocks.append(("corl.reasoner_sft", recipe.corl.reasoner_sft, cold_key, cold))
+        # drawn with repetition
+        wanted = recipe.corl.scorer_tune.samples or counts.shift_train
+        blocks.append(("corl.scorer_tune", recipe.corl.scorer_tune, shift_key, max(wanted, counts.shift_train)))
+    for name, config, key, available in blocks:
+        if config is None:
+            continue
+        # a base is pretrained on samples drawn with repetition, so that a file may have fewer
+        samples = config.samples or available
+        samples = samples if name == "pretrain" else min(samples, available)
+        if samples < config.batch_size:
+            limit = f"{name}.samples={config.samples}" if samples == config.samples else f"{key} has {available}"
+            yield (
+                f"{name}.batch_size={config.batch_size} is more than the {samples} samples there are ({limit}); "
+                f"lower {name}.batch_size or give more data"
+            )
+
+
+def _uneven(recipe: Recipe) -> Iterator[str]:
+    """Updates that do not divide among the processes."""
+    world = os.environ.get("WORLD_SIZE", "1")
+    processes = int(world) if world.isdecimal() else 1
+    method = recipe.method
+    tuned: dict[str, SFT | None] = {name: getattr(recipe, name) for name in ("pretrain", "rpm_sft", "scorer_sft")}
+    rewarded: dict[str, GRPO] = {}
+    if isinstance(method, Coevolution):
+        tuned["simulator_sft"] = recipe.simulator_sft
+        rewarded["loop.rpm"] = recipe.loop.rpm
+        if not recipe.loop.frozen_simulator:
+            rewarded["loop.simulator"] = recipe.loop.simulator
+    if isinstance(method, RejectionSFT | DPO | ThinkSFT | ThinkGRPO):
+        tuned["method.tune"] = method.tune
+    if isinstance(method, GRPO):
+        rewarded["method"] = method
+    if recipe.corl is not None:
+        tuned |= {"corl.reasoner_sft": recipe.corl.reasoner_sft, "corl.scorer_tune": recipe.corl.scorer_tune}
+        rewarded |= {"corl.reasoner": recipe.corl.reasoner, "corl.scorer": recipe.corl.scorer}
+    for name, config in tuned.items():
+        if config is not None and config.batch_size % (processes * config.accumulation):
+            wanted = processes * config.accumulation
+            yield (
+                f"{name}.batch_size={config.batch_size} does not divide among {processes} processes × "
+                f"accumulation={config.accumulation}; choose a multiple of {wanted}"
+            )
+    for name, grpo in rewarded.items():
+        if grpo.prompts * grpo.group % (processes * grpo.accumulation):
+            wanted = processes * grpo.accumulation
+            yield (
+                f"{name}.prompts={grpo.prompts} × group={grpo.group} does not divide among {processes} processes × "
+                f"accumulation={grpo.accumulation}; choose numbers whose product is a multiple of {wanted}"
+            )
+
+
+def count(recipe: Recipe) -> Counts:
+    """How many scenarios the recipe's data has.
+
+    Raises:
+        DataError: the data file cannot be read, or lacks a split that the recipe names.
+    """
+    data = recipe.data
+    if not isinstance(data, FileData):
+        return Counts(data.train, data.dev, data.shift_train, data.test * (1 + len(SHIFT_OF_TAG)), data.test)
+    from coevo.data.rpgbench import read_rpgbench
+
+    wanted = (data.train_split, *data.test_splits)
+    found = Counter((x.split, x.subset_tag) for x in read_rpgbench(data.path, wanted))
+    train = sum(n for (split, _), n in found.items() if split == data.train_split)
+    if train <= data.dev:
+        raise DataError(
+            f"{data.path}: split {data.train_split} has {train} samples and data.dev={data.dev} of them are held out, "
+            "so none is left to train on; lower data.dev."
+        )
+    by_tag: Counter[str] = Counter()
+    for (split, tag), n in found.items():
+        if split in data.test_splits:
+            by_tag[tag] += n
+    tests = [min(n, data.test or n) for n in by_tag.values()]
+    return Counts(train - data.dev, data.dev, train - data.dev, sum(tests), min(tests, default=0))
