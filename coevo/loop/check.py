@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from coevo.config import GRPO, SFT, FileData, Recipe, WorldData
+from coevo.config import GRPO, SFT, FileData, Recipe, SimulatorSFT, WorldData
 from coevo.errors import ConfigError, DataError
 from coevo.method import DPO, AugmentedSFT, Coevolution, RejectionSFT, ThinkGRPO, ThinkSFT
 from coevo.types import SHIFT_OF_TAG
