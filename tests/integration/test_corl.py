@@ -87,6 +87,29 @@ def test_the_ablation_reads_every_test_with_every_variant(run: Path) -> None:
     assert len(tokens) == len({sample for sample, _ in tokens})
 
 
+def test_a_diagnosis_of_the_runs_own_responses_has_the_runs_own_numbers(run: Path, tmp_path: Path) -> None:
+    data, responses, out = tmp_path / "world.json", tmp_path / "responses.jsonl", tmp_path / "out"
+    assert coevo("data", "world", "--out", data, "--train", "1", "--test", "2").returncode == 0
+    rows = list(read_rows(run / "evaluation" / "sft.jsonl"))
+    answered = [{"sample_ID": row["sample_id"], "response": row["response"], "model": "rpm"} for row in rows]
+    for row, answer in zip(rows, answered, strict=True):
+        answer |= {"status": "truncated"} if row["status"] == "truncated" else {}
+    responses.write_text("".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answered))
+    done = coevo("score", "--data", data, "--responses", responses, "--scorer", run, "--out", out)
+    assert done.returncode == 0, done.stderr[-3000:]
+    mine, own = (json.loads(path.read_text()) for path in (out / "result.json", run / "evaluation" / "sft.json"))
+    assert mine["scorer"] == own["scorer"] and mine["seed"] == own["seed"]
+    assert (mine["scorer_phase"], mine["reasoner"]["phase"]) == ("scorer-1", "reasoner-1")
+    for tag, entry in own["subsets"].items():
+        found = mine["models"]["rpm"]["subsets"][tag]
+        assert found["statuses"] == entry["statuses"]
+        for name in ("remi", "register_gap", "likelihood_gap"):
+            # batches are cut otherwise, so sums round otherwise
+            assert found[name] == (entry[name] and pytest.approx(entry[name], abs=1e-4)), (tag, name)
+    written = sum(mine["reasoner"]["reasonings"].values())
+    assert written == len(rows) and "reasoner" in (out / "result.md").read_text()
+
+
 @pytest.mark.slow
 def test_killed_in_a_reasoners_phase_and_resumed_is_bit_identical(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
