@@ -306,6 +306,9 @@ class Evaluation(Model):
     resamples: Positive = 2000
     """Bootstrap draws of every 95 % interval."""
     repetition_penalty: Rate = 1.0
+    second_scorer: bool = False
+    """Trains a second scorer, by `scorer_sft` from another seed; the two share the scorer's data, half each. It rewards
+    nothing and measures what the first one measures: a gain that it does not see is the reward being gamed."""
 
 
 class Tracking(Model):

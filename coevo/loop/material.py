@@ -54,7 +54,7 @@ class Material:
     id_dev: list[Scenario]
     """Held out of training; a new RPM is accepted or refused on it."""
     shift_train: list[Scenario]
-    """What scorer and simulator learn from."""
+    """What scorers and simulator learn from; see `taught`."""
     real_turns: list[Scenario]
     """Real scenarios that no role was tuned on. The gates' thresholds are read off their turns, and the reward is audited on
     them."""
@@ -63,6 +63,20 @@ class Material:
     truth: WorldTruth | None
     corpus: Corpus | None = None
     """What CoRL starts from; None where it is off."""
+    two_scorers: bool = False
+    """Whether `shift_train` is shared out between two scorers."""
+
+    def taught(self, role: str) -> list[Scenario]:
+        """What a role is tuned on: the RPM on `id_train`, others on `shift_train`.
+
+        Of two scorers each takes every other scenario of every subset. Taken from the whole list instead, the halves would
+        be of different subsets, as the world makes these in turn.
+        """
+        if role == "rpm":
+            return self.id_train
+        if not self.two_scorers or role not in ("scorer", "second"):
+            return self.shift_train
+        return sorted(self.shift_train, key=lambda x: x.subset_tag)[role == "second" :: 2]
 
     @property
     def sections(self) -> tuple[str, ...]:
@@ -131,9 +145,10 @@ def load_material(recipe: Recipe) -> Material:
         material = _from_world(recipe.data, max(REAL_TURNS, recipe.audit.scenarios))
     else:
         material = _from_file(recipe.data)
+    material = replace(material, two_scorers=recipe.evaluation.second_scorer)
     if recipe.corl is None:
         return material
-    corpus = gather(material.source, material.shift_train, recipe.corl.sections)
+    corpus = gather(material.source, material.taught("scorer"), recipe.corl.sections)
     material.refuse_tests([x for x, _ in corpus.reasoned], "CoRL")
     return replace(material, corpus=corpus)
 

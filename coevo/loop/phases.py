@@ -34,7 +34,7 @@ from coevo.prompts import (
     messages,
 )
 from coevo.scoring.audit import audit
-from coevo.scoring.evaluate import measure
+from coevo.scoring.evaluate import Measurement, measure
 from coevo.scoring.scorer import Ask, Scores
 from coevo.scoring.verdict import conclusion, table
 from coevo.train.sft import train_sft
@@ -134,17 +134,21 @@ def _texts(context: Context, scenarios: Sequence[Scenario], reasoned: bool) -> I
 
 
 def run_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
-    """Tunes one role: the RPM on clean ID samples, the scorer with context dropout, the simulator on user turns."""
+    """Tunes one role: the RPM on clean ID samples, a scorer with context dropout, the simulator on user turns.
+
+    The second scorer, which rewards nothing, shares no sample with the first, and begins from another seed.
+    """
     recipe, material = context.recipe, context.material
     rng = random.Random(seed_of(recipe.seed, phase.name))
     configs: dict[str, SFT] = {
         "rpm": recipe.rpm_sft,
         "scorer": recipe.scorer_sft,
+        "second": recipe.scorer_sft,
         "simulator": recipe.simulator_sft,
     }
     assert phase.role is not None
-    config = configs[phase.role]
-    source = material.id_train if phase.role == "rpm" else material.shift_train
+    config, source = configs[phase.role], material.taught(phase.role)
+    role: Any = "scorer" if phase.role == "second" else phase.role
     chosen = rng.sample(source, min(config.samples or len(source), len(source)))
     rows: list[Lesson] = []
     for x in chosen:
@@ -153,9 +157,9 @@ def run_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
             drop = rng.choice(DROPS)
         if isinstance(config, SimulatorSFT) and rng.random() < config.context_dropout:
             drop = NO_PERSONA
-        rows.append(lesson(phase.role, material.lesson(phase.role, x), drop))  # type: ignore[arg-type]
+        rows.append(lesson(role, material.lesson(role, x), drop))
     encoded = encode(context, phase, rows)
-    model = context.load(None, trainable=True)
+    model = context.load(None, trainable=True, adapter="second" if phase.role == "second" else "adapter")
     train_sft(context.job(phase, model, resume, no_extra), encoded, config)
     context.save(phase, model, parent=None)
     return {"rows": len(encoded), "skipped": len(rows) - len(encoded)}
@@ -242,7 +246,7 @@ class SharedScorer:
 
 
 def run_evaluate(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
-    """Measures the RPM in force on every test subset and writes JSON beside one row per scenario."""
+    """Measures the RPM in force on every test subset and writes JSON beside one row per scenario, of either scorer."""
     recipe, folder = context.recipe, context.folder
     final = phase.name.endswith("final")
     rpm = context.current_rpm(recipe.loop.iterations + 1 if final else 1)
@@ -258,27 +262,28 @@ def run_evaluate(context: Context, phase: PhasePlan, resume: bool) -> dict[str, 
     cache_path = folder.root / "evaluation" / "references.json"
     # the first evaluation scores the references and the last one reads them, so that either can be run again alike
     cache = json.loads(cache_path.read_text()) if final else {}
-    measured = measure(
-        SharedScorer(scorer),
-        tests,
-        responses,
-        recipe.evaluation,
-        seed_of(recipe.seed, "evaluation"),
-        reference_cache=cache,
-        truth=context.material.truth,
-    )
-    summary = measured.summary | {"over_long": dict(over_long)}
+
+    def measured_by(scores: Scores) -> Measurement:
+        seed, truth = seed_of(recipe.seed, "evaluation"), context.material.truth
+        return measure(SharedScorer(scores), tests, responses, recipe.evaluation, seed, reference_cache=cache, truth=truth)
+
     name = "final" if final else "sft"
-    files = [folder.root / "evaluation" / f"{name}{suffix}" for suffix in (".json", ".jsonl")]
+    measured = measured_by(scorer)
+    summary = measured.summary | {"over_long": dict(over_long)}
+    rows = {f"{name}.jsonl": measured.rows}
+    if recipe.evaluation.second_scorer:
+        second = measured_by(context.scorer(context.phase_name("sft-second")))
+        summary["second_scorer"] = second.summary
+        rows[f"{name}-second.jsonl"] = second.rows
+    texts = {f"{name}.json": json.dumps(summary, indent=1, ensure_ascii=False) + "\n"}
+    texts |= {file: "".join(dump_row(row.as_json()) for row in found) for file, found in rows.items()}
     if not final:
-        files.append(cache_path)
+        texts[cache_path.name] = json.dumps(cache)
     if dist.is_main():
-        if not final:
-            write_atomic(cache_path, json.dumps(cache))
-        write_atomic(files[0], json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
-        write_atomic(files[1], "".join(dump_row(row.as_json()) for row in measured.rows))
+        for file, text in texts.items():
+            write_atomic(cache_path.with_name(file), text)
     dist.barrier()
-    folder.finish(phase.name, {"model": model_name}, files)
+    folder.finish(phase.name, {"model": model_name}, [cache_path.with_name(file) for file in texts])
     return {"model": model_name}
 
 

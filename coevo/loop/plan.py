@@ -143,25 +143,34 @@ def check(recipe: Recipe, counts: Counts) -> None:
         raise ConfigError(f"recipe {recipe.name}: {len(problems)} setting(s) that do not fit:\n  " + "\n  ".join(problems))
 
 
+def scorers_share(recipe: Recipe, counts: Counts) -> tuple[int, int]:
+    """How many samples the scorer and the second scorer have to learn from; see `Material.taught`."""
+    n = counts.shift_train
+    return (n - n // 2, n // 2) if recipe.evaluation.second_scorer else (n, 0)
+
+
 def _short_of_data(recipe: Recipe, counts: Counts) -> Iterator[str]:
     """Phases that have fewer samples than one update takes, which would train nothing."""
     world = isinstance(recipe.data, WorldData)
     id_key = "data.train" if world else "data.train_split less data.dev"
     shift_key = "data.shift_train" if world else id_key
+    first, second = scorers_share(recipe, counts)
     blocks: list[tuple[str, SFT | None, str, int]] = [
         ("pretrain", recipe.pretrain, shift_key, counts.shift_train),
         ("rpm_sft", recipe.rpm_sft, id_key, counts.id_train),
-        ("scorer_sft", recipe.scorer_sft, shift_key, counts.shift_train),
+        ("scorer_sft", recipe.scorer_sft, shift_key, first),
         ("simulator_sft", recipe.simulator_sft, shift_key, counts.shift_train),
     ]
     if recipe.corl is not None:
-        cold = min(recipe.corl.cold_start or counts.shift_train, counts.shift_train)
+        cold = min(recipe.corl.cold_start or first, first)
         cold_key = "corl.cold_start" if recipe.corl.cold_start else shift_key
         blocks = [(name, config, *((cold_key, cold) if name == "scorer_sft" else rest)) for name, config, *rest in blocks]
         blocks.append(("corl.reasoner_sft", recipe.corl.reasoner_sft, cold_key, cold))
         # drawn with repetition
         wanted = recipe.corl.scorer_tune.samples or counts.shift_train
         blocks.append(("corl.scorer_tune", recipe.corl.scorer_tune, shift_key, max(wanted, counts.shift_train)))
+    if recipe.evaluation.second_scorer:
+        blocks.append(("scorer_sft", recipe.scorer_sft, f"the second scorer's half of {shift_key}", second))
     for name, config, key, available in blocks:
         if config is None:
             continue
@@ -275,12 +284,14 @@ class _Planner:
             # first, so that an estimator can be had without the rest (--until)
             self._corl(recipe.corl)
             self._audit()
+        first, second = scorers_share(recipe, counts)
         for role, config, available in (
             ("rpm", recipe.rpm_sft, counts.id_train),
-            ("scorer", recipe.scorer_sft, counts.shift_train),
+            ("scorer", recipe.scorer_sft, first),
             ("simulator", recipe.simulator_sft, counts.shift_train),
+            ("second", recipe.scorer_sft, second),
         ):
-            if role == "scorer" and recipe.corl is not None:
+            if (role == "scorer" and recipe.corl is not None) or (role == "second" and not recipe.evaluation.second_scorer):
                 continue
             self._tuning("sft", role, config, min(config.samples or available, available))
             if role == "scorer":
@@ -309,7 +320,7 @@ class _Planner:
         self._add(name, kind, role, iteration, (updates, samples, sequences), work)
 
     def _corl(self, corl: CoRL) -> None:
-        available = self._counts.shift_train
+        available, _ = scorers_share(self._recipe, self._counts)
         cold = min(corl.cold_start or available, available)
         scorer_sft = self._recipe.scorer_sft
         n_scorer = min(scorer_sft.samples or cold, cold)
@@ -345,7 +356,8 @@ class _Planner:
     def _evaluate(self, when: str) -> None:
         # response and reference: under its own context, k others, without u, c, d, and alone; references only once
         tests = self._counts.test
-        passes = (1 if when == "final" else 2) * (self._recipe.evaluation.k + 5)
+        evaluation = self._recipe.evaluation
+        passes = (1 if when == "final" else 2) * (evaluation.k + 5) * (1 + evaluation.second_scorer)
         work = self._writing(tests, self._response) + self._scoring(tests * passes)
         work += self._reasoned(tests if when == "sft" else 0)
         self._add(f"evaluate-{when}", "evaluate", "rpm", None, (0, tests, tests), work)
