@@ -210,6 +210,9 @@ class CoRL(Model):
     scorer_tune: ScorerSFT = ScorerSFT(samples=1000)
     """CoRL (b), first half: the scorer on scenarios with the reasoner's new output."""
     scorer: MatchPhase = MatchPhase()
+    refresh_every: Annotated[Count, Field(gt=0, le=1000)] | None = None
+    """After every so many iterations of the game, but the last, one more round of CoRL, on the pool's scenarios too; the
+    estimator that comes out rewards from then on. Both evaluations are by the first one, so that they can be compared."""
     ablation: bool = False
     """Also trains a scorer without reasoning, and measures perplexities of the references with and without."""
 
@@ -349,6 +352,12 @@ class Recipe(Model):
             )
         if self.loop.rpm.weights.agreement and self.corl is None:
             raise ValueError("loop.rpm.weights.agreement is above 0 and corl is null: there is no reasoning to agree with")
+        every = self.corl.refresh_every if self.corl is not None else None
+        if every is not None and every >= self.loop.iterations:
+            raise ValueError(
+                f"corl.refresh_every={every} and loop.iterations={self.loop.iterations}: no refresh would come, as there is "
+                "none after the last iteration; lower refresh_every, or set it to null"
+            )
         named = "limits.prompt + the longer of limits.response and limits.turn"
         if self.corl is not None:
             named += f" + limits.reasoning + {REASONING_FRAME} around it"

@@ -19,9 +19,9 @@ BATCH = 256
 """Reasonings written between two signs of life."""
 
 
-def estimator(context: Context) -> Estimator:
-    """What every likelihood of the game and of the evaluation is made of."""
-    scorer, writer = estimator_kinds(context.recipe)
+def estimator(context: Context, iteration: int | None = None) -> Estimator:
+    """What every likelihood of an iteration of the game is made of; None is the first one, which also evaluates."""
+    scorer, writer = estimator_kinds(context.recipe, iteration)
     plain = context.scorer(context.phase_name(scorer))
     return plain if writer is None else ReasonedScorer(plain, reasoner(context, context.phase_name(writer)))
 

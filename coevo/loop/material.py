@@ -105,6 +105,10 @@ class Material:
     def _tested(self) -> frozenset[str]:
         return frozenset(map(content_key, self.tests))
 
+    def is_tested(self, scenario: Scenario) -> bool:
+        """Whether a test has the same persona, character and dialogue."""
+        return content_key(scenario) in self._tested
+
     def refuse_tests(self, scenarios: Sequence[Scenario], use: str) -> None:
         """Lets nothing pass that is tested on: by the name of its split, or as the same persona, character and dialogue.
 
@@ -113,7 +117,7 @@ class Material:
         """
         splits = {x.split for x in self.tests}
         for x in scenarios:
-            if x.split in splits or content_key(x) in self._tested:
+            if x.split in splits or self.is_tested(x):
                 found = f"is of the test split {x.split}" if x.split in splits else "has the content of a test scenario"
                 raise DataError(
                     f"sample {x.sample_id!r} {found} and was to be used for {use}, which never sees a test; expected "

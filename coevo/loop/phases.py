@@ -200,6 +200,8 @@ def encode(context: Context, phase: PhasePlan, lessons: Sequence[Lesson]) -> lis
 def run_audit(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
     """Puts the RPM's reward to the test of bad answers, and stops the run if it fails (method, section 4).
 
+    Before the game, and again before each iteration that a refreshed estimator is to reward.
+
     Raises:
         ConfigError: the reward fails, and `audit.on_failure` is `stop`.
         ScoreError: there is no scenario to audit it on.
@@ -207,11 +209,11 @@ def run_audit(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any
     recipe, folder, config = context.recipe, context.folder, context.recipe.audit
     scenarios = [x for x in context.material.real_turns[: config.scenarios] if context.fits("scorer", x)]
     cases = BATTERIES[recipe.data.kind](scenarios, seed_of(recipe.seed, "battery"))
-    scorer = estimator(context)
+    scorer = estimator(context, phase.iteration)
     prepare(context, scorer, scenarios)
     weights, seed = recipe.loop.rpm.weights, seed_of(recipe.seed, "audit")
     verdict = audit(SharedScorer(scorer), cases, weights, config, seed, context.progress.advance)
-    path = folder.root / "evaluation" / "audit.json"
+    path = folder.root / "evaluation" / f"{phase.name.split('-', 1)[1]}.json"
     if dist.is_main():
         write_atomic(path, json.dumps(verdict.as_json(), indent=1, ensure_ascii=False) + "\n")
     dist.barrier()

@@ -14,6 +14,7 @@ from coevo.config import GRPO, SFT, CoRL, FileData, Recipe, SmallBase, WorldData
 from coevo.data.battery import MEMBERS
 from coevo.data.world.battery import LADDER
 from coevo.errors import ConfigError, DataError
+from coevo.loop.naming import rounds_at
 from coevo.types import SHIFT_OF_TAG
 
 Kind = Literal["pretrain", "sft", "tune", "audit", "evaluate", "grpo", "harvest", "accept", "ablation"]
@@ -49,7 +50,7 @@ class PhasePlan:
     role: str | None
     """Whose weights or answers the phase is about; None for the base."""
     iteration: int | None
-    """Of the loop, or of CoRL for its own phases; counted from 1; None outside of both."""
+    """Of the loop, or for CoRL's own phases its round, refreshes included; counted from 1; None outside of both."""
     updates: int
     """Optimizer steps; 0 where nothing is trained."""
     samples: int
@@ -302,6 +303,9 @@ class _Planner:
             self._harvest(k)
             self._rpm(k)
             self._accept(k)
+            if recipe.corl is not None and k < recipe.loop.iterations and rounds_at(recipe, k + 1) > rounds_at(recipe, k):
+                self._round(recipe.corl, rounds_at(recipe, k + 1))
+                self._audit(k + 1)
         self._evaluate("final")
         return self._phases
 
@@ -327,15 +331,19 @@ class _Planner:
         self._tuning("tune", "reasoner", corl.reasoner_sft, min(corl.reasoner_sft.samples or cold, cold), "sft-reasoner")
         self._tuning("tune", "scorer", scorer_sft, n_scorer, "sft-scorer")
         for k in range(1, corl.iterations + 1):
-            self._rewarded("reasoner", k, corl.reasoner, self._reasoning)
-            samples = corl.scorer_tune.samples or (available - cold) or available
-            self._tuning("tune", "scorer", corl.scorer_tune, samples, f"tune-scorer-{k}", k)
-            self._rewarded("scorer", k, corl.scorer, self._response)
+            self._round(corl, k)
         if corl.ablation:
             self._tuning("tune", "plain", scorer_sft, n_scorer, "sft-plain")
             tests = self._counts.test
             work = self._writing(2 * tests, self._reasoning) + self._scoring(ABLATED * tests)
             self._add("ablation", "ablation", "scorer", None, (0, tests, ABLATED * tests), work)
+
+    def _round(self, corl: CoRL, k: int) -> None:
+        available, _ = scorers_share(self._recipe, self._counts)
+        samples = corl.scorer_tune.samples or max(0, available - (corl.cold_start or available)) or available
+        self._rewarded("reasoner", k, corl.reasoner, self._reasoning)
+        self._tuning("tune", "scorer", corl.scorer_tune, samples, f"tune-scorer-{k}", k)
+        self._rewarded("scorer", k, corl.scorer, self._response)
 
     def _rewarded(self, role: str, k: int, config: GRPO, written: int) -> None:
         """A GRPO phase of CoRL: each completion is read by a frozen model, with and without the reasoning at most."""
@@ -344,14 +352,15 @@ class _Planner:
         work = self._grpo(config, written) + self._scoring(sequences + prompts)
         self._add(f"{role}-{k}", "grpo", role, k, (config.steps, prompts, sequences), work)
 
-    def _audit(self) -> None:
+    def _audit(self, iteration: int | None = None) -> None:
         # the reference, the battery and the graded answers, each under its context, alone and, for R3, without reasoning
         world = isinstance(self._recipe.data, WorldData)
         scenarios = self._recipe.audit.scenarios if world else min(self._recipe.audit.scenarios, self._counts.id_dev)
         texts = scenarios * (1 + len(MEMBERS) + (LADDER if world else 0))
         readings = 3 if self._recipe.loop.rpm.weights.agreement else 2
         work = self._scoring(readings * texts) + self._reasoned(scenarios)
-        self._add("audit", "audit", "scorer", None, (0, scenarios, texts), work)
+        name = "audit" if iteration is None else f"audit-{iteration}"
+        self._add(name, "audit", "scorer", iteration, (0, scenarios, texts), work)
 
     def _evaluate(self, when: str) -> None:
         # response and reference: under its own context, k others, without u, c, d, and alone; references only once

@@ -69,8 +69,13 @@ def stamp(run: Run) -> str:
         f"Estimator {evaluation['estimator']}; scale {evaluation['scale']} ({unit(evaluation)}); N = {n}; "
         f"K = {negatives_words(evaluation)}; "
         f"negatives {negatives.get(evaluation['negatives'], evaluation['negatives'])}; seed {evaluation['seed']}; "
-        f"{evaluation['resamples']} resamples; scorer {evaluation['scorer'][:12]}."
+        f"{evaluation['resamples']} resamples; scorer {evaluation['scorer'][:12]}{_refreshed(run)}."
     )
+
+
+def _refreshed(run: Run) -> str:
+    every = (run.recipe.get("corl") or {}).get("refresh_every")
+    return f", the first estimator (the game's was refreshed every {every} iteration(s))" if every else ""
 
 
 def unit(evaluation: dict[str, Any]) -> str:

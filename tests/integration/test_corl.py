@@ -77,6 +77,21 @@ def test_the_game_is_judged_by_scorer_and_reasoner_together(run: Path) -> None:
     assert json.loads((run / "evaluation" / "sft.json").read_text())["scorer"] == both
 
 
+def test_a_second_scorer_measures_what_the_first_one_rewards(run: Path) -> None:
+    second = read_lineage(run / "phases" / "11-sft-second" / "policy")
+    assert second.parent is None and second.role == "second"
+    assert second.sha256 not in {row["scorer"] for row in read_rows(run / "rollouts.jsonl")}, "it rewards nothing"
+    for name in ("sft", "final"):
+        summary = json.loads((run / "evaluation" / f"{name}.json").read_text())
+        assert summary["second_scorer"]["scorer"] == second.sha256 and "+" in summary["scorer"]
+        both = [list(read_rows(run / "evaluation" / f"{file}.jsonl")) for file in (name, f"{name}-second")]
+        # the same responses, and other likelihoods of them
+        assert [(r["sample_id"], r["response"]) for r in both[0]] == [(r["sample_id"], r["response"]) for r in both[1]]
+        gaps = [[row["likelihood_gap"] for row in rows if row["status"] == "ok"] for rows in both]
+        assert gaps[1] and gaps[0] != gaps[1]
+    assert "## By a second scorer, which rewards nothing" in (run / "report" / "table.md").read_text()
+
+
 def test_the_ablation_reads_every_test_with_every_variant(run: Path) -> None:
     rows = list(read_rows(run / "evaluation" / "ablation.jsonl"))
     assert {row["variant"] for row in rows} == set(VARIANTS) and len(rows) == 24 * len(VARIANTS)

@@ -136,9 +136,10 @@ def test_an_audit_runs_what_it_rests_on_and_nothing_else(capsys: pytest.CaptureF
         "03-sft-scorer",
         "04-audit",
     ]
-    # CoRL's scorer is final after its last phase; RPM, ablation and its plain scorer can wait
-    assert cli.main(["audit", "--dry-run", str(ROOT / "recipes" / "corl" / "smoke.yaml")]) == 0
-    assert [row.split()[0] for row in capsys.readouterr().out.splitlines()[2:8]] == [
+    # CoRL's scorer is final after its last phase before the game; RPM, ablation and its plain scorer can wait
+    refreshed = ["loop.iterations=3", "corl.refresh_every=1"]
+    assert cli.main(["audit", "--dry-run", str(ROOT / "recipes" / "corl" / "smoke.yaml"), *refreshed]) == 0
+    assert [row.split()[0] for row in capsys.readouterr().out.splitlines()[2:-4]] == [
         "01-sft-reasoner",
         "02-sft-scorer",
         "03-reasoner-1",
