@@ -76,6 +76,11 @@ class Request:
         """Of the scorer's run, with `evaluation` as asked for."""
         return self.scorer.recipe
 
+    @property
+    def borrowed(self) -> bool:
+        """Whether the reasonings are another run's than the scorer's."""
+        return self.reasoner is not None and self.reasoner.run.resolve() != self.scorer.run.resolve()
+
     def as_json(self) -> dict[str, Any]:
         """What was asked, for the result folder."""
         return {

@@ -113,7 +113,7 @@ def _reason(request: Request, policies: Policies, store: Store, progress: Progre
     if request.reasoner is None:
         return None
     own = _policies(request.reasoner)
-    if request.reasoner.run != request.scorer.run and own.base_hash != policies.base_hash:
+    if request.borrowed and own.base_hash != policies.base_hash:
         raise CheckpointError(
             f"--reasoner {request.reasoner.run}: its base is {own.base_hash[:12]}, and that of --scorer "
             f"{request.scorer.run} is {policies.base_hash[:12]}; expected one base; give a reasoner that was trained on the "
@@ -340,7 +340,7 @@ def _reasoning_notes(request: Request, reasoned: Written | None) -> list[str]:
             f"({', '.join(f'{status} {n}' for status, n in broken.items())}): responses to them have the status "
             "reasoning and no number, and they are nobody's negative."
         )
-    if request.reasoner.run != request.scorer.run:
+    if request.borrowed:
         notes.append(
             f"The reasonings are by {request.reasoner.run}, {request.reasoner.kind}, and the scorer was trained on another "
             "reasoner's: its likelihoods are as good as the two agree in what a reasoning looks like."

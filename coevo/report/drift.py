@@ -19,7 +19,7 @@ from coevo.types import shift_of
 
 MEASURES = (("likelihood_gap", "R-EMI + M"), ("remid", "R-EMID"))
 """What is compared: the gap that the rewards close, and the paper's measure."""
-RESAMPLES = 500
+RESAMPLES = 300
 """Of a rank correlation, whose time grows with the square of the scenarios."""
 LEGEND = (
     "First: the scorer whose likelihoods rewarded the training. Second: one tuned apart, on the other half of the data and "
@@ -30,6 +30,12 @@ LEGEND = (
 )
 RANKS = "How alike the two rank scenarios by R-EMI + M: Spearman's correlation, 1 for the same order."
 REASONED = "The first scorer reads reasonings, the second none: a part of what they differ by may be that."
+
+
+def stamp(run: Run) -> str:
+    """Which two scorers these are; empty without a second one."""
+    first, second = run.after or run.before, run.second and (run.second.after or run.second.before)
+    return f"First scorer {first['scorer'][:12]}, second scorer {second['scorer'][:12]}." if first and second else ""
 
 
 def table(run: Run) -> list[list[str]]:
@@ -103,7 +109,7 @@ def verdicts(run: Run) -> list[str]:
     if drifted:
         lead = f"Drift: the scorer that rewards sees more gain than the second one, beyond noise, on {', '.join(drifted)}."
     else:
-        lead = "No drift: the second scorer, which rewarded nothing, sees the gain that the first one sees, within noise."
+        lead = "No drift: the scorer that rewards sees no more gain than the second one, beyond noise."
     return [lead, *([REASONED] if "+" in run.change["scorer"] else []), *sentences]  # type: ignore[index]
 
 

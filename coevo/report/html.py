@@ -83,7 +83,11 @@ def _drift(run: Run) -> dict[str, Any] | None:
     if run.second is None:
         return None
     legends = {drift.LEGEND: drift.table(run), drift.RANKS: drift.ranks(run)}
-    return {"verdicts": drift.verdicts(run), "tables": [(rows, legend) for legend, rows in legends.items()]}
+    return {
+        "stamp": drift.stamp(run),
+        "verdicts": drift.verdicts(run),
+        "tables": [(rows, legend) for legend, rows in legends.items()],
+    }
 
 
 def _nats(value: Any) -> str:

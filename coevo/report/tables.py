@@ -144,7 +144,8 @@ def markdown(run: Run) -> str:
         if table:
             parts.append(f"## {title}\n\n{_markdown_table(table, level)}")
     if run.second:
-        parts += ["## By a second scorer, which rewards nothing", *drift.verdicts(run), _pipes(drift.table(run), names=2)]
+        parts += ["## By a second scorer, which rewards nothing", drift.stamp(run), *drift.verdicts(run)]
+        parts.append(_pipes(drift.table(run), names=2))
         parts += [f"{drift.LEGEND} {drift.RANKS}", _pipes(drift.ranks(run), names=1)]
     if run.audit:
         parts += ["## Audit of the reward", audit.heading(run.audit), _pipes(audit.cells(run.audit), names=2)]

@@ -351,6 +351,7 @@ def test_the_second_scorer_is_in_every_form_of_the_report(run):
     build(run)
     table = (run / "report" / "table.md").read_text(encoding="utf-8")
     assert "## By a second scorer, which rewards nothing" in table
+    assert "First scorer 0123456789ab, second scorer eeeeeeeeeeee." in table
     assert (
         "| shift |  | R-EMI + M, first | second | first less second | R-EMID, first | second | first less second |" in table
     )
