@@ -131,8 +131,8 @@ def read_run(run_dir: str | Path) -> Run:
     before, after = ((evaluation or {}).get(SECOND) for evaluation in (run.before, run.after))
     if not (before or after):
         return run
-    rows = {"rows_before": _read_rows(path, f"{BEFORE}-second"), "rows_after": _read_rows(path, f"{AFTER}-second")}
-    return replace(run, second=replace(run, before=before, after=after, **rows))
+    old, new = (_read_rows(path, f"{name}-second") for name in (BEFORE, AFTER))
+    return replace(run, second=replace(run, before=before, after=after, rows_before=old, rows_after=new))
 
 
 def simulator_examples(run_dir: str | Path, n: int = 10) -> list[Record]:
