@@ -160,6 +160,10 @@ class CoRL(Model):
     scorer_tune: ScorerSFT = ScorerSFT(samples=1000)
     """CoRL (b), first half: the scorer on scenarios with the reasoner's new output."""
     scorer: MatchPhase = MatchPhase()
+    refresh_every: Annotated[Count, Field(gt=0, le=1000)] | None = None
+    """After every so many iterations of the game, but the last, one more round of CoRL, on the pool's scenarios too; the
+    estimator that comes out rewards from then on. Both evaluations are by the first one, so that they can be compared.
+    The game, and so this, is of the method `coevolution` alone."""
     ablation: bool = False
     """Also trains a scorer without reasoning, and measures perplexities of the references with and without."""
 
@@ -239,6 +243,9 @@ class Evaluation(Model):
     resamples: Positive = 2000
     """Bootstrap draws of every 95 % interval."""
     repetition_penalty: Rate = 1.0
+    second_scorer: bool = False
+    """Trains a second scorer, by `scorer_sft` from another seed; the two share the scorer's data, half each. It rewards
+    nothing and measures what the first one measures: a gain that it does not see is the reward being gamed."""
 
 
 class Tracking(Model):
@@ -281,6 +288,8 @@ class Recipe(Model):
             )
         if self.corl is None:
             self._without_reasoner()
+        elif isinstance(self.method, Coevolution):
+            self._is_refreshed(self.corl)
         if isinstance(self.method, AugmentedSFT):
             self._has_a_writer(self.method)
         named = "limits.prompt + the longer of limits.response and limits.turn"
@@ -306,6 +315,14 @@ class Recipe(Model):
                         f"method.thought.{name} is above 0 and corl is null: the scorer reads no reasonings; "
                         "set corl, or the weight to 0"
                     )
+
+    def _is_refreshed(self, corl: CoRL) -> None:
+        """Refuses a refresh that would never come."""
+        if corl.refresh_every is not None and corl.refresh_every >= self.loop.iterations:
+            raise ValueError(
+                f"corl.refresh_every={corl.refresh_every} and loop.iterations={self.loop.iterations}: no refresh would "
+                "come, as there is none after the last iteration; lower refresh_every, or set it to null"
+            )
 
     def _has_a_writer(self, method: AugmentedSFT) -> None:
         """Refuses copies that nobody can write."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from coevo.cli.console import Commands, command, is_main, path, say
@@ -29,17 +30,20 @@ def add(commands: Commands) -> None:
     audit.set_defaults(run=_audit)
 
 
-def _needed(phase: PhasePlan) -> bool:
-    """Whether an audit rests on the phase: base, scorer and reasoner; what else a run does before it can wait."""
-    tuned = phase.kind in ("sft", "tune", "grpo") and phase.role in ("scorer", "reasoner")
-    return tuned or phase.kind in ("pretrain", "audit")
+def _needed(phases: Sequence[PhasePlan]) -> list[PhasePlan]:
+    """The first audit and what it rests on: base, scorer and reasoner; what else a run does before it can wait."""
+    first = next(place for place, phase in enumerate(phases) if phase.kind == "audit")
+    tuned = [
+        p for p in phases[:first] if p.kind == "pretrain" or (p.kind != "ablation" and p.role in ("scorer", "reasoner"))
+    ]
+    return [*tuned, phases[first]]
 
 
 def _audit(options: argparse.Namespace) -> int:
     recipe, out = recipe_and_folder(options)
     from coevo.loop.plan import plan
 
-    phases = [phase for phase in plan(recipe) if _needed(phase)]
+    phases = _needed(plan(recipe))
     if options.dry_run:
         show_plan(recipe, phases)
         return 0

@@ -21,7 +21,9 @@ examples:
   coevo score --data world.json --responses mine.jsonl --scorer runs/q --out scores/mine
   coevo score --data world.json --responses a.jsonl b.jsonl --scorer runs/q k=16 negatives=subset
   coevo score --data world.json --responses a.jsonl --scorer runs/q estimator=released
+  coevo score --data world.json --responses mine.jsonl --scorer runs/corl-world
 
+A scorer that CoRL trained reads each scenario with a reasoning, which its run's reasoner writes first.
 Killed or interrupted, the same call goes on where it was. docs/score.md says how to read the report.
 """
 
@@ -30,8 +32,8 @@ def add(commands: Commands) -> None:
     """Adds the command."""
     score = command(commands, "score", "diagnose finished models from their responses", SCORE_EXAMPLES)
     score.usage = (
-        "coevo score --data FILE --responses FILE [FILE ...] --scorer RUN [--out DIR] [--splits SPLIT ...] [--seed S] "
-        "[key=value ...]"
+        "coevo score --data FILE --responses FILE [FILE ...] --scorer RUN [--reasoner RUN] [--out DIR] [--splits SPLIT ...] "
+        "[--seed S] [key=value ...]"
     )
     score.add_argument("--data", type=path, required=True, metavar="FILE", help="scenarios in the RPGBench layout")
     score.add_argument(
@@ -39,6 +41,9 @@ def add(commands: Commands) -> None:
     )
     score.add_argument(
         "--scorer", type=path, required=True, metavar="RUN", help="a run folder whose scorer has been trained"
+    )
+    score.add_argument(
+        "--reasoner", type=path, metavar="RUN", help="for a scorer of CoRL: whose reasonings it reads; default its own run's"
     )
     score.add_argument("--out", type=path, metavar="DIR", help="the result folder; default scores/NAME of the first file")
     score.add_argument(
@@ -56,7 +61,7 @@ def _score(options: argparse.Namespace) -> int:
 
     files, splits, overrides = _sorted_out(options)
     out = options.out or Path("scores") / files[0].stem
-    request = prepare(Question(options.data, files, options.scorer, out, splits, options.seed, overrides))
+    request = prepare(Question(options.data, files, options.scorer, out, options.reasoner, splits, options.seed, overrides))
     models = ", ".join(request.answers.by_model)
     say(f"{len(request.answers.scenarios)} scenarios of {', '.join(request.answers.splits)}; models {models} -> {out}")
     try:

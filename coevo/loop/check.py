@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from coevo.config import GRPO, SFT, FileData, Recipe, SimulatorSFT, WorldData
+from coevo.config import GRPO, SFT, Evaluation, FileData, Recipe, SimulatorSFT, WorldData
 from coevo.errors import ConfigError, DataError
 from coevo.method import DPO, AugmentedSFT, Coevolution, RejectionSFT, ThinkGRPO, ThinkSFT
 from coevo.types import SHIFT_OF_TAG
@@ -28,6 +28,11 @@ class Counts:
     def turns(self, config: SimulatorSFT) -> int:
         """Real turns that there are for the simulator's warm start."""
         return self.id_train if config.turns == "id" else self.shift_train
+
+    def scorers(self, config: Evaluation) -> tuple[int, int]:
+        """Samples that the scorer and the second scorer have to learn from; see `Material.taught`."""
+        n = self.shift_train
+        return (n - n // 2, n // 2) if config.second_scorer else (n, 0)
 
 
 def check(recipe: Recipe, counts: Counts) -> None:
@@ -86,10 +91,11 @@ def _short_of_data(recipe: Recipe, counts: Counts) -> Iterator[str]:
     world = isinstance(recipe.data, WorldData)
     id_key = "data.train" if world else "data.train_split less data.dev"
     shift_key = "data.shift_train" if world else id_key
+    first, second = counts.scorers(recipe.evaluation)
     blocks: list[tuple[str, SFT | None, str, int]] = [
         ("pretrain", recipe.pretrain, shift_key, counts.shift_train),
         ("rpm_sft", recipe.rpm_sft, id_key, counts.id_train),
-        ("scorer_sft", recipe.scorer_sft, shift_key, counts.shift_train),
+        ("scorer_sft", recipe.scorer_sft, shift_key, first),
     ]
     method = recipe.method
     if isinstance(method, Coevolution):
@@ -102,13 +108,15 @@ def _short_of_data(recipe: Recipe, counts: Counts) -> Iterator[str]:
     elif isinstance(method, ThinkSFT | ThinkGRPO):
         blocks.append(("method.tune", method.tune, id_key, counts.id_train))
     if recipe.corl is not None:
-        cold = min(recipe.corl.cold_start or counts.shift_train, counts.shift_train)
+        cold = min(recipe.corl.cold_start or first, first)
         cold_key = "corl.cold_start" if recipe.corl.cold_start else shift_key
         blocks = [(name, config, *((cold_key, cold) if name == "scorer_sft" else rest)) for name, config, *rest in blocks]
         blocks.append(("corl.reasoner_sft", recipe.corl.reasoner_sft, cold_key, cold))
         # drawn with repetition
         wanted = recipe.corl.scorer_tune.samples or counts.shift_train
         blocks.append(("corl.scorer_tune", recipe.corl.scorer_tune, shift_key, max(wanted, counts.shift_train)))
+    if recipe.evaluation.second_scorer:
+        blocks.append(("scorer_sft", recipe.scorer_sft, f"the second scorer's half of {shift_key}", second))
     for name, config, key, available in blocks:
         if config is None:
             continue

@@ -57,7 +57,7 @@ def simulator_reward_for(context: Context, phase: PhasePlan, frames: Sequence[Sc
     earlier = pool_rows(context, before=phase.iteration)
     judges = Judges(
         rpm=context.load(context.current_rpm(phase.iteration), trainable=False),
-        scorer=estimator(context),
+        scorer=estimator(context, phase.iteration),
         start=start,
         limits=context.thresholds,
         pool=Counter(row["scenario"]["dialogue"][-1]["text"] for row in earlier),
@@ -125,7 +125,8 @@ def run_harvest(context: Context, phase: PhasePlan, resume: bool) -> dict[str, A
             written[name] += _write_turns(context, phase, reward, model, mine[start : start + 128])
     chosen = [(name, s) for name, samples in written.items() for s in samples if origin[s.completion.key] == name]
     reward.log([sample for _, sample in chosen], step=0)
-    kept = [_pool_row(phase, name, s) for name, s in chosen if passes(s.reward.parts) and "regret" in s.reward.parts]
+    passed = [(name, s) for name, s in chosen if passes(s.reward.parts) and "regret" in s.reward.parts]
+    kept = [_pool_row(phase, name, s) | {"scorer": reward.version} for name, s in passed]
     path = context.folder.root / "pool" / f"iteration-{phase.iteration}.jsonl"
     if dist.is_main():
         write_atomic(path, "".join(dump_row(row) for row in kept))
@@ -204,7 +205,7 @@ def what_was_learnt(before: Sequence[Sample], after: Sequence[Sample], seed: int
 def rpm_reward_for(context: Context, phase: PhasePlan, scenarios: Sequence[Scenario]) -> RPMReward:
     """The reward of one iteration's RPM phase, with everything in it frozen."""
     assert phase.iteration is not None
-    scorer = estimator(context)
+    scorer = estimator(context, phase.iteration)
     prepare(context, scorer, scenarios)
     reward = RPMReward(context, phase, scorer, {x.sample_id: x for x in scenarios})
     reward.references = references(scorer, scenarios, reasoned=context.recipe.weights.agreement > 0)
@@ -309,7 +310,7 @@ def _baselines(context: Context, scorer: Estimator, rpm: str, scenarios: Sequenc
 def run_accept(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
     """The new RPM is kept only if R-EMI on held-out ID scenarios has not fallen by more than the tolerance."""
     assert phase.iteration is not None
-    scorer = estimator(context)
+    scorer = estimator(context, phase.iteration)
     dev = [x for x in context.material.id_dev if context.fits("rpm", x)]
     prepare(context, scorer, dev)
     reference = references(scorer, dev)

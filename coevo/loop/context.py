@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from coevo.config import REASONING_FRAME, HubBase, Limits, Recipe
+from coevo.data import SOURCES
 from coevo.lm import dist
 from coevo.lm.generation import Generated, generate
 from coevo.lm.likelihood import encode_prompt, render
@@ -91,18 +92,27 @@ class Policies:
             self._tokenizer = load_tokenizer(self.base)
         return self._tokenizer
 
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """Names of a reasoning's sections, in their order."""
+        corl = self.recipe.corl
+        return (corl.sections if corl else None) or SOURCES[self.recipe.data.kind].sections
+
     def use_tokenizer(self, directory: Path) -> None:
         """Takes a tokenizer from a place of its own, while the base that it belongs to is still being trained."""
         self._tokenizer = load_tokenizer(directory)
 
-    def load(self, name: str | None, *, trainable: bool) -> PreTrainedModel:
-        """Loads the policy that phase `name` wrote, on a fresh base; None is the base itself, or a new adapter on it."""
+    def load(self, name: str | None, *, trainable: bool, adapter: str = "adapter") -> PreTrainedModel:
+        """Loads the policy that phase `name` wrote, on a fresh base; None is the base itself, or a new adapter on it.
+
+        A new adapter's first weights are drawn by the run's seed and the word `adapter`.
+        """
         dtype = self.recipe.base.dtype if isinstance(self.recipe.base, HubBase) else "float32"
         directory = self.folder.policy(name) if name else None
         model: Any = load_policy(self.base, directory, trainable=trainable, dtype=dtype)
         lora = self.recipe.lora
         if trainable and name is None and lora is not None:
-            seed = seed_of(self.recipe.seed, "adapter")
+            seed = seed_of(self.recipe.seed, adapter)
             model = new_adapter(model, LoRASeeded(lora.r, lora.alpha, lora.dropout, seed))
         return model if trainable else self._placed(model)
 

@@ -1,7 +1,8 @@
 """CoRL (method section 5): reasoner and scorer trained in turn, each phase on a fresh base with its parent's adapter.
 
 Cold start of both on reasoned samples; then, iteration by iteration, (a) the reasoner by GRPO against the scorer in force,
-(b) the scorer by SFT on what the reasoner now writes, then by GRPO with the match reward. No phase sees a test scenario:
+(b) the scorer by SFT on what the reasoner now writes, then by GRPO with the match reward. A refresh is one more such round
+in the midst of the game, which meets the pool's scenarios too. No phase sees a test scenario:
 `Material.refuse_tests` stands before every training.
 """
 
@@ -18,10 +19,12 @@ import numpy as np
 from coevo.config import CoRL, ScorerSFT
 from coevo.errors import DataError
 from coevo.lm import dist
+from coevo.loop.coevolution import scenario_of
 from coevo.loop.context import Context, seed_of
 from coevo.loop.corl_rewards import MatchReward, ReasonerReward
 from coevo.loop.estimator import keep, reasoner, reasoner_phase, scorer_phase
-from coevo.loop.phases import DROPS, Lesson, encode, lesson, no_extra, save_learnt
+from coevo.loop.naming import played_before
+from coevo.loop.phases import DROPS, Lesson, encode, lesson, no_extra, pool_rows, save_learnt
 from coevo.loop.plan import PhasePlan
 from coevo.prompts import NO_REASONING, NOTHING
 from coevo.scoring.agreement import agreement_nats, judgement
@@ -48,8 +51,16 @@ def material_of(context: Context, phase: PhasePlan) -> tuple[list[tuple[Scenario
     corpus = context.material.corpus
     assert corpus is not None
     cold, later = corpus.split(config_of(context).cold_start, seed_of(context.recipe.seed, "corl"))
+    later += _met(context, phase)
     context.material.refuse_tests([*(x for x, _ in cold), *later], f"phase {phase.name}")
     return cold, later
+
+
+def _met(context: Context, phase: PhasePlan) -> list[Scenario]:
+    """For a refresh, the pool's scenarios up to it. The simulator may by chance have written a test's; that is left out."""
+    played = played_before(context.recipe, phase.iteration)
+    rows = pool_rows(context, before=played + 1) if played else []
+    return [x for x in (scenario_of(row["scenario"]) for row in rows) if not context.material.is_tested(x)]
 
 
 def run_reasoner_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:

@@ -13,8 +13,6 @@ HUB_FLOPS_PER_S = 1.5e14
 """Reference rate of a hub base: bfloat16 on one data-centre GPU, with no overlap of phases."""
 DECODE_SHARE = 0.1
 """Generation is bound by latency and memory: it reaches this share of the rate that training reaches."""
-ABLATED = 5
-"""Readings of each test's reference that the ablation makes, at most."""
 WORLD_TOKENS = (110, 28, 19)
 """Typical prompt, response and user turn of the world, in tokens, under a tokenizer trained on it."""
 REASONING_TOKENS = 34

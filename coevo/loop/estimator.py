@@ -9,8 +9,9 @@ from pathlib import Path
 from coevo.config import REASONING_FRAME
 from coevo.lm import dist
 from coevo.lm.lineage import weights_hash
-from coevo.loop.context import Context
+from coevo.loop.context import Context, Policies
 from coevo.loop.folder import dump_row, read_rows, write_atomic
+from coevo.loop.naming import estimator_kinds, reasoner_kind, scorer_kind
 from coevo.scoring.reasoner import Estimator, ReasonedScorer, Reasoner, content_key
 from coevo.types import Reasoning, Scenario
 
@@ -18,38 +19,35 @@ BATCH = 256
 """Reasonings written between two signs of life."""
 
 
-def estimator(context: Context) -> Estimator:
-    """What every likelihood of the game and of the evaluation is made of."""
-    corl = context.recipe.corl
-    if corl is None:
-        return context.scorer(context.phase_name("sft-scorer"))
-    return ReasonedScorer(
-        context.scorer(scorer_phase(context, corl.iterations)), reasoner(context, reasoner_phase(context, corl.iterations))
-    )
+def estimator(context: Context, iteration: int | None = None) -> Estimator:
+    """What every likelihood of an iteration of the game is made of; None is the first one, which also evaluates."""
+    scorer, writer = estimator_kinds(context.recipe, iteration)
+    plain = context.scorer(context.phase_name(scorer))
+    return plain if writer is None else ReasonedScorer(plain, reasoner(context, context.phase_name(writer)))
 
 
 def reasoner_phase(context: Context, iteration: int) -> str:
     """Name of the phase that wrote the reasoner in force after so many iterations of CoRL; 0 is the cold start."""
-    return context.phase_name("reasoner", iteration) if iteration else context.phase_name("sft-reasoner")
+    return context.phase_name(reasoner_kind(iteration))
 
 
 def scorer_phase(context: Context, iteration: int) -> str:
     """The same of the scorer."""
-    return context.phase_name("scorer", iteration) if iteration else context.phase_name("sft-scorer")
+    return context.phase_name(scorer_kind(iteration))
 
 
-def reasoner(context: Context, name: str) -> Reasoner:
+def reasoner(policies: Policies, name: str) -> Reasoner:
     """The reasoner that phase `name` wrote, frozen, with what the run has kept of its reasonings."""
-    limits = context.recipe.limits
-    version = weights_hash(context.folder.policy(name))
+    limits = policies.recipe.limits
+    version = weights_hash(policies.folder.policy(name))
     return Reasoner(
-        context.load(name, trainable=False),
-        context.tokenizer,
+        policies.load(name, trainable=False),
+        policies.tokenizer,
         version,
-        context.material.sections,
+        policies.sections,
         max_prompt=limits.prompt + REASONING_FRAME,
         max_new_tokens=limits.reasoning,
-        known=_kept(context, version),
+        known=_kept(policies, version),
     )
 
 
@@ -57,9 +55,9 @@ def prepare(context: Context, scorer: Estimator, scenarios: Sequence[Scenario]) 
     """Writes the reasonings of scenarios that will be asked about again and again, and keeps them in the run folder.
 
     All processes call it; each writes its share. What is kept is read back by a resumed run, so that it sees the very same
-    reasonings. Does nothing for a scorer without a reasoner.
+    reasonings. Does nothing for a scorer without one.
     """
-    if isinstance(scorer, ReasonedScorer):
+    if isinstance(scorer, ReasonedScorer) and isinstance(scorer.reasoner, Reasoner):
         keep(context, scorer.reasoner, scenarios)
 
 
@@ -79,12 +77,12 @@ def keep(context: Context, writer: Reasoner, scenarios: Sequence[Scenario]) -> l
     return [writer.known[key] for key in keys]
 
 
-def _path(context: Context, version: str) -> Path:
-    return context.folder.root / "reasonings" / f"{version[:16]}.jsonl"
+def _path(policies: Policies, version: str) -> Path:
+    return policies.folder.root / "reasonings" / f"{version[:16]}.jsonl"
 
 
-def _kept(context: Context, version: str) -> dict[str, Reasoning]:
+def _kept(policies: Policies, version: str) -> dict[str, Reasoning]:
     return {
         row["scenario"]: Reasoning(row["text"], row["status"], row["structure"])
-        for row in read_rows(_path(context, version))
+        for row in read_rows(_path(policies, version))
     }

@@ -55,7 +55,7 @@ class Material:
     id_dev: list[Scenario]
     """Held out of training; a new RPM is accepted or refused on it."""
     shift_train: list[Scenario]
-    """What scorer and simulator learn from."""
+    """What scorers and simulator learn from; see `taught`."""
     real_turns: list[Scenario]
     """Real scenarios that no role was tuned on. The gates' thresholds are read off their turns, and the reward is audited on
     them."""
@@ -66,6 +66,22 @@ class Material:
     """What CoRL starts from; None where it is off."""
     thoughts: Corpus | None = None
     """ID scenarios with the reasoning that a model which thinks first is taught; None where the method is another."""
+    two_scorers: bool = False
+    """Whether `shift_train` is shared out between two scorers."""
+    id_turns: bool = False
+    """Whether the simulator is warmed up on turns of ID users alone."""
+
+    def taught(self, role: str) -> list[Scenario]:
+        """What a role is tuned on: the RPM, and a simulator of ID turns, on `id_train`, others on `shift_train`.
+
+        Of two scorers each takes every other scenario of every subset. Taken from the whole list instead, the halves would
+        be of different subsets, as the world makes these in turn.
+        """
+        if role == "rpm" or (role == "simulator" and self.id_turns):
+            return self.id_train
+        if not self.two_scorers or role not in ("scorer", "second"):
+            return self.shift_train
+        return sorted(self.shift_train, key=lambda x: x.subset_tag)[role == "second" :: 2]
 
     @property
     def sections(self) -> tuple[str, ...]:
@@ -99,6 +115,10 @@ class Material:
     def _tested(self) -> frozenset[str]:
         return frozenset(map(content_key, self.tests))
 
+    def is_tested(self, scenario: Scenario) -> bool:
+        """Whether a test has the same persona, character and dialogue."""
+        return content_key(scenario) in self._tested
+
     def refuse_tests(self, scenarios: Sequence[Scenario], use: str) -> None:
         """Lets nothing pass that is tested on: by the name of its split, or as the same persona, character and dialogue.
 
@@ -107,7 +127,7 @@ class Material:
         """
         splits = {x.split for x in self.tests}
         for x in scenarios:
-            if x.split in splits or content_key(x) in self._tested:
+            if x.split in splits or self.is_tested(x):
                 found = f"is of the test split {x.split}" if x.split in splits else "has the content of a test scenario"
                 raise DataError(
                     f"sample {x.sample_id!r} {found} and was to be used for {use}, which never sees a test; expected "
@@ -139,11 +159,12 @@ def load_material(recipe: Recipe) -> Material:
         material = _from_world(recipe.data, max(REAL_TURNS, recipe.audit.scenarios))
     else:
         material = _from_file(recipe.data)
+    material = replace(material, two_scorers=recipe.evaluation.second_scorer, id_turns=recipe.simulator_sft.turns == "id")
     if isinstance(recipe.method, ThinkSFT | ThinkGRPO):
         material = replace(material, thoughts=gather(material.source, material.id_train, recipe.method.sections))
     if recipe.corl is None:
         return material
-    corpus = gather(material.source, material.shift_train, recipe.corl.sections)
+    corpus = gather(material.source, material.taught("scorer"), recipe.corl.sections)
     material.refuse_tests([x for x, _ in corpus.reasoned], "CoRL")
     return replace(material, corpus=corpus)
 

@@ -34,7 +34,7 @@ from coevo.prompts import (
     messages,
 )
 from coevo.scoring.audit import audit
-from coevo.scoring.evaluate import measure
+from coevo.scoring.evaluate import Measurement, measure
 from coevo.scoring.scorer import Ask, Scores
 from coevo.scoring.thinking import think
 from coevo.scoring.verdict import conclusion, table
@@ -139,18 +139,21 @@ def _texts(context: Context, scenarios: Sequence[Scenario], reasoned: bool) -> I
 
 
 def run_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
-    """Tunes one role: the RPM on clean ID samples, the scorer with context dropout, the simulator on user turns."""
+    """Tunes one role: the RPM on clean ID samples, a scorer with context dropout, the simulator on user turns.
+
+    The second scorer, which rewards nothing, shares no sample with the first, and begins from another seed.
+    """
     recipe, material = context.recipe, context.material
     rng = random.Random(seed_of(recipe.seed, phase.name))
     configs: dict[str, SFT] = {
         "rpm": recipe.rpm_sft,
         "scorer": recipe.scorer_sft,
+        "second": recipe.scorer_sft,
         "simulator": recipe.simulator_sft,
     }
     assert phase.role is not None
-    config = configs[phase.role]
-    at_home = phase.role == "rpm" or (isinstance(config, SimulatorSFT) and config.turns == "id")
-    source = material.id_train if at_home else material.shift_train
+    config, source = configs[phase.role], material.taught(phase.role)
+    role: Any = "scorer" if phase.role == "second" else phase.role
     chosen = rng.sample(source, min(config.samples or len(source), len(source)))
     rows: list[Lesson] = []
     for x in chosen:
@@ -159,9 +162,9 @@ def run_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
             drop = rng.choice(DROPS)
         if isinstance(config, SimulatorSFT) and rng.random() < config.context_dropout:
             drop = NO_PERSONA
-        rows.append(lesson(phase.role, material.lesson(phase.role, x), drop))  # type: ignore[arg-type]
+        rows.append(lesson(role, material.lesson(role, x), drop))
     encoded = encode(context, phase, rows)
-    model = context.load(None, trainable=True)
+    model = context.load(None, trainable=True, adapter="second" if phase.role == "second" else "adapter")
     train_sft(context.job(phase, model, resume, no_extra), encoded, config)
     context.save(phase, model, parent=None)
     return {"rows": len(encoded), "skipped": len(rows) - len(encoded)}
@@ -202,6 +205,8 @@ def encode(context: Context, phase: PhasePlan, lessons: Sequence[Lesson]) -> lis
 def run_audit(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
     """Puts the RPM's reward to the test of bad answers, and stops the run if it fails (method, section 4).
 
+    Before the game, and again before each iteration that a refreshed estimator is to reward.
+
     Raises:
         ConfigError: the reward fails, and `audit.on_failure` is `stop`.
         ScoreError: there is no scenario to audit it on.
@@ -209,11 +214,11 @@ def run_audit(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any
     recipe, folder, config = context.recipe, context.folder, context.recipe.audit
     scenarios = [x for x in context.material.real_turns[: config.scenarios] if context.fits("scorer", x)]
     cases = BATTERIES[recipe.data.kind](scenarios, seed_of(recipe.seed, "battery"))
-    scorer = estimator(context)
+    scorer = estimator(context, phase.iteration)
     prepare(context, scorer, scenarios)
     weights, seed = recipe.weights, seed_of(recipe.seed, "audit")
     verdict = audit(SharedScorer(scorer), cases, weights, config, seed, context.progress.advance)
-    path = folder.root / "evaluation" / "audit.json"
+    path = folder.root / "evaluation" / f"{phase.name.split('-', 1)[1]}.json"
     if dist.is_main():
         write_atomic(path, json.dumps(verdict.as_json(), indent=1, ensure_ascii=False) + "\n")
     dist.barrier()
@@ -248,52 +253,57 @@ class SharedScorer:
 
 
 def run_evaluate(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
-    """Measures the RPM in force on every test subset and writes JSON beside one row per scenario."""
-    recipe, folder = context.recipe, context.folder
+    """Measures the RPM in force on every test subset and writes JSON beside one row per scenario, of either scorer."""
     final = phase.name.endswith("final")
-    rpm = context.final_rpm() if final else context.current_rpm(1)
-    model_name = f"rpm/{rpm}"
-    name = "final" if final else "sft"
-    files = [folder.root / "evaluation" / f"{name}{suffix}" for suffix in (".json", ".jsonl")]
-    if final and rpm == context.current_rpm(1):
-        # the very model of the first evaluation, whose measures are a function of model and seed
-        if dist.is_main():
-            for file in files:
-                write_atomic(file, file.with_stem("sft").read_text(encoding="utf-8"))
-        dist.barrier()
-        folder.finish(phase.name, {"model": model_name}, files)
-        return {"model": model_name}
+    first = context.current_rpm(1)
+    rpm = context.final_rpm() if final else first
+    files = _first_again(context) if final and rpm == first else _evaluation(context, phase, rpm, final)
+    paths = {context.folder.root / "evaluation" / name: text for name, text in files.items()}
+    if dist.is_main():
+        for path, text in paths.items():
+            write_atomic(path, text)
+    dist.barrier()
+    context.folder.finish(phase.name, {"model": f"rpm/{rpm}"}, list(paths))
+    return {"model": f"rpm/{rpm}"}
+
+
+def _first_again(context: Context) -> dict[str, str]:
+    """The last evaluation's files where it is of the very model of the first: measures are a function of model and seed."""
+    second = ("-second.jsonl",) if context.recipe.evaluation.second_scorer else ()
+    folder = context.folder.root / "evaluation"
+    return {f"final{end}": (folder / f"sft{end}").read_text(encoding="utf-8") for end in (".json", ".jsonl", *second)}
+
+
+def _evaluation(context: Context, phase: PhasePlan, rpm: str, final: bool) -> dict[str, str]:
+    """The files, by their names, of the evaluation of the RPM that a phase wrote."""
+    recipe = context.recipe
     tests = [x for x in context.material.tests if context.fits("rpm", x)]
     over_long = Counter(x.subset_tag for x in context.material.tests) - Counter(x.subset_tag for x in tests)
     if over_long:
         listed = ", ".join(f"{tag} {count}" for tag, count in sorted(over_long.items()))
         context.progress.say(f"{phase.name}: test scenarios over limits.prompt were left out: {listed}")
-    responses = context.respond(context.load(rpm, trainable=False), model_name, tests)
+    responses = context.respond(context.load(rpm, trainable=False), f"rpm/{rpm}", tests)
     scorer = estimator(context)
     prepare(context, scorer, tests)
-    cache_path = folder.root / "evaluation" / "references.json"
     # the first evaluation scores the references and the last one reads them, so that either can be run again alike
+    cache_path = context.folder.root / "evaluation" / "references.json"
     cache = json.loads(cache_path.read_text()) if final else {}
-    measured = measure(
-        SharedScorer(scorer),
-        tests,
-        responses,
-        recipe.evaluation,
-        seed_of(recipe.seed, "evaluation"),
-        reference_cache=cache,
-        truth=context.material.truth,
-    )
+
+    def measured_by(scores: Scores) -> Measurement:
+        seed, truth = seed_of(recipe.seed, "evaluation"), context.material.truth
+        return measure(SharedScorer(scores), tests, responses, recipe.evaluation, seed, reference_cache=cache, truth=truth)
+
+    name = "final" if final else "sft"
+    measured = measured_by(scorer)
     summary = measured.summary | {"over_long": dict(over_long)}
-    if not final:
-        files.append(cache_path)
-    if dist.is_main():
-        if not final:
-            write_atomic(cache_path, json.dumps(cache))
-        write_atomic(files[0], json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
-        write_atomic(files[1], "".join(dump_row(row.as_json()) for row in measured.rows))
-    dist.barrier()
-    folder.finish(phase.name, {"model": model_name}, files)
-    return {"model": model_name}
+    rows = {f"{name}.jsonl": measured.rows}
+    if recipe.evaluation.second_scorer:
+        second = measured_by(context.scorer(context.phase_name("sft-second")))
+        summary["second_scorer"] = second.summary
+        rows[f"{name}-second.jsonl"] = second.rows
+    files = {f"{name}.json": json.dumps(summary, indent=1, ensure_ascii=False) + "\n"}
+    files |= {file: "".join(dump_row(row.as_json()) for row in found) for file, found in rows.items()}
+    return files if final else files | {cache_path.name: json.dumps(cache)}
 
 
 NO_SIGNAL = (

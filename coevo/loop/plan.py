@@ -11,6 +11,7 @@ from coevo.data.battery import MEMBERS
 from coevo.data.world.battery import LADDER
 from coevo.loop.check import Counts, check, count
 from coevo.loop.cost import Costs, Work, parameters
+from coevo.loop.naming import rounds_at
 from coevo.method import DPO, AugmentedSFT, OnlineGRPO, RejectionSFT, Sampled, ThinkGRPO, ThinkSFT
 
 __all__ = ["METHODS", "Counts", "Kind", "PhasePlan", "check", "count", "parameters", "plan"]
@@ -42,7 +43,8 @@ class PhasePlan:
     role: str | None
     """Whose weights or answers the phase is about; None for the base."""
     iteration: int | None
-    """Of the loop, or of CoRL for its own phases; counted from 1; 1 for a method's own online phase; None elsewhere."""
+    """Of the loop, or for CoRL's own phases its round, refreshes included; counted from 1; 1 for a method's own online
+    phase; None elsewhere."""
     updates: int
     """Optimizer steps; 0 where nothing is trained."""
     samples: int
@@ -94,9 +96,12 @@ class Planner:
             self._corl(recipe.corl)
             self._audit()
         self._warm("rpm", recipe.rpm_sft, counts.id_train)
+        first, second = counts.scorers(recipe.evaluation)
         if recipe.corl is None:
-            self._warm("scorer", recipe.scorer_sft, counts.shift_train)
+            self._warm("scorer", recipe.scorer_sft, first)
             self._audit()
+        if recipe.evaluation.second_scorer:
+            self._warm("second", recipe.scorer_sft, second)
         before, method = METHODS[recipe.method.kind]
         before(self)
         self._evaluate("sft")
@@ -140,12 +145,16 @@ class Planner:
         self._warm("simulator", self.recipe.simulator_sft, self.counts.turns(self.recipe.simulator_sft))
 
     def iteration(self, k: int) -> None:
-        """Adds one iteration of the loop."""
-        if not self.recipe.loop.frozen_simulator:
+        """Adds one iteration of the loop, and what refreshes the estimator before the next."""
+        recipe = self.recipe
+        if not recipe.loop.frozen_simulator:
             self._simulator(k)
         self._harvest(k)
         self._rpm(k)
         self._accept(k)
+        if recipe.corl is not None and k < recipe.loop.iterations and rounds_at(recipe, k + 1) > rounds_at(recipe, k):
+            self._round(recipe.corl, rounds_at(recipe, k + 1))
+            self._audit(k + 1)
 
     # phases ---------------------------------------------------------------------------------------------------------
 
@@ -168,22 +177,26 @@ class Planner:
         self.add(name, kind, role, iteration, (updates, samples, sequences), work)
 
     def _corl(self, corl: CoRL) -> None:
-        available = self.counts.shift_train
+        available, _ = self.counts.scorers(self.recipe.evaluation)
         cold = min(corl.cold_start or available, available)
         scorer_sft = self.recipe.scorer_sft
         n_scorer = min(scorer_sft.samples or cold, cold)
         self._tuning("tune", "reasoner", corl.reasoner_sft, min(corl.reasoner_sft.samples or cold, cold), "sft-reasoner")
         self._tuning("tune", "scorer", scorer_sft, n_scorer, "sft-scorer")
         for k in range(1, corl.iterations + 1):
-            self._rewarded("reasoner", k, corl.reasoner, self.costs.reasoning)
-            samples = corl.scorer_tune.samples or (available - cold) or available
-            self._tuning("tune", "scorer", corl.scorer_tune, samples, f"tune-scorer-{k}", k)
-            self._rewarded("scorer", k, corl.scorer, self.costs.response)
+            self._round(corl, k)
         if corl.ablation:
             self._tuning("tune", "plain", scorer_sft, n_scorer, "sft-plain")
             tests = self.counts.test
             work = self.costs.writing(2 * tests, self.costs.reasoning) + self.costs.scoring(ABLATED * tests)
             self.add("ablation", "ablation", "scorer", None, (0, tests, ABLATED * tests), work)
+
+    def _round(self, corl: CoRL, k: int) -> None:
+        available, _ = self.counts.scorers(self.recipe.evaluation)
+        samples = corl.scorer_tune.samples or max(0, available - (corl.cold_start or available)) or available
+        self._rewarded("reasoner", k, corl.reasoner, self.costs.reasoning)
+        self._tuning("tune", "scorer", corl.scorer_tune, samples, f"tune-scorer-{k}", k)
+        self._rewarded("scorer", k, corl.scorer, self.costs.response)
 
     def _rewarded(self, role: str, k: int, config: GRPO, written: int) -> None:
         """A GRPO phase of CoRL: each completion is read by a frozen model, with and without the reasoning at most."""
@@ -192,19 +205,21 @@ class Planner:
         work = self.costs.grpo(config, written) + self.costs.scoring(sequences + prompts)
         self.add(f"{role}-{k}", "grpo", role, k, (config.steps, prompts, sequences), work)
 
-    def _audit(self) -> None:
+    def _audit(self, iteration: int | None = None) -> None:
         # the reference, the battery and the graded answers, each under its context, alone and, for R3, without reasoning
         world = isinstance(self.recipe.data, WorldData)
         scenarios = self.recipe.audit.scenarios if world else min(self.recipe.audit.scenarios, self.counts.id_dev)
         texts = scenarios * (1 + len(MEMBERS) + (LADDER if world else 0))
         readings = 3 if self.recipe.weights.agreement else 2
         work = self.costs.scoring(readings * texts) + self.costs.reasoned(scenarios)
-        self.add("audit", "audit", "scorer", None, (0, scenarios, texts), work)
+        name = "audit" if iteration is None else f"audit-{iteration}"
+        self.add(name, "audit", "scorer", iteration, (0, scenarios, texts), work)
 
     def _evaluate(self, when: str) -> None:
         # response and reference: under its own context, k others, without u, c, d, and alone; references only once
         tests = self.counts.test
-        passes = (1 if when == "final" else 2) * (self.recipe.evaluation.k + 5)
+        evaluation = self.recipe.evaluation
+        passes = (1 if when == "final" else 2) * (evaluation.k + 5) * (1 + evaluation.second_scorer)
         work = self.costs.writing(tests, self.costs.response) + self.costs.scoring(tests * passes)
         work += self.costs.reasoned(tests if when == "sft" else 0)
         self.add(f"evaluate-{when}", "evaluate", "rpm", None, (0, tests, tests), work)

@@ -68,7 +68,7 @@ class Logged:
     def __init__(self, context: Context, phase: PhasePlan, version: str) -> None:
         self._context = context
         self._phase = phase
-        self._version = version
+        self.version = version
         self._figures: dict[str, float] = {}
 
     def figures(self) -> dict[str, float]:
@@ -96,7 +96,7 @@ class Logged:
                 "reward": sample.reward.total,
                 "parts": {name: round(number, 6) for name, number in sample.reward.parts.items()},
                 "status": sample.reward.status,
-                "scorer": self._version,
+                "scorer": self.version,
             }
             if role == "simulator":
                 row |= {"answer": sample.answer, "reason": sample.reason, "persona": x.persona}

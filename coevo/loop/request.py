@@ -14,15 +14,17 @@ from typing import Any
 from coevo.config import Evaluation, FileData, Recipe
 from coevo.data.responses import Answers, read_answers
 from coevo.errors import CheckpointError, ConfigError, DataError
-from coevo.loop.cost import parameters, rate
+from coevo.loop.cost import DECODE_SHARE, parameters, rate
+from coevo.loop.naming import estimator_kinds
 from coevo.prompts import character_text
 from coevo.recipe import load_recipe
 from coevo.types import Scenario
 
 REQUEST_FILE = "request.json"
-KEYS = tuple(name for name in Evaluation.model_fields if name != "repetition_penalty")
+KEYS = tuple(name for name in Evaluation.model_fields if name not in ("repetition_penalty", "second_scorer"))
 """Keys of `evaluation` that apply to responses that are there already."""
-SCORER_PHASE = "sft-scorer"
+REASONINGS = "reasonings"
+"""Name of the stage that writes them."""
 _CHARACTERS_PER_TOKEN = 3.5
 """For estimates of time alone."""
 
@@ -35,6 +37,8 @@ class Question:
     files: tuple[Path, ...]
     scorer: Path
     out: Path
+    reasoner: Path | None = None
+    """The run whose reasoner writes the reasonings; None takes the scorer's own, where it needs one."""
     splits: tuple[str, ...] | None = None
     """None takes those that a response belongs to."""
     seed: int | None = None
@@ -44,26 +48,46 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Policy:
+    """Where a model that a diagnosis needs is: a run folder, its recipe, and the phase, without number, that wrote it."""
+
+    run: Path
+    recipe: Recipe
+    kind: str
+
+
+@dataclass(frozen=True)
 class Request:
     """A diagnosis that can be made."""
 
     data: Path
     files: tuple[Path, ...]
-    scorer: Path
-    """The run folder that scorer and base are taken from."""
+    scorer: Policy
+    """The scorer, whose base is taken too; `evaluation` in its recipe is as asked for."""
+    reasoner: Policy | None
+    """Who writes the reasonings that the scorer reads; None for one without."""
     out: Path
-    recipe: Recipe
-    """Of that run, with `evaluation` as asked for."""
     seed: int
     """Whose design and bootstrap are used: the run's own, unless another was asked for."""
     answers: Answers
+
+    @property
+    def recipe(self) -> Recipe:
+        """Of the scorer's run, with `evaluation` as asked for."""
+        return self.scorer.recipe
+
+    @property
+    def borrowed(self) -> bool:
+        """Whether the reasonings are another run's than the scorer's."""
+        return self.reasoner is not None and self.reasoner.run.resolve() != self.scorer.run.resolve()
 
     def as_json(self) -> dict[str, Any]:
         """What was asked, for the result folder."""
         return {
             "data": _file(self.data),
             "responses": [_file(file) for file in self.files],
-            "scorer": str(self.scorer),
+            "scorer": str(self.scorer.run),
+            **({"reasoner": str(self.reasoner.run)} if self.reasoner else {}),
             "splits": list(self.answers.splits),
             "seed": self.seed,
             "evaluation": {name: getattr(self.recipe.evaluation, name) for name in KEYS},
@@ -88,15 +112,17 @@ def prepare(question: Question) -> Request:
     """Reads and checks all that a diagnosis is made of, and writes nothing.
 
     Raises:
-        ConfigError: an override or an output folder that cannot be, or a scorer that needs a reasoner.
-        CheckpointError: `scorer` is no run folder with a finished scorer.
+        ConfigError: an override or an output folder that cannot be, or scorer and reasoner that do not go together.
+        CheckpointError: `scorer` or `reasoner` is no run folder in which it has finished.
         DataError: scenarios or responses that break their format or do not belong together.
     """
-    recipe = _recipe(question.scorer, question.overrides)
+    scorer = _scorer(question.scorer, question.overrides)
+    reasoner = _reasoner(question, scorer)
+    recipe = scorer.recipe
     _check_out(question.out)
     answers = read_answers(question.data, question.files, question.splits)
     seed = recipe.seed if question.seed is None else question.seed
-    request = Request(question.data, question.files, question.scorer, question.out, recipe, seed, answers)
+    request = Request(question.data, question.files, scorer, reasoner, question.out, seed, answers)
     lone = [tag for tag, n in _by_tag(answers.scenarios).items() if n < 2]
     contrasts = recipe.evaluation.estimator != "learned_marginal"
     if contrasts and (len(answers.scenarios) < 2 or (lone and negatives_of(recipe.evaluation) == "subset")):
@@ -113,11 +139,11 @@ def negatives_of(evaluation: Evaluation) -> str:
 
 
 def trained_on(request: Request) -> list[str]:
-    """Splits that the scorer was trained on, as far as its recipe tells; its likelihoods flatter their references."""
-    data = request.recipe.data
-    if not isinstance(data, FileData) or data.path.resolve() != request.data.resolve():
-        return []
-    return [name for name in request.answers.splits if name == data.train_split]
+    """Splits that scorer or reasoner was trained on, as far as the recipes tell; likelihoods flatter their references."""
+    policies = [policy for policy in (request.scorer, request.reasoner) if policy]
+    known = [policy.recipe.data for policy in policies if isinstance(policy.recipe.data, FileData)]
+    taught = {data.train_split for data in known if data.path.resolve() == request.data.resolve()}
+    return [name for name in request.answers.splits if name in taught]
 
 
 def stages(request: Request) -> list[Stage]:
@@ -128,6 +154,9 @@ def stages(request: Request) -> list[Stage]:
     # own context, negatives or none, and without u, c, d; the references go with the first model
     contexts = 4 + (1 if evaluation.estimator == "learned_marginal" else min(evaluation.k, max(1, len(scenarios) - 1)))
     made = []
+    if request.reasoner is not None:
+        written = len(scenarios) * request.reasoner.recipe.limits.reasoning / DECODE_SHARE
+        made.append(Stage(REASONINGS, None if per_token is None else (tokens + written) * per_token))
     for place, model in enumerate(request.answers.by_model):
         texts = 2 if place == 0 else 1
         made.append(Stage(score_stage(model), None if per_token is None else texts * contexts * tokens * per_token))
@@ -154,34 +183,45 @@ def previous(out: Path) -> dict[str, Any] | None:
     return record
 
 
-def _recipe(scorer: Path, overrides: Sequence[str]) -> Recipe:
-    resolved = scorer / "resolved.yaml"
+def _scorer(run: Path, overrides: Sequence[str]) -> Policy:
+    recipe = _recipe("--scorer", run, [_override(word) for word in overrides])
+    return _finished("--scorer", Policy(run, recipe, estimator_kinds(recipe)[0]))
+
+
+def _reasoner(question: Question, scorer: Policy) -> Policy | None:
+    """Who writes what the scorer reads; None for a scorer that reads nothing of the kind."""
+    if scorer.recipe.corl is None:
+        if question.reasoner is not None:
+            raise ConfigError(
+                f"--reasoner {question.reasoner}: the scorer of --scorer {scorer.run} was never shown a reasoning, as its "
+                "recipe does not set corl; leave --reasoner away, or give a scorer that CoRL trained."
+            )
+        return None
+    option, run = ("--reasoner", question.reasoner) if question.reasoner else ("--scorer", scorer.run)
+    recipe = _recipe(option, run)
+    kind = estimator_kinds(recipe)[1]
+    if kind is None:
+        raise ConfigError(f"--reasoner {run}: its recipe does not set corl, so it has no reasoner; give a run that has.")
+    return _finished(option, Policy(run, recipe, kind))
+
+
+def _recipe(option: str, run: Path, overrides: Sequence[str] = ()) -> Recipe:
+    resolved = run / "resolved.yaml"
     if not resolved.is_file():
         raise CheckpointError(
-            f"--scorer {scorer} holds no run: resolved.yaml is missing. Give the folder that coevo train --out named."
+            f"{option} {run} holds no run: resolved.yaml is missing. Give the folder that coevo train --out named."
         )
-    recipe = load_recipe(resolved, [_override(word) for word in overrides])
-    refuse_reasoned(scorer, recipe)
-    for kind in (["pretrain"] if recipe.pretrain else []) + [SCORER_PHASE]:
-        if not any((folder / "done.json").is_file() for folder in _phases(scorer, kind)):
+    return load_recipe(resolved, overrides)
+
+
+def _finished(option: str, policy: Policy) -> Policy:
+    for kind in (["pretrain"] if policy.recipe.pretrain else []) + [policy.kind]:
+        if not any((folder / "done.json").is_file() for folder in _phases(policy.run, kind)):
             raise CheckpointError(
-                f"--scorer {scorer}: phase {kind} has not finished. Finish it with: "
-                f"coevo train --resume {scorer} --until {SCORER_PHASE}"
+                f"{option} {policy.run}: phase {kind} has not finished. Finish it with: "
+                f"coevo train --resume {policy.run} --until {policy.kind}"
             )
-    return recipe
-
-
-def refuse_reasoned(scorer: Path, recipe: Recipe) -> None:
-    """Refuses a run whose scorer is not to be had without its reasoner.
-
-    Raises:
-        ConfigError: the recipe sets `corl`.
-    """
-    if recipe.corl is not None:
-        raise ConfigError(
-            f"--scorer {scorer}: its recipe sets corl, so that scorer reads each scenario with a reasoning, and this "
-            "command writes none; without it the likelihoods would be of another question. Give a run without corl."
-        )
+    return policy
 
 
 def phase_names(scorer: Path) -> list[str]:

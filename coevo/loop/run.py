@@ -33,6 +33,7 @@ RUNNERS: dict[tuple[str, str | None], Runner] = {
     ("pretrain", None): phases.run_pretrain,
     ("sft", "rpm"): phases.run_sft,
     ("sft", "scorer"): phases.run_sft,
+    ("sft", "second"): phases.run_sft,
     ("sft", "simulator"): phases.run_sft,
     ("audit", "scorer"): phases.run_audit,
     ("evaluate", "rpm"): phases.run_evaluate,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +17,23 @@ import torch
 from coevo.errors import CheckpointError
 from coevo.lm import dist
 from coevo.lm.embedding import embed
+from coevo.lm.lineage import weights_hash
 from coevo.loop.context import Policies, seed_of
+from coevo.loop.estimator import BATCH, reasoner
 from coevo.loop.folder import RunFolder, dump_row, write_atomic
 from coevo.loop.progress import Progress, Silent
-from coevo.loop.request import REQUEST_FILE, SCORER_PHASE, Request, phase_names, previous, score_stage, trained_on
+from coevo.loop.request import REASONINGS, REQUEST_FILE, Policy, Request, phase_names, previous, score_stage, trained_on
 from coevo.loop.run import start_processes
 from coevo.loop.store import Store, content_key
 from coevo.maths.divergence import Divergence, representation_jsd
 from coevo.prompts import character_text
 from coevo.scoring.diagnosis import Embedded, Floats, Which, comparisons, diagnose
 from coevo.scoring.evaluate import COMPONENTS, Measurement, assemble, plan
+from coevo.scoring.reasoner import Estimator, ReasonedScorer, Reasoner, Written
+from coevo.scoring.reasoner import content_key as scenario_key
 from coevo.scoring.scorer import Ask, PromptKey, Scorer
 from coevo.scoring.summary import summarise
-from coevo.types import Response, Scenario, Score
+from coevo.types import Reasoning, Response, Scenario, Score
 
 CHUNK = 512
 """Likelihoods between two writes to disk."""
@@ -40,8 +46,8 @@ RESULT_FILE, ROWS_FILE = "result.json", "rows.jsonl"
 def score(request: Request, progress: Progress | None = None) -> Path:
     """Scores every model's responses and writes the diagnosis as RESULT_FILE and ROWS_FILE into `request.out`.
 
-    Likelihoods, embeddings and divergences are kept there by content hash, so that the same call goes on after a kill, and
-    another one (a model more, another k) computes only what is new.
+    Reasonings, likelihoods, embeddings and divergences are kept there by content hash, so that the same call goes on after
+    a kill, and another one (a model more, another k) computes only what is new.
 
     Returns:
         The folder.
@@ -51,23 +57,26 @@ def score(request: Request, progress: Progress | None = None) -> Path:
     """
     progress = progress or Silent()
     start_processes()
-    policies = _policies(request)
+    policies = _policies(request.scorer)
     before = previous(request.out)
     if before is not None and before != request.as_json() and (request.out / RESULT_FILE).exists():
         progress.say(f"{request.out} holds the result of another question; what still applies is reused, the rest replaced.")
     with (
         Store(request.out / "cache" / "scores.jsonl") as scores,
         Store(request.out / "cache" / "divergences.jsonl") as spread,
+        Store(request.out / "cache" / "reasonings.jsonl") as written,
     ):
         if dist.is_main():
             write_atomic(request.out / REQUEST_FILE, json.dumps(request.as_json(), indent=1, ensure_ascii=False) + "\n")
-        measured = _measure(request, policies, scores, progress)
+        reasoned = _reason(request, policies, written, progress)
+        measured = _measure(request, _estimator(request, policies, reasoned), scores, progress)
         embedded = _embed(request, policies, progress)
         divergences = _diverge(request, embedded, spread, progress)
     seed = _seed(request)
     result = diagnose(measured, request.answers.scenarios, divergences, request.recipe.evaluation, seed)
-    result["notes"] += _notes(request, divergences)
-    result = {"asked": request.as_json(), "scorer_phase": SCORER_PHASE, **_about(request, policies), **result}
+    result["notes"] += [*_notes(request, divergences), *_reasoning_notes(request, reasoned)]
+    about = {"scorer_phase": request.scorer.kind, **_reasoner_facts(request, reasoned), **_about(request, policies)}
+    result = {"asked": request.as_json(), **about, **result}
     if dist.is_main():
         rows = [{"model": name, **row.as_json()} for name, found in measured.items() for row in found.rows]
         write_atomic(request.out / ROWS_FILE, "".join(dump_row(row) for row in rows))
@@ -81,30 +90,80 @@ def _seed(request: Request) -> int:
     return seed_of(request.seed, "evaluation")
 
 
-def _policies(request: Request) -> Policies:
-    folder, _ = RunFolder.open(request.scorer)
-    policies = Policies(request.recipe, folder, phase_names(request.scorer))
-    for kind in (["pretrain"] if request.recipe.pretrain else []) + [SCORER_PHASE]:
+def _policies(policy: Policy) -> Policies:
+    folder, _ = RunFolder.open(policy.run)
+    policies = Policies(policy.recipe, folder, phase_names(policy.run))
+    for kind in (["pretrain"] if policy.recipe.pretrain else []) + [policy.kind]:
         if folder.facts(policies.phase_name(kind)) is None:
-            raise CheckpointError(f"{request.scorer}: phase {kind} has not finished; resume the run first.")
+            raise CheckpointError(f"{policy.run}: phase {kind} has not finished; resume the run first.")
     return policies
+
+
+# --- reasonings -----------------------------------------------------------------------------------------------------
+
+
+def _reason(request: Request, policies: Policies, store: Store, progress: Progress) -> Written | None:
+    """The reasoning of every scenario; None for a scorer that reads none.
+
+    What the reasoner's run has kept is taken as it stands there, so that its own responses are scored as it scored them.
+
+    Raises:
+        CheckpointError: reasoner and scorer are of two bases.
+    """
+    if request.reasoner is None:
+        return None
+    own = _policies(request.reasoner)
+    if request.borrowed and own.base_hash != policies.base_hash:
+        raise CheckpointError(
+            f"--reasoner {request.reasoner.run}: its base is {own.base_hash[:12]}, and that of --scorer "
+            f"{request.scorer.run} is {policies.base_hash[:12]}; expected one base; give a reasoner that was trained on the "
+            "scorer's."
+        )
+    name, limits = own.phase_name(request.reasoner.kind), own.recipe.limits
+    version = weights_hash(own.folder.policy(name))
+    by_content = {scenario_key(x): x for x in request.answers.scenarios}
+    keys = {key: content_key(version, own.sections, limits.prompt, limits.reasoning, key) for key in by_content}
+    progress.phase(REASONINGS, len(keys))
+    writer: Reasoner | None = None
+    contents = list(keys)
+    for start in range(0, len(contents), BATCH):
+        chunk = contents[start : start + BATCH]
+        missing = [key for key in chunk if keys[key] not in store]
+        if missing:
+            writer = writer or reasoner(own, name)
+            found = dist.share_out(writer.reason, [by_content[key] for key in missing])
+            store.add({keys[key]: list(astuple(one)) for key, one in zip(missing, found, strict=True)})
+        progress.advance(len(chunk))
+    progress.done(REASONINGS)
+    return Written(version, {key: Reasoning(*store[keys[key]]) for key in contents})
+
+
+def _estimator(request: Request, policies: Policies, reasoned: Written | None) -> Estimator:
+    scorer = policies.scorer(policies.phase_name(request.scorer.kind))
+    return scorer if reasoned is None else ReasonedScorer(scorer, reasoned)
 
 
 # --- likelihoods ----------------------------------------------------------------------------------------------------
 
 
-def _measure(request: Request, policies: Policies, store: Store, progress: Progress) -> dict[str, Measurement]:
+def _measure(request: Request, estimator: Estimator, store: Store, progress: Progress) -> dict[str, Measurement]:
     """Every model under one design; the references are scored once, with the first."""
-    scorer = policies.scorer(policies.phase_name(SCORER_PHASE))
     config, seed, scenarios = request.recipe.evaluation, _seed(request), request.answers.scenarios
     cache: dict[str, Any] = {}
     measured = {}
     for model, responses in request.answers.by_model.items():
-        planned = plan(scorer.version, scenarios, responses, config, seed, cache)
-        found = _scores(scorer, planned.asks, store, progress, score_stage(model))
+        planned = plan(estimator.version, scenarios, responses, config, seed, cache)
+        found = _asked(estimator, planned.asks, store, progress, score_stage(model))
         rows = assemble(planned, found, cache)
-        measured[model] = Measurement(rows, summarise(rows, config, seed, model=model, scorer=scorer.version))
+        measured[model] = Measurement(rows, summarise(rows, config, seed, model=model, scorer=estimator.version))
     return measured
+
+
+def _asked(estimator: Estimator, asks: Sequence[Ask], store: Store, progress: Progress, stage: str) -> list[Score]:
+    if isinstance(estimator, ReasonedScorer):
+        scorer = estimator.scorer
+        return estimator.score_by(lambda shown: _scores(scorer, shown, store, progress, stage), asks)
+    return _scores(estimator, asks, store, progress, stage)
 
 
 def _scores(scorer: Scorer, asks: Sequence[Ask], store: Store, progress: Progress, stage: str) -> list[Score]:
@@ -255,6 +314,38 @@ def _about(request: Request, policies: Policies) -> dict[str, Any]:
         "embedder": f"mean-pooled last hidden states of the base, pieces of {limits.prompt + limits.response} tokens",
         "permutations": PERMUTATIONS,
     }
+
+
+def _reasoner_facts(request: Request, reasoned: Written | None) -> dict[str, Any]:
+    if request.reasoner is None or reasoned is None:
+        return {}
+    run, kind = str(request.reasoner.run), request.reasoner.kind
+    return {"reasoner": {"run": run, "phase": kind, "version": reasoned.version, "reasonings": _statuses(request, reasoned)}}
+
+
+def _statuses(request: Request, reasoned: Written) -> dict[str, int]:
+    """How many scenarios have a reasoning of each status."""
+    return dict(sorted(Counter(one.status for one in reasoned.reason(request.answers.scenarios)).items()))
+
+
+def _reasoning_notes(request: Request, reasoned: Written | None) -> list[str]:
+    if request.reasoner is None or reasoned is None:
+        return []
+    statuses = _statuses(request, reasoned)
+    broken = {status: n for status, n in statuses.items() if status != "ok"}
+    notes = []
+    if broken:
+        notes.append(
+            f"{sum(broken.values())} of {len(request.answers.scenarios)} scenarios have no whole reasoning "
+            f"({', '.join(f'{status} {n}' for status, n in broken.items())}): responses to them have the status "
+            "reasoning and no number, and they are nobody's negative."
+        )
+    if request.borrowed:
+        notes.append(
+            f"The reasonings are by {request.reasoner.run}, {request.reasoner.kind}, and the scorer was trained on another "
+            "reasoner's: its likelihoods are as good as the two agree in what a reasoning looks like."
+        )
+    return notes
 
 
 def _notes(request: Request, divergences: Mapping[Which, Divergence]) -> list[str]:

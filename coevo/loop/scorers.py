@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coevo.errors import CheckpointError
+from coevo.errors import CheckpointError, ConfigError
 from coevo.loop.context import Context
 from coevo.loop.folder import RunFolder
 from coevo.loop.material import load_material
 from coevo.loop.plan import plan
 from coevo.loop.progress import Silent
-from coevo.loop.request import refuse_reasoned
 from coevo.loop.run import start_processes
 from coevo.scoring.scorer import Scorer
 
@@ -28,7 +27,11 @@ def load_scorer(run: Path) -> Scorer:
         CheckpointError: it is none, or has not got so far, or its files were changed since.
     """
     folder, recipe = RunFolder.open(run)
-    refuse_reasoned(run, recipe)
+    if recipe.corl is not None:
+        raise ConfigError(
+            f"--scorer {run}: its recipe sets corl, so that scorer reads each scenario with a reasoning. A calibration "
+            "needs every likelihood, and a scenario whose reasoning is not whole has none. Give a run without corl."
+        )
     start_processes()
     context = Context(recipe, folder, load_material(recipe), plan(recipe), Silent())
     name = context.phase_name(PHASE)

@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 
+from coevo.report import drift
 from coevo.report.read import Run, choose_turns, lost_most
 from coevo.report.tables import COLUMNS, LEGEND, decisions, lessons, lines, stamp, verdicts
 from coevo.scoring import verdict as audit
@@ -41,6 +42,7 @@ def render(run: Run, images: Mapping[str, bytes]) -> str:
             turns=[_TURN | turn for turn in choose_turns(run.turns, 10)],
             losses=lost_most(run),
             audit=_audit(run),
+            drift=_drift(run),
         )
     )
 
@@ -74,6 +76,17 @@ def _audit(run: Run) -> dict[str, Any] | None:
         "heading": audit.heading(run.audit),
         "rows": audit.cells(run.audit),
         "conclusion": audit.conclusion(run.audit),
+    }
+
+
+def _drift(run: Run) -> dict[str, Any] | None:
+    if run.second is None:
+        return None
+    legends = {drift.LEGEND: drift.table(run), drift.RANKS: drift.ranks(run)}
+    return {
+        "stamp": drift.stamp(run),
+        "verdicts": drift.verdicts(run),
+        "tables": [(rows, legend) for legend, rows in legends.items()],
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from coevo.scoring.verdict import Verdict
 Record = dict[str, Any]
 BEFORE, AFTER = "sft", "final"
 """Names of the two evaluations: after the warm starts, and after the last iteration."""
+SECOND = "second_scorer"
+"""Where an evaluation dict has the same by the second scorer."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Run:
     """Rollouts of the last iteration's simulator."""
     audit: Verdict | None = None
     """Of the reward; None if it has not been made."""
+    second: Run | None = None
+    """The same evaluations by the second scorer, which rewards nothing; None if there is none."""
 
     @property
     def name(self) -> str:
@@ -56,11 +60,32 @@ class Run:
 
         None if the two evaluations cannot be compared.
         """
-        rows = difference(self.rows_before, self.rows_after)
+        rows = self.changed_rows
         if not self.comparable or not rows or self.before is None:
             return None
+        return self._summed(rows, "after - before", self.before["scorer"])
+
+    @cached_property
+    def excess(self) -> Record | None:
+        """The change by the scorer that rewards minus the change by the second one, paired by scenario.
+
+        None if there is one scorer, or a change cannot be had.
+        """
+        if self.second is None or self.change is None or self.second.change is None:
+            return None
+        rows = difference(self.second.changed_rows, self.changed_rows)
+        return self._summed(rows, "first - second", f"{self.change['scorer']} - {self.second.change['scorer']}")
+
+    @cached_property
+    def changed_rows(self) -> list[Row]:
+        """After minus before, a row per scenario that both have."""
+        return difference(self.rows_before, self.rows_after)
+
+    def _summed(self, rows: list[Row], model: str, scorer: str) -> Record:
+        """An evaluation dict of differences, made as the first evaluation was."""
+        assert self.before is not None
         config = Evaluation(**_pick(self.before, ("estimator", "negatives", "k", "resamples")))
-        return summarise(rows, config, self.before["seed"], model="after - before", scorer=self.before["scorer"])
+        return summarise(rows, config, self.before["seed"], model=model, scorer=scorer)
 
     @property
     def missing(self) -> list[str]:
@@ -93,18 +118,23 @@ def read_run(run_dir: str | Path) -> Run:
     if not (path / "resolved.yaml").is_file():
         raise DataError(f"{path}: not a run folder: it has no resolved.yaml. Give the folder that `coevo run` wrote.")
     audited = _read_json(path / "evaluation" / "audit.json")
-    return Run(
+    run = Run(
         path=path,
         recipe=yaml.safe_load((path / "resolved.yaml").read_text(encoding="utf-8")) or {},
         environment=_read_json(path / "environment.json") or {},
         metrics=list(_read_lines(path / "metrics.jsonl")),
         before=_read_json(path / "evaluation" / f"{BEFORE}.json"),
         after=_read_json(path / "evaluation" / f"{AFTER}.json"),
-        rows_before=[Row.from_json(record) for record in _read_lines(path / "evaluation" / f"{BEFORE}.jsonl")],
-        rows_after=[Row.from_json(record) for record in _read_lines(path / "evaluation" / f"{AFTER}.jsonl")],
+        rows_before=_read_rows(path, BEFORE),
+        rows_after=_read_rows(path, AFTER),
         turns=_last_turns(path / "rollouts.jsonl"),
         audit=Verdict.from_json(audited) if audited else None,
     )
+    before, after = ((evaluation or {}).get(SECOND) for evaluation in (run.before, run.after))
+    if not (before or after):
+        return run
+    old, new = (_read_rows(path, f"{name}-second") for name in (BEFORE, AFTER))
+    return replace(run, second=replace(run, before=before, after=after, rows_before=old, rows_after=new))
 
 
 def simulator_examples(run_dir: str | Path, n: int = 10) -> list[Record]:
@@ -139,6 +169,10 @@ def _last_turns(path: Path) -> list[Record]:
                 phase, turns = row.get("phase"), []
             turns.append(row)
     return turns
+
+
+def _read_rows(run: Path, name: str) -> list[Row]:
+    return [Row.from_json(record) for record in _read_lines(run / "evaluation" / f"{name}.jsonl")]
 
 
 def _read_json(path: Path) -> Record | None:

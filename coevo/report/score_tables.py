@@ -57,9 +57,14 @@ def stamp(result: Record) -> str:
         f"Estimator {result['estimator']}; scale {result['scale']} ({unit(result)}); N = {result['n']} scenarios; "
         f"K = {negatives_words(result)}; negatives {negatives.get(result['negatives'], result['negatives'])}; "
         f"seed {result['asked']['seed']}; {result['resamples']} resamples; {result['permutations']} permutations; "
-        f"scorer {result['scorer'][:12]} of {result['asked']['scorer']}, {result['scorer_phase']}; "
+        f"scorer {result['scorer'][:12]} of {result['asked']['scorer']}, {result['scorer_phase']}; {_reasoner(result)}"
         f"embedder: {result['embedder']}, {result['base'][:12]}."
     )
+
+
+def _reasoner(result: Record) -> str:
+    writer = result.get("reasoner")
+    return f"reasoner {writer['version'][:12]} of {writer['run']}, {writer['phase']}; " if writer else ""
 
 
 def tables(result: Record) -> list[Table]:

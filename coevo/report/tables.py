@@ -11,6 +11,7 @@ from typing import Any
 from coevo.errors import DataError
 from coevo.layout import align
 from coevo.maths.stats import Interval
+from coevo.report import drift
 from coevo.report.read import Run, read_run
 from coevo.scoring import verdict as audit
 
@@ -68,8 +69,15 @@ def stamp(run: Run) -> str:
         f"Estimator {evaluation['estimator']}; scale {evaluation['scale']} ({unit(evaluation)}); N = {n}; "
         f"K = {negatives_words(evaluation)}; "
         f"negatives {negatives.get(evaluation['negatives'], evaluation['negatives'])}; seed {evaluation['seed']}; "
-        f"{evaluation['resamples']} resamples; scorer {evaluation['scorer'][:12]}."
+        f"{evaluation['resamples']} resamples; scorer {evaluation['scorer'][:12]}{_refreshed(run)}."
     )
+
+
+def _refreshed(run: Run) -> str:
+    # the game, which a refresh follows, is of one method alone
+    plays = (run.recipe.get("method") or {}).get("kind", "coevolution") == "coevolution"
+    every = (run.recipe.get("corl") or {}).get("refresh_every") if plays else None
+    return f", the first estimator (the game's was refreshed every {every} iteration(s))" if every else ""
 
 
 def unit(evaluation: dict[str, Any]) -> str:
@@ -137,6 +145,10 @@ def markdown(run: Run) -> str:
         table = lines(run, level)
         if table:
             parts.append(f"## {title}\n\n{_markdown_table(table, level)}")
+    if run.second:
+        parts += ["## By a second scorer, which rewards nothing", drift.stamp(run), *drift.verdicts(run)]
+        parts.append(_pipes(drift.table(run), names=2))
+        parts += [f"{drift.LEGEND} {drift.RANKS}", _pipes(drift.ranks(run), names=1)]
     if run.audit:
         parts += ["## Audit of the reward", audit.heading(run.audit), _pipes(audit.cells(run.audit), names=2)]
         parts.append(audit.conclusion(run.audit))
@@ -150,6 +162,7 @@ def results(run: Run) -> str:
         "before": run.before,
         "after": run.after,
         "change": run.change,
+        "second_scorer": drift.as_json(run),
         "audit": run.audit and run.audit.as_json(),
         "lessons": lessons(run),
         "decisions": decisions(run),
@@ -173,7 +186,7 @@ def console_table(run_dir: str | Path) -> str:
             body.append([])
     if body:
         blocks.append(align([head, *body]))
-    return "\n".join([*blocks, *lessons(run), *decisions(run), *verdicts(run)])
+    return "\n".join([*blocks, *lessons(run), *decisions(run), *verdicts(run), *drift.verdicts(run)])
 
 
 def audit_table(run_dir: str | Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -67,6 +67,19 @@ class Reasoner:
 
 
 @dataclass(frozen=True)
+class Written:
+    """Reasonings that are all there already, in the place of the reasoner that wrote them."""
+
+    version: str
+    known: Mapping[str, Reasoning]
+    """By `content_key`."""
+
+    def reason(self, scenarios: Sequence[Scenario]) -> list[Reasoning]:
+        """The reasoning of each scenario, in order."""
+        return [self.known[content_key(x)] for x in scenarios]
+
+
+@dataclass(frozen=True)
 class ReasonedScorer:
     """A scorer that is asked about scenarios and reads each with its reasoning, wherever nothing is dropped.
 
@@ -75,7 +88,7 @@ class ReasonedScorer:
     """
 
     scorer: Scorer
-    reasoner: Reasoner
+    reasoner: Reasoner | Written
 
     @property
     def version(self) -> str:
@@ -84,6 +97,10 @@ class ReasonedScorer:
 
     def score(self, asks: Sequence[Ask]) -> list[Score]:
         """Likelihoods in the order asked; status `reasoning` where a scenario has no whole one."""
+        return self.score_by(self.scorer.score, asks)
+
+    def score_by(self, score_fn: Callable[[Sequence[Ask]], list[Score]], asks: Sequence[Ask]) -> list[Score]:
+        """The same with the scorer asked through a function, which may keep what it said; it is called once."""
         whole = {id(ask.scenario): ask.scenario for ask in asks if not ask.drop}
         reasonings = dict(zip(whole, self.reasoner.reason(list(whole.values())), strict=True))
         scored: list[Ask] = []
@@ -94,7 +111,7 @@ class ReasonedScorer:
                 places.append(place)
                 scored.append(ask if reasoning is None else replace(ask, reasoning=reasoning.text))
         result = [Score(math.nan, 0, "reasoning")] * len(asks)
-        for place, score in zip(places, self.scorer.score(scored), strict=True):
+        for place, score in zip(places, score_fn(scored), strict=True):
             result[place] = score
         return result
 

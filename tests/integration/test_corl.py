@@ -77,6 +77,21 @@ def test_the_game_is_judged_by_scorer_and_reasoner_together(run: Path) -> None:
     assert json.loads((run / "evaluation" / "sft.json").read_text())["scorer"] == both
 
 
+def test_a_second_scorer_measures_what_the_first_one_rewards(run: Path) -> None:
+    second = read_lineage(run / "phases" / "10-sft-second" / "policy")
+    assert second.parent is None and second.role == "second"
+    assert second.sha256 not in {row["scorer"] for row in read_rows(run / "rollouts.jsonl")}, "it rewards nothing"
+    for name in ("sft", "final"):
+        summary = json.loads((run / "evaluation" / f"{name}.json").read_text())
+        assert summary["second_scorer"]["scorer"] == second.sha256 and "+" in summary["scorer"]
+        both = [list(read_rows(run / "evaluation" / f"{file}.jsonl")) for file in (name, f"{name}-second")]
+        # the same responses, and other likelihoods of them
+        assert [(r["sample_id"], r["response"]) for r in both[0]] == [(r["sample_id"], r["response"]) for r in both[1]]
+        gaps = [[row["likelihood_gap"] for row in rows if row["status"] == "ok"] for rows in both]
+        assert gaps[1] and gaps[0] != gaps[1]
+    assert "## By a second scorer, which rewards nothing" in (run / "report" / "table.md").read_text()
+
+
 def test_the_ablation_reads_every_test_with_every_variant(run: Path) -> None:
     rows = list(read_rows(run / "evaluation" / "ablation.jsonl"))
     assert {row["variant"] for row in rows} == set(VARIANTS) and len(rows) == 24 * len(VARIANTS)
@@ -85,6 +100,29 @@ def test_the_ablation_reads_every_test_with_every_variant(run: Path) -> None:
     # the same references under the same tokenizer: one number of tokens a reference, whatever reads it
     tokens = {(row["sample_id"], row["n_tokens"]) for row in rows if row["status"] == "ok"}
     assert len(tokens) == len({sample for sample, _ in tokens})
+
+
+def test_a_diagnosis_of_the_runs_own_responses_has_the_runs_own_numbers(run: Path, tmp_path: Path) -> None:
+    data, responses, out = tmp_path / "world.json", tmp_path / "responses.jsonl", tmp_path / "out"
+    assert coevo("data", "world", "--out", data, "--train", "1", "--test", "2").returncode == 0
+    rows = list(read_rows(run / "evaluation" / "sft.jsonl"))
+    answered = [{"sample_ID": row["sample_id"], "response": row["response"], "model": "rpm"} for row in rows]
+    for row, answer in zip(rows, answered, strict=True):
+        answer |= {"status": "truncated"} if row["status"] == "truncated" else {}
+    responses.write_text("".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answered))
+    done = coevo("score", "--data", data, "--responses", responses, "--scorer", run, "--out", out)
+    assert done.returncode == 0, done.stderr[-3000:]
+    mine, own = (json.loads(path.read_text()) for path in (out / "result.json", run / "evaluation" / "sft.json"))
+    assert mine["scorer"] == own["scorer"] and mine["seed"] == own["seed"]
+    assert (mine["scorer_phase"], mine["reasoner"]["phase"]) == ("scorer-1", "reasoner-1")
+    for tag, entry in own["subsets"].items():
+        found = mine["models"]["rpm"]["subsets"][tag]
+        assert found["statuses"] == entry["statuses"]
+        for name in ("remi", "register_gap", "likelihood_gap"):
+            # batches are cut otherwise, so sums round otherwise
+            assert found[name] == (entry[name] and pytest.approx(entry[name], abs=1e-4)), (tag, name)
+    written = sum(mine["reasoner"]["reasonings"].values())
+    assert written == len(rows) and "reasoner" in (out / "result.md").read_text()
 
 
 @pytest.mark.slow

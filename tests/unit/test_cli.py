@@ -136,9 +136,10 @@ def test_an_audit_runs_what_it_rests_on_and_nothing_else(capsys: pytest.CaptureF
         "03-sft-scorer",
         "04-audit",
     ]
-    # CoRL's scorer is final after its last phase; RPM, ablation and its plain scorer can wait
-    assert cli.main(["audit", "--dry-run", str(ROOT / "recipes" / "corl" / "smoke.yaml")]) == 0
-    assert [row.split()[0] for row in capsys.readouterr().out.splitlines()[2:8]] == [
+    # CoRL's scorer is final after its last phase before the game; RPM, ablation and its plain scorer can wait
+    refreshed = ["loop.iterations=3", "corl.refresh_every=1"]
+    assert cli.main(["audit", "--dry-run", str(ROOT / "recipes" / "corl" / "smoke.yaml"), *refreshed]) == 0
+    assert [row.split()[0] for row in capsys.readouterr().out.splitlines()[2:-4]] == [
         "01-sft-reasoner",
         "02-sft-scorer",
         "03-reasoner-1",
@@ -148,15 +149,40 @@ def test_an_audit_runs_what_it_rests_on_and_nothing_else(capsys: pytest.CaptureF
     ]
 
 
-def test_score_refuses_a_scorer_that_needs_a_reasoner(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = tmp_path / "run"
-    run.mkdir()
-    recipe = load_recipe(ROOT / "recipes" / "corl" / "smoke.yaml")
-    (run / "resolved.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
-    asked = ["score", "--data", "d.json", "--responses", "r.jsonl", "--scorer", str(run), "--out", str(tmp_path / "out")]
-    assert cli.main(asked) == 2
-    shown = capsys.readouterr().err
-    assert f"--scorer {run}: its recipe sets corl" in shown and "Give a run without corl" in shown
+def _begun(run: Path, recipe: str, *finished: str) -> Path:
+    """A run folder of a shipped recipe in which these phases have been marked as finished."""
+    for name in finished:
+        (run / "phases" / name).mkdir(parents=True)
+        (run / "phases" / name / "done.json").write_text("{}")
+    run.mkdir(exist_ok=True)
+    (run / "resolved.yaml").write_text(dump_recipe(load_recipe(ROOT / "recipes" / recipe)), encoding="utf-8")
+    return run
+
+
+def test_score_asks_for_scorer_and_reasoner_that_go_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = _begun(tmp_path / "plain", "smoke.yaml", "02-sft-scorer")
+    # the last round's scorer, and not the cold start's, is what the game was judged by
+    begun = _begun(tmp_path / "begun", "corl/smoke.yaml", "01-sft-reasoner", "02-sft-scorer", "03-reasoner-1")
+    whole = _begun(tmp_path / "whole", "corl/smoke.yaml", "03-reasoner-1", "05-scorer-1")
+    refused = {
+        (begun, None): f"--scorer {begun}: phase scorer-1 has not finished. Finish it with: coevo train --resume {begun} "
+        "--until scorer-1",
+        (whole, plain): f"--reasoner {plain}: its recipe does not set corl, so it has no reasoner",
+        (plain, whole): f"--reasoner {whole}: the scorer of --scorer {plain} was never shown a reasoning",
+        (whole, tmp_path / "gone"): f"--reasoner {tmp_path / 'gone'} holds no run",
+    }
+    for (scorer, reasoner), message in refused.items():
+        asked = ["score", "--data", "d.json", "--responses", "r.jsonl", "--scorer", str(scorer)]
+        asked += ["--reasoner", str(reasoner)] if reasoner else []
+        assert cli.main([*asked, "--out", str(tmp_path / "out")]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_calibration_takes_no_scorer_that_needs_reasonings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = _begun(tmp_path / "whole", "corl/smoke.yaml", "03-reasoner-1", "05-scorer-1")
+    assert cli.main(["calibrate", "--quick", "--out", str(tmp_path / "out"), "--scorer", str(run)]) == 2
+    assert "needs every likelihood, and a scenario whose reasoning is not whole has none" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -19,7 +19,9 @@ from coevo.errors import ConfigError
 from coevo.lm.likelihood import encode_pair, encode_prompt, render
 from coevo.lm.small import Shape, build_base, train_tokenizer
 from coevo.loop import corl
+from coevo.loop.coevolution import scenario_row
 from coevo.loop.material import load_material
+from coevo.loop.naming import estimator_kinds, played_before, rounds_at
 from coevo.loop.phases import Lesson, encode, lesson, pretraining_lessons
 from coevo.loop.plan import Counts, PhasePlan, check, plan
 from coevo.prompts import AGREED, ALL, NO_PERSONA, NO_REASONING, NOT_AGREED, agreement_messages, messages
@@ -281,16 +283,65 @@ def test_corl_takes_the_plain_scorers_place() -> None:
     assert [p.name for p in cold][:4] == ["01-sft-reasoner", "02-sft-scorer", "03-audit", "04-sft-rpm"]
 
 
+REFRESHED = {"name": "x", "corl": {"iterations": 2, "refresh_every": 2}, "loop": {"iterations": 5}}
+
+
+def test_a_refresh_is_one_more_round_of_corl_between_iterations_and_is_audited_before_it_rewards() -> None:
+    phases = plan(Recipe.model_validate(REFRESHED), Counts(2000, 96, 8000, 1200, 100))
+    names = [phase.name.split("-", 1)[1] for phase in phases]
+    # after iterations 2 and 4 of 5, not after the last
+    for accepted, round_, simulated in (("accept-2", 3, "simulator-3"), ("accept-4", 4, "simulator-5")):
+        first = names.index(accepted) + 1
+        refresh = [f"reasoner-{round_}", f"tune-scorer-{round_}", f"scorer-{round_}", f"audit-{simulated[-1]}", simulated]
+        assert names[first : first + 5] == refresh
+    assert sum(name.startswith("tune-scorer") for name in names) == 4 and names[-2:] == ["accept-5", "evaluate-final"]
+    plain = plan(Recipe.model_validate(REFRESHED | {"corl": {"iterations": 2}}), Counts(2000, 96, 8000, 1200, 100))
+    assert len(phases) - len(plain) == 2 * 4
+
+
+def test_the_estimator_in_force_is_the_last_refreshed_one_and_the_first_evaluates() -> None:
+    recipe = Recipe.model_validate(REFRESHED)
+    assert [rounds_at(recipe, k) for k in (1, 2, 3, 4, 5)] == [2, 2, 3, 3, 4]
+    assert estimator_kinds(recipe, 5) == ("scorer-4", "reasoner-4")
+    assert estimator_kinds(recipe) == ("scorer-2", "reasoner-2"), "before the game, and in both evaluations"
+    # round 3 comes after two iterations of the game, round 4 after four; rounds 1 and 2 before any
+    assert [played_before(recipe, round_) for round_ in (None, 1, 2, 3, 4)] == [0, 0, 0, 2, 4]
+    off = Recipe.model_validate({"name": "x", "corl": {}})
+    assert estimator_kinds(off, 2) == ("scorer-2", "reasoner-2") and played_before(off, 2) == 0
+    assert estimator_kinds(Recipe(name="x"), 2) == ("sft-scorer", None)
+
+
+def test_a_refresh_meets_the_pool_up_to_it_and_never_a_test(tmp_path: Path) -> None:
+    recipe = small(corl={"cold_start": 100, "iterations": 1, "refresh_every": 1}, loop={"iterations": 3})
+    here = context(recipe, folder=SimpleNamespace(root=tmp_path))
+    (tmp_path / "pool").mkdir()
+    test = replace(here.material.tests[0], sample_id="by chance", split="IDTrain")
+    for k, members in ((1, [XS[0], test]), (2, [XS[1]])):
+        rows = [json.dumps({"scenario": scenario_row(x), "iteration": k, "regret": 1.0}) + "\n" for x in members]
+        (tmp_path / "pool" / f"iteration-{k}.jsonl").write_text("".join(rows))
+    before = corl.material_of(here, replace(PHASE, iteration=1))[1]
+    met = {round_: corl.material_of(here, replace(PHASE, iteration=round_))[1][len(before) :] for round_ in (2, 3)}
+    assert len(before) == 20 and corl.material_of(here, PHASE)[1] == before, "rounds before the game meet no pool"
+    assert met == {2: [XS[0]], 3: [XS[0], XS[1]]}
+
+
 def test_every_planned_phase_has_a_runner() -> None:
     from coevo.loop.run import RUNNERS
 
-    phases = plan(Recipe.model_validate({"name": "x", "corl": {"ablation": True}}), Counts(2000, 96, 8000, 1200, 100))
+    phases = plan(
+        Recipe.model_validate(REFRESHED | {"corl": {"ablation": True}, "evaluation": {"second_scorer": True}}),
+        Counts(2000, 96, 8000, 1200, 100),
+    )
     assert {(phase.kind, phase.role) for phase in phases} <= set(RUNNERS)
 
 
 @pytest.mark.parametrize(
     ("blocks", "expected"),
     [
+        (
+            {"corl": {"refresh_every": 2}, "loop": {"iterations": 2}},
+            r"corl\.refresh_every=2 and loop\.iterations=2: no refresh would come.*lower refresh_every, or set it to null",
+        ),
         ({"corl": {"iterations": -1}}, r"corl\.iterations: .*greater than or equal to 0"),
         ({"corl": {"sections": []}}, r"corl\.sections: expected at least one name, each once"),
         ({"corl": {"sections": ["a", "a"]}}, r"corl\.sections: expected at least one name, each once"),

@@ -14,6 +14,7 @@ from coevo.errors import ConfigError, DataError
 from coevo.loop.augment import assemble, of_world, planned, requests
 from coevo.loop.coevolution import replay_weights
 from coevo.loop.methods import ONLINE, id_scenarios
+from coevo.loop.phases import run_evaluate
 from coevo.loop.plan import METHODS, Counts, PhasePlan, check, plan
 from coevo.loop.run import RUNNERS
 from coevo.loop.think import ThinkReward, _support
@@ -62,6 +63,32 @@ def test_methods_share_the_phases_before_their_own() -> None:
     # a phase's seed is drawn from its name, number included: equal names make equal SFT models, scorers and audits
     first = {kind: [phase.name for phase in plan(recipe(method=kind), COUNTS)][:3] for kind in METHODS}
     assert {tuple(names) for names in first.values()} == {("01-sft-rpm", "02-sft-scorer", "03-audit")}
+    # the second scorer is no method's either; a refresh of the estimator is of the game
+    asked: dict[str, Any] = {"corl": {"iterations": 1, "refresh_every": 1}, "evaluation": {"second_scorer": True}}
+    plans = {kind: [phase.name for phase in plan(recipe(method=kind, **asked), COUNTS)] for kind in METHODS}
+    assert {tuple(names[5:8]) for names in plans.values()} == {("06-audit", "07-sft-rpm", "08-sft-second")}
+    refreshed = [kind for kind, names in plans.items() if any(name.endswith("audit-2") for name in names)]
+    assert refreshed == ["coevolution"]
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_a_model_that_did_not_change_is_not_measured_again(tmp_path, second) -> None:
+    finished = {}
+    here: Any = SimpleNamespace(
+        recipe=recipe(method="sft", evaluation={"second_scorer": second}),
+        folder=SimpleNamespace(root=tmp_path, finish=lambda name, facts, files: finished.update({name: files})),
+        current_rpm=lambda iteration: "01-sft-rpm",
+        final_rpm=lambda: "01-sft-rpm",
+    )
+    (tmp_path / "evaluation").mkdir()
+    ends = [".json", ".jsonl", *(["-second.jsonl"] if second else [])]
+    for end in ends:
+        (tmp_path / "evaluation" / f"sft{end}").write_text(f"measured, {end}")
+    phase = plan(here.recipe, COUNTS)[-1]
+    assert run_evaluate(here, phase, resume=False) == {"model": "rpm/01-sft-rpm"}
+    # every file of the first evaluation, the second scorer's too, is the last one's, and vouched for
+    assert [file.name for file in finished[phase.name]] == [f"final{end}" for end in ends]
+    assert [file.read_text() for file in finished[phase.name]] == [f"measured, {end}" for end in ends]
 
 
 def test_without_a_method_the_loop_is_run_as_ever() -> None:
@@ -345,9 +372,9 @@ def test_a_models_texts_make_a_copy_or_a_reason() -> None:
 
 
 def test_without_regret_the_gates_alone_are_rewarded() -> None:
-    # 10 nats for passing, whatever the regret; the regret is still logged
+    # 10 nats for passing, whatever the regret and however new; the regret is still logged
     rewards = [simulator_reward(regret, {"whole": 1.0, "novelty": 0.5}, 10.0, weight=0.0) for regret in (0.0, 30.0)]
-    assert [reward.total for reward in rewards] == [5.0, 5.0] and rewards[1].parts["regret"] == 30.0
+    assert [reward.total for reward in rewards] == [10.0, 10.0] and rewards[1].parts["regret"] == 30.0
     assert simulator_reward(30.0, {"whole": 0.0}, 10.0, weight=0.0).total == 0.0
 
 

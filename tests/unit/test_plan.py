@@ -1,12 +1,13 @@
 """What a plan refuses before anything is loaded or written."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from coevo import cli
-from coevo.config import Recipe
+from coevo.config import Evaluation, Recipe, SimulatorSFT
 from coevo.errors import ConfigError, DataError
 from coevo.loop.material import load_material
 from coevo.loop.plan import Counts, check, count, plan
@@ -74,6 +75,43 @@ def test_sizes_that_just_fit_are_planned() -> None:
     assert plan(_recipe(data=_world(train=32, shift_train=32, test=1), evaluation={"k": 11}))
     assert plan(_recipe(data=_world(test=1), evaluation={"k": 99, "estimator": "learned_marginal"}))
     assert plan(_recipe(data=_world(test=5), evaluation={"k": 4, "negatives": "subset"}))
+
+
+def test_two_scorers_share_the_data() -> None:
+    counts = Counts(2000, 96, 8001, 1200, 100)
+    one = {p.name.split("-", 1)[1]: p for p in plan(_recipe(), counts)}
+    two = {p.name.split("-", 1)[1]: p for p in plan(_recipe(evaluation={"second_scorer": True}), counts)}
+    assert set(two) - set(one) == {"sft-second"}
+    # before what is the method's own, so that it is the same one, by number and seed, whatever the method is
+    assert list(two).index("sft-second") == list(two).index("audit") + 1
+    assert (one["sft-scorer"].samples, two["sft-scorer"].samples, two["sft-second"].samples) == (8001, 4001, 4000)
+    # what is scored is scored twice; what is written, once
+    scored = one["evaluate-final"].tokens_estimate, two["evaluate-final"].tokens_estimate
+    assert scored[0] < scored[1] < 2 * scored[0]
+    with pytest.raises(
+        ConfigError, match=r"scorer_sft\.batch_size=32 .*31 samples .*the second scorer's half of data\.shift"
+    ):
+        plan(_recipe(data=_world(shift_train=63), evaluation={"second_scorer": True}))
+    with pytest.raises(ConfigError, match=r"the 30 samples there are .corl\.cold_start has 30"):
+        plan(_recipe(corl={"cold_start": 30}, evaluation={"second_scorer": True}), counts)
+
+
+def test_the_halves_of_two_scorers_share_no_scenario_and_have_every_subset() -> None:
+    recipe = _recipe(data=_world(train=40, shift_train=120), evaluation={"second_scorer": True}, corl={"cold_start": 50})
+    material = load_material(recipe)
+    first, second = material.taught("scorer"), material.taught("second")
+    assert not {x.sample_id for x in first} & {x.sample_id for x in second}
+    assert len(first) == len(second) == 60 and len(material.taught("simulator")) == 120
+    # 120 scenarios of 12 subsets in turn: 5 of each in either half
+    for half in (first, second):
+        assert set(Counter(x.subset_tag for x in half).values()) == {5}
+    # CoRL too learns from the first half alone
+    assert {x.sample_id for x, _ in material.corpus.reasoned} == {x.sample_id for x in first}
+    alone = load_material(recipe.model_copy(update={"evaluation": Evaluation()}))
+    assert alone.taught("scorer") == alone.shift_train
+    at_home = load_material(recipe.model_copy(update={"simulator_sft": SimulatorSFT(turns="id")}))
+    assert at_home.taught("simulator") == at_home.taught("rpm") == at_home.id_train
+    assert at_home.taught("second") == second
 
 
 def test_batches_must_divide_among_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 from coevo.config import Evaluation
 from coevo.errors import DataError
 from coevo.maths.stats import Interval
-from coevo.report import audit_table, build, console_table, simulator_examples
+from coevo.report import audit_table, build, console_table, drift, simulator_examples
 from coevo.report.read import lost_most, read_run
 from coevo.report.tables import lines, markdown, results, verdicts
 from coevo.scoring.summary import Row, summarise
@@ -51,6 +51,14 @@ def write_evaluation(run, name, evaluated, scorer=SCORER):
     summary = summarise(evaluated, CONFIG, 0, model=f"rpm/{name}", scorer=scorer)
     write_lines(run / "evaluation" / f"{name}.jsonl", [row.as_json() for row in evaluated])
     (run / "evaluation" / f"{name}.json").write_text(json.dumps(summary), encoding="utf-8")
+
+
+def write_second(run, name, evaluated, scorer="e" * 64):
+    """Adds a second scorer's measurement to an evaluation that is there."""
+    path = run / "evaluation" / f"{name}.json"
+    summary = summarise(evaluated, CONFIG, 0, model=f"rpm/{name}", scorer=scorer)
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"second_scorer": summary}), encoding="utf-8")
+    write_lines(run / "evaluation" / f"{name}-second.jsonl", [row.as_json() for row in evaluated])
 
 
 def audited(share):
@@ -308,6 +316,72 @@ def test_the_audit_is_in_every_form_of_the_report(run):
     ]
     write_audit(run, audited(1.0))
     assert "The reward passes" in markdown(read_run(run)) and "The reward passes" in audit_table(run)
+
+
+@pytest.mark.parametrize(
+    ("gain", "words"),
+    [
+        (4, ["no drift beyond noise"]),
+        (1, ["both see a gain, the first one more"]),
+        (0, ["only the scorer that rewards sees a gain: the reward is being gamed"]),
+    ],
+)
+def test_a_gain_that_the_second_scorer_does_not_see_is_gaming(run, gain, words):
+    # by the first scorer the shifted subsets gained 4 nats, by the second `gain`, so the first sees 4 - gain more; ID gained
+    # nothing by either
+    write_second(run, "sft", rows(0))
+    write_second(run, "final", rows(gain))
+    read = read_run(run)
+    lead, *sentences = drift.verdicts(read)
+    by_shift = {sentence.split(":")[0]: sentence for sentence in sentences}
+    assert list(by_shift) == ["id", "user", "character", "dialogue"]
+    for shift in ("user", "character", "dialogue"):
+        assert read.excess["shifts"][shift]["likelihood_gap"]["value"] == pytest.approx(4 - gain, abs=0.8)
+        assert any(word in by_shift[shift] for word in words)
+        # ID cancels up to its jitter: R-EMID fell by 4 and by `gain`
+        assert read.excess["shifts"][shift]["remid"]["value"] == pytest.approx(gain - 4, abs=1.6)
+    assert "no drift beyond noise" in by_shift["id"]
+    assert lead.startswith("No drift:" if gain == 4 else "Drift:")
+    assert gain == 4 or lead.endswith("on user, character, dialogue.")
+
+
+def test_the_second_scorer_is_in_every_form_of_the_report(run):
+    write_second(run, "sft", rows(0))
+    write_second(run, "final", rows(1))
+    build(run)
+    table = (run / "report" / "table.md").read_text(encoding="utf-8")
+    assert "## By a second scorer, which rewards nothing" in table
+    assert "First scorer 0123456789ab, second scorer eeeeeeeeeeee." in table
+    assert (
+        "| shift |  | R-EMI + M, first | second | first less second | R-EMID, first | second | first less second |" in table
+    )
+    for shift in ("id", "user", "character", "dialogue"):
+        for moment in ("before", "after", "change"):
+            # once in the main table, once in the second scorer's
+            assert table.count(f"| {shift} | {moment} |") == 2
+    page = (run / "report" / "report.html").read_text(encoding="utf-8")
+    assert "<h2>By a second scorer, which rewards nothing</h2>" in page and "<th>first less second</th>" in page
+    assert "Drift: the scorer that rewards" in page and "Drift: the scorer that rewards" in console_table(run)
+    second = json.loads((run / "report" / "results.json").read_text(encoding="utf-8"))["second_scorer"]
+    assert second["after"]["scorer"] == "e" * 64 and second["first_less_second"]["model"] == "first - second"
+    # before, both have the very same rows, of which 19 on ID are scored
+    same = second["correlations"]["id"]["before"]
+    assert (same["value"], same["n"]) == (1.0, 19)
+    assert 0.5 < second["correlations"]["user"]["after"]["value"] < 1
+
+
+def test_what_two_scorers_cannot_be_compared_by_is_said(run):
+    assert drift.verdicts(read_run(run)) == [] and json.loads(results(read_run(run)))["second_scorer"] is None
+    write_second(run, "sft", rows(0))
+    assert "cannot be compared" in drift.verdicts(read_run(run))[0], "after was measured by one scorer alone"
+    write_second(run, "final", rows(4), scorer="d" * 64)
+    assert "cannot be compared" in drift.verdicts(read_run(run))[0], "the second scorer is another one after than before"
+    for name in ("final.json", "final.jsonl", "final-second.jsonl"):
+        (run / "evaluation" / name).unlink()
+    assert drift.verdicts(read_run(run)) == [
+        "Whether the two scorers see the same gain will be said after the last evaluation."
+    ]
+    assert "| user | before |" in markdown(read_run(run)).split("## By a second scorer")[1]
 
 
 def test_a_run_without_an_audit_says_so(run):

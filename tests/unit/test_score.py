@@ -3,19 +3,25 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from coevo import cli
 from coevo.data import world, write_rpgbench
 from coevo.errors import CheckpointError, ConfigError, DataError, ScoreError
+from coevo.lm.lineage import weights_hash
 from coevo.lm.loading import load_base, new_adapter, save_policy
 from coevo.loop import score as module
 from coevo.loop.context import LoRASeeded, Policies, seed_of
+from coevo.loop.estimator import reasoner
 from coevo.loop.folder import RunFolder
 from coevo.loop.request import Question, prepare
 from coevo.loop.store import Store, content_key
@@ -23,8 +29,10 @@ from coevo.recipe import load_recipe
 from coevo.report import score as report
 from coevo.report.score_tables import markdown
 from coevo.scoring.evaluate import measure
+from coevo.scoring.reasoner import ReasonedScorer, Reasoner
+from coevo.scoring.reasoner import content_key as scenario_key
 from coevo.scoring.scorer import Scorer
-from coevo.types import Response
+from coevo.types import Reasoning, Response
 
 ROOT = Path(__file__).resolve().parents[2]
 EVIL = '=x<script>alert("1")</script>|`*'
@@ -255,6 +263,109 @@ def test_released_says_so_in_every_place(run, data, tmp_path):
     assert any("for comparison with the paper's figures only" in note for note in result["notes"])
     shown = markdown(result)
     assert "nats per token" in shown and "1,000 a subset" in shown and "nats per response" not in shown
+
+
+# --- with a reasoner ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def reasoned(tmp_path_factory, data):
+    """A run of CoRL with adapters as training begins with; its folder keeps the reasonings of all scenarios but the last."""
+    root = tmp_path_factory.mktemp("reasoned") / "run"
+    recipe = load_recipe(ROOT / "recipes" / "corl" / "smoke.yaml", ["corl.iterations=0"])
+    folder = RunFolder.create(root, recipe)
+    names = ["01-sft-reasoner", "02-sft-scorer"]
+    policies = Policies(recipe, folder, names)
+    for seed, name in enumerate(names):
+        model = new_adapter(load_base(policies.base, dtype="float32"), LoRASeeded(4, 8, 0.0, seed))
+        save_policy(model, folder.policy(name), role="", base_hash=policies.base_hash, parent_hash=None, phase=name)
+        folder.finish(name, {})
+    version = weights_hash(folder.policy(names[0]))
+    kept = {scenario_key(x): Reasoning(f"topic: {x.query[:12]}") for x in data[1][:-1]}
+    write_rows = "".join(json.dumps({"scenario": key, **asdict(one)}) + "\n" for key, one in kept.items())
+    (root / "reasonings").mkdir()
+    (root / "reasonings" / f"{version[:16]}.jsonl").write_text(write_rows)
+    return root, kept
+
+
+def test_a_scorer_of_corl_reads_each_scenario_with_its_reasoning(reasoned, data, tmp_path):
+    (run, kept), (path, scenarios) = reasoned, data
+    file = write(tmp_path / "r.jsonl", answers(scenarios, "m", {"german"}))
+    out = tmp_path / "out"
+    module.score(ask(path, (file,), run, out, overrides=("k=2", "resamples=20")))
+    result = json.loads((out / "result.json").read_text())
+    recipe = load_recipe(run / "resolved.yaml", ["evaluation.k=2", "evaluation.resamples=20"])
+    policies = Policies(recipe, RunFolder(run), ["01-sft-reasoner", "02-sft-scorer"])
+    writer = reasoner(policies, "01-sft-reasoner")
+    scorer = ReasonedScorer(policies.scorer("02-sft-scorer"), writer)
+    responses = [Response(x["sample_ID"], x["response"], "m") for x in answers(scenarios, "m", {"german"})]
+    expected = measure(scorer, scenarios, responses, recipe.evaluation, seed_of(recipe.seed, "evaluation"))
+    assert result["scorer"] == scorer.version and scorer.version.endswith(f"+{writer.version}")
+    rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+    for row, known in zip(rows, expected.rows, strict=True):
+        assert row["status"] == known.status
+        assert row["remi"] == pytest.approx(known.as_json()["remi"], abs=1e-4)
+    # a base that was never taught to writes no whole reasoning, so the last scenario has none: counted, and never 0 nats
+    assert [row["status"] for row in rows] == ["ok"] * 8 + ["reasoning"] and rows[-1]["remi"] is None
+    about = result["reasoner"]
+    assert (about["run"], about["phase"], about["version"]) == (str(run), "sft-reasoner", writer.version)
+    assert about["reasonings"]["ok"] == 8 and sum(about["reasonings"].values()) == 9
+    assert any("1 of 9 scenarios have no whole reasoning" in note for note in result["notes"])
+    assert result["asked"]["reasoner"] == str(run)
+    assert f"reasoner {writer.version[:12]} of {run}, sft-reasoner" in markdown(result)
+    # what the run kept is what was read here
+    cached = [json.loads(line)[1][0] for line in (out / "cache" / "reasonings.jsonl").read_text().splitlines()]
+    assert cached[:-1] == [one.text for one in kept.values()]
+
+
+def test_a_diagnosis_killed_while_reasonings_are_written_goes_on_with_the_same(reasoned, data, tmp_path, monkeypatch):
+    (kept_in, _), (path, scenarios) = reasoned, data
+    run = tmp_path / "run"
+    shutil.copytree(kept_in, run)
+    shutil.rmtree(run / "reasonings")
+    file = write(tmp_path / "r.jsonl", answers(scenarios, "m"))
+    monkeypatch.setattr(module, "BATCH", 4)
+    asked, fail = [], [True]
+    original = Reasoner.write
+
+    def written(self, xs):
+        if fail[0] and len(asked) >= 4:
+            raise ScoreError("killed")
+        asked.extend(xs)
+        return original(self, xs)
+
+    monkeypatch.setattr(Reasoner, "write", written)
+    request = ask(path, (file,), run, tmp_path / "out", overrides=("k=2", "resamples=20"))
+    with pytest.raises(ScoreError, match="killed"):
+        module.score(request)
+    cache = tmp_path / "out" / "cache" / "reasonings.jsonl"
+    before = cache.read_text()
+    assert len(before.splitlines()) == 4, "one batch is on disk"
+    fail[0] = False
+    module.score(request)
+    assert len(asked) == 9, "none is written twice"
+    assert cache.read_text().startswith(before) and len(cache.read_text().splitlines()) == 9
+    module.score(request)
+    assert len(asked) == 9
+
+
+def test_another_runs_reasoner_is_named_and_must_share_the_base(reasoned, data, tmp_path):
+    (run, _), (path, scenarios) = reasoned, data
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    file = write(tmp_path / "r.jsonl", answers(scenarios, "m"))
+    asked = {"reasoner": other, "overrides": ("k=2", "resamples=20")}
+    module.score(ask(path, (file,), run, tmp_path / "out", **asked))
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["reasoner"]["run"] == str(other) and any(f"by {other}, sft-reasoner" in note for note in result["notes"])
+    base = tmp_path / "base"
+    shutil.copytree(resources.files("coevo.lm") / "builtin", base)
+    weights = load_file(base / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, base / "model.safetensors")
+    resolved = other / "resolved.yaml"
+    resolved.write_text(resolved.read_text().replace("path: builtin", f"path: {base}"))
+    with pytest.raises(CheckpointError, match=r"--reasoner .*other: its base is .*expected one base"):
+        module.score(ask(path, (file,), run, tmp_path / "again", **asked))
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------

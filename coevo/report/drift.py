@@ -1,0 +1,168 @@
+"""Two scorers on one change: does the one that never rewarded see the gain too? (method, section 5)
+
+Both were tuned alike, each on its own half of the data. What the RPM learnt of its task both see. What it learnt of the
+first scorer's own mistakes only the first sees: then the reward is being gamed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from coevo.maths.correlation import correlate
+from coevo.maths.stats import Interval
+from coevo.report.read import Record, Run
+from coevo.scoring.diagnosis import shown
+from coevo.scoring.summary import Row
+from coevo.types import shift_of
+
+MEASURES = (("likelihood_gap", "R-EMI + M"), ("remid", "R-EMID"))
+"""What is compared: the gap that the rewards close, and the paper's measure."""
+RESAMPLES = 300
+"""Of a rank correlation, whose time grows with the square of the scenarios."""
+LEGEND = (
+    "First: the scorer whose likelihoods rewarded the training. Second: one tuned apart, on the other half of the data and "
+    "from another seed, which rewarded nothing. First less second: the change by the first minus the change by the second, "
+    "paired by scenario. Its interval above 0 in R-EMI + M is drift: the first scorer sees more gain than the second, as it "
+    "does where a model learns to please it. A sharper scorer gives larger numbers of nats to the same text, so look first "
+    "at whether the second sees a gain at all."
+)
+RANKS = "How alike the two rank scenarios by R-EMI + M: Spearman's correlation, 1 for the same order."
+REASONED = "The first scorer reads reasonings, the second none: a part of what they differ by may be that."
+
+
+def stamp(run: Run) -> str:
+    """Which two scorers these are; empty without a second one."""
+    first, second = run.after or run.before, run.second and (run.second.after or run.second.before)
+    return f"First scorer {first['scorer'][:12]}, second scorer {second['scorer'][:12]}." if first and second else ""
+
+
+def table(run: Run) -> list[list[str]]:
+    """Before, after and change per shift, by either scorer; the head first. Nothing but the head without a second scorer."""
+    head = ["shift", ""]
+    for _, heading in MEASURES:
+        head += [f"{heading}, first", "second", "first less second"]
+    rows = [head]
+    if run.second is None:
+        return rows
+    moments = {
+        "before": (run.before, run.second.before, None),
+        "after": (run.after, run.second.after, None),
+        "change": (run.change, run.second.change, run.excess),
+    }
+    for shift in _shifts(run):
+        for moment, evaluations in moments.items():
+            if evaluations[0] and evaluations[1]:
+                cells = [_cell(evaluation, shift, name) for name, _ in MEASURES for evaluation in evaluations]
+                rows.append([shift, moment, *cells])
+    return rows
+
+
+def ranks(run: Run) -> list[list[str]]:
+    """How alike the two scorers rank scenarios, per shift: Spearman's correlation of R-EMI + M; the head first."""
+    rows = [["shift", "scenarios", "before", "after", "change"]]
+    for shift, found in correlations(run).items():
+        known = [record for record in found.values() if record]
+        most = max((record["n"] for record in known), default=0)
+        rows.append([shift, str(most), *(_coefficient(found[moment]) for moment in ("before", "after", "change"))])
+    return rows
+
+
+def correlations(run: Run) -> dict[str, dict[str, Record | None]]:
+    """By shift and moment, Spearman's correlation of the two scorers' R-EMI + M over scenarios; None where there is none."""
+    if run.second is None:
+        return {}
+    pairs = {
+        "before": (run.rows_before, run.second.rows_before),
+        "after": (run.rows_after, run.second.rows_after),
+        "change": (run.changed_rows, run.second.changed_rows),
+    }
+    seed = (run.before or run.after or {}).get("seed", 0)
+    return {
+        shift: {moment: _correlation(first, second, shift, seed) for moment, (first, second) in pairs.items()}
+        for shift in _shifts(run)
+    }
+
+
+def verdicts(run: Run) -> list[str]:
+    """Per shift, whether the first scorer sees more gain in R-EMI + M than the second, beyond noise; a conclusion first."""
+    if run.second is None:
+        return []
+    if run.after is None:
+        return ["Whether the two scorers see the same gain will be said after the last evaluation."]
+    if run.excess is None:
+        return ["Whether the two scorers see the same gain cannot be said: their evaluations cannot be compared."]
+    sentences, drifted = [], []
+    for shift in _shifts(run):
+        found = [_interval(evaluation, shift) for evaluation in (run.change, run.second.change, run.excess)]
+        if all(found):
+            first, second, excess = (one for one in found if one)
+            words = _judged(first, second, excess)
+            drifted += [shift] if words else []
+            moved = f"R-EMI + M changed by {_words(first)} by the first scorer and by {_words(second)} by the second"
+            sentences.append(f"{shift}: {moved}; {words or 'no drift beyond noise'} (first less second {_words(excess)}).")
+    if not sentences:
+        return [
+            "Whether the two scorers see the same gain cannot be said: no scenario was scored by both, before and after."
+        ]
+    if drifted:
+        lead = f"Drift: the scorer that rewards sees more gain than the second one, beyond noise, on {', '.join(drifted)}."
+    else:
+        lead = "No drift: the scorer that rewards sees no more gain than the second one, beyond noise."
+    return [lead, *([REASONED] if "+" in run.change["scorer"] else []), *sentences]  # type: ignore[index]
+
+
+def as_json(run: Run) -> Record | None:
+    """For results.json; None without a second scorer."""
+    if run.second is None:
+        return None
+    evaluations = {"before": run.second.before, "after": run.second.after, "change": run.second.change}
+    return {**evaluations, "first_less_second": run.excess, "correlations": correlations(run), "verdicts": verdicts(run)}
+
+
+def _judged(first: Interval, second: Interval, excess: Interval) -> str:
+    """What an excess beyond noise means; empty for none."""
+    if excess.low <= 0:
+        return ""
+    if second.low > 0:
+        return "both see a gain, the first one more: a part of it may be the first one's own taste"
+    if first.low > 0:
+        return "only the scorer that rewards sees a gain: the reward is being gamed"
+    return "the two drift apart"
+
+
+def _shifts(run: Run) -> list[str]:
+    evaluations = [evaluation for evaluation in (run.before, run.after) if evaluation]
+    return list(dict.fromkeys(shift for evaluation in evaluations for shift in evaluation["shifts"]))
+
+
+def _cell(evaluation: Record | None, shift: str, name: str) -> str:
+    if evaluation is None:
+        return ""
+    record = evaluation["shifts"].get(shift, {}).get(name)
+    return shown(record, evaluation["scale"]) if record else "n/a"
+
+
+def _interval(evaluation: Record | None, shift: str) -> Interval | None:
+    record = evaluation["shifts"].get(shift, {}).get(MEASURES[0][0]) if evaluation else None
+    return Interval(**record) if record else None
+
+
+def _words(interval: Interval) -> str:
+    return f"{interval.value:+.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def _correlation(first: Sequence[Row], second: Sequence[Row], shift: str, seed: int) -> Record | None:
+    by_id = {row.sample_id: row.likelihood_gap for row in second}
+    pairs = [(r.likelihood_gap, by_id.get(r.sample_id, math.nan)) for r in first if shift_of(r.subset_tag) == shift]
+    known = [pair for pair in pairs if all(map(math.isfinite, pair))]
+    if len(known) < 2:
+        return None
+    mine, other = zip(*known, strict=True)
+    found: dict[str, Any] = correlate(mine, other, "spearman", resamples=RESAMPLES, seed=seed).as_json()
+    return found if found["value"] is not None else None
+
+
+def _coefficient(record: Record | None) -> str:
+    return f"{record['value']:.2f} [{record['low']:.2f}, {record['high']:.2f}]" if record else "n/a"
