@@ -7,12 +7,13 @@ sizes are global (over all processes), and where to run is a file under `launch/
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from coevo.tuning import (
     GRPO,
+    PPO,
     SFT,
     Count,
     Model,
@@ -129,10 +130,9 @@ class Limits(Model):
     """Scoring: tokens in one forward call, padding and cached prompts included."""
 
 
-class SimulatorPhase(GRPO):
-    """The adversary: regret (S1) times gates (S2)."""
+class SimulatorReward(Model):
+    """What the adversary is paid for: regret (S1) times gates (S2)."""
 
-    steps: Positive = 40
     rpm_samples: Positive = 1
     """m: how often the frozen RPM answers each turn."""
     rpm_temperature: Weight = 0.0
@@ -153,6 +153,18 @@ class SimulatorPhase(GRPO):
                 "set rpm_temperature above 0, or rpm_samples to 1"
             )
         return self
+
+
+class SimulatorPhase(SimulatorReward, GRPO):
+    """The adversary, by GRPO."""
+
+    steps: Positive = 40
+
+
+class SimulatorPPO(SimulatorReward, PPO):
+    """The adversary, by PPO."""
+
+    steps: Positive = 40
 
 
 class ReasonerWeights(Model):
@@ -238,8 +250,8 @@ class RewardWeights(Model):
         return self
 
 
-class RPMPhase(GRPO):
-    """The role-playing model against the shifts of this iteration."""
+class RPMDiet(Model):
+    """What the role-playing model answers to in this iteration, and what it is paid for."""
 
     id_share: Share = 0.25
     """R2: the anchor's share of the prompts."""
@@ -256,6 +268,21 @@ class RPMPhase(GRPO):
         return self
 
 
+class RPMPhase(RPMDiet, GRPO):
+    """The role-playing model against the shifts of this iteration, by GRPO."""
+
+
+class RPMPPO(RPMDiet, PPO):
+    """The role-playing model against the shifts of this iteration, by PPO."""
+
+
+def _algorithm(block: Any) -> Any:
+    """By which of its classes a phase is read; a recipe that names no algorithm means GRPO."""
+    if isinstance(block, dict):
+        return block.get("algorithm", "grpo")
+    return getattr(block, "algorithm", "grpo")
+
+
 class Loop(Model):
     """The co-evolving loop (method section 5)."""
 
@@ -269,8 +296,10 @@ class Loop(Model):
     pool_size: Positive = 4096
     tolerance_nats: Weight = 0.5
     """A new RPM is kept only if its R-EMI on held-out ID scenarios fell by no more than this."""
-    simulator: SimulatorPhase = SimulatorPhase()
-    rpm: RPMPhase = RPMPhase()
+    simulator: Annotated[
+        Annotated[SimulatorPhase, Tag("grpo")] | Annotated[SimulatorPPO, Tag("ppo")], Discriminator(_algorithm)
+    ] = SimulatorPhase()
+    rpm: Annotated[Annotated[RPMPhase, Tag("grpo")] | Annotated[RPMPPO, Tag("ppo")], Discriminator(_algorithm)] = RPMPhase()
 
     @field_validator("shifts")
     @classmethod

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from coevo.config import GRPO, SFT, CoRL, FileData, Recipe, SmallBase, WorldData
+from coevo.config import PPO, SFT, CoRL, FileData, Recipe, SmallBase, WorldData
 from coevo.data.battery import MEMBERS
 from coevo.data.world.battery import LADDER
 from coevo.errors import ConfigError, DataError
+from coevo.tuning import Rewarded
 from coevo.types import SHIFT_OF_TAG
 
 Kind = Literal["pretrain", "sft", "tune", "audit", "evaluate", "grpo", "harvest", "accept", "ablation"]
@@ -51,7 +52,7 @@ class PhasePlan:
     iteration: int | None
     """Of the loop, or of CoRL for its own phases; counted from 1; None outside of both."""
     updates: int
-    """Optimizer steps; 0 where nothing is trained."""
+    """Steps of training, as the recipe counts them: in PPO's, the optimizer makes several. 0 where nothing is trained."""
     samples: int
     """Scenarios that the phase draws: rows, prompts, or tested scenarios."""
     sequences: int
@@ -183,7 +184,7 @@ def _uneven(recipe: Recipe) -> Iterator[str]:
     tuned: dict[str, SFT | None] = {
         name: getattr(recipe, name) for name in ("pretrain", "rpm_sft", "scorer_sft", "simulator_sft")
     }
-    rewarded: dict[str, GRPO] = {"loop.simulator": recipe.loop.simulator, "loop.rpm": recipe.loop.rpm}
+    rewarded: dict[str, Rewarded] = {"loop.simulator": recipe.loop.simulator, "loop.rpm": recipe.loop.rpm}
     if recipe.corl is not None:
         tuned |= {"corl.reasoner_sft": recipe.corl.reasoner_sft, "corl.scorer_tune": recipe.corl.scorer_tune}
         rewarded |= {"corl.reasoner": recipe.corl.reasoner, "corl.scorer": recipe.corl.scorer}
@@ -194,12 +195,13 @@ def _uneven(recipe: Recipe) -> Iterator[str]:
                 f"{name}.batch_size={config.batch_size} does not divide among {processes} processes × "
                 f"accumulation={config.accumulation}; choose a multiple of {wanted}"
             )
-    for name, grpo in rewarded.items():
-        if grpo.prompts * grpo.group % (processes * grpo.accumulation):
-            wanted = processes * grpo.accumulation
+    for name, sampled in rewarded.items():
+        if sampled.prompts * sampled.group % (processes * sampled.pieces):
+            minibatches = f" × minibatches={sampled.minibatches}" if isinstance(sampled, PPO) else ""
             yield (
-                f"{name}.prompts={grpo.prompts} × group={grpo.group} does not divide among {processes} processes × "
-                f"accumulation={grpo.accumulation}; choose numbers whose product is a multiple of {wanted}"
+                f"{name}.prompts={sampled.prompts} × group={sampled.group} does not divide among {processes} processes × "
+                f"accumulation={sampled.accumulation}{minibatches}; choose numbers whose product is a multiple of "
+                f"{processes * sampled.pieces}"
             )
 
 
@@ -326,11 +328,11 @@ class _Planner:
             work = self._writing(2 * tests, self._reasoning) + self._scoring(ABLATED * tests)
             self._add("ablation", "ablation", "scorer", None, (0, tests, ABLATED * tests), work)
 
-    def _rewarded(self, role: str, k: int, config: GRPO, written: int) -> None:
+    def _rewarded(self, role: str, k: int, config: Rewarded, written: int) -> None:
         """A GRPO phase of CoRL: each completion is read by a frozen model, with and without the reasoning at most."""
         prompts = config.steps * config.prompts
         sequences = prompts * config.group
-        work = self._grpo(config, written) + self._scoring(sequences + prompts)
+        work = self._reinforced(config, written) + self._scoring(sequences + prompts)
         self._add(f"{role}-{k}", "grpo", role, k, (config.steps, prompts, sequences), work)
 
     def _audit(self) -> None:
@@ -353,7 +355,7 @@ class _Planner:
     def _simulator(self, k: int) -> None:
         config = self._recipe.loop.simulator
         sequences = config.steps * config.prompts * config.group
-        work = self._grpo(config, self._turn) + self._judging(sequences)
+        work = self._reinforced(config, self._turn) + self._judging(sequences)
         self._add(f"simulator-{k}", "grpo", "simulator", k, (config.steps, config.steps * config.prompts, sequences), work)
 
     def _harvest(self, k: int) -> None:
@@ -367,7 +369,7 @@ class _Planner:
         prompts = config.steps * config.prompts
         parents = min(prompts, self._counts.id_train)
         # baselines: the parents' answers and references; rewards: under its context and alone
-        work = self._grpo(config, self._response) + self._writing(parents, self._response)
+        work = self._reinforced(config, self._response) + self._writing(parents, self._response)
         work += self._scoring(2 * (prompts * config.group + prompts + 2 * parents)) + self._reasoned(prompts + parents)
         self._add(f"rpm-{k}", "grpo", "rpm", k, (config.steps, prompts, prompts * config.group), work)
 
@@ -376,10 +378,12 @@ class _Planner:
         work = self._writing(answers, self._response) + self._scoring(2 * (answers + self._counts.id_dev))
         self._add(f"accept-{k}", "accept", "rpm", k, (0, answers, answers), work)
 
-    def _grpo(self, config: GRPO, written: int) -> _Work:
+    def _reinforced(self, config: Rewarded, written: int) -> _Work:
         sequences = config.steps * config.prompts * config.group
-        reference = sequences * (self._prompt + written) if config.kl else 0
-        return self._writing(sequences, written) + _Work(sequences * (self._prompt + written), reference)
+        read = sequences * (self._prompt + written)
+        # of the reference; and PPO's of the values and probabilities when sampled
+        frozen = bool(config.kl) + isinstance(config, PPO)
+        return self._writing(sequences, written) + _Work(read * config.passes, read * frozen)
 
     def _judging(self, turns: int) -> _Work:
         # m answers by the RPM, each scored with and without context, as is the reference; two gates read the turn twice
