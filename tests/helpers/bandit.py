@@ -1,4 +1,4 @@
-"""A task with a known best answer, small enough to be learnt in seconds: say four letters, and be paid by how many are right.
+"""A task with a known best answer, small enough to be learnt in seconds: four letters, paid by how many are right.
 
 `python -m tests.helpers.bandit FOLDER lora|full KEY=VALUE…` trains on it from the base in FOLDER/base, under accelerate too.
 """
@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from coevo.lm import dist
 from coevo.lm.lineage import weights_hash
-from coevo.lm.loading import load_base, load_policy, load_tokenizer, new_adapter, save_policy
+from coevo.lm.loading import load_policy, load_tokenizer, new_adapter, save_policy
 from coevo.lm.small import build_base, save_base, train_tokenizer
 from coevo.train.common import Job
 from coevo.train.grpo import Completion
@@ -26,23 +26,26 @@ from coevo.tuning import PPO
 
 PROMPT = "<|user|>Four letters?<|end|><|agent|>"
 LETTERS, ANSWER = "abcd", "cadb"
-"""An untrained policy says each letter as often as any other, and so has a quarter of them right."""
+"""The base says the right letter twice as often as each other one, and so has two in five right."""
 SHAPE = {"hidden": 32, "layers": 2, "heads": 2, "kv_heads": 1, "intermediate": 64, "max_position": 64}
-SETTING = {"prompts": 8, "group": 8, "learning_rate": 3e-3, "save_steps": 1000}
+SETTING = {"prompts": 8, "group": 8, "kl": 0.0, "save_steps": 1000}
 """64 completions a step, so that 31 steps are 1,984 of them."""
+RATES = {"lora": 1e-2, "full": 3e-3}
+"""Learning rates; a base of 0.03 M weights wants higher ones than a language model."""
 LORA = SimpleNamespace(r=8, alpha=16, dropout=0.0, seed=0)
 
 
 def letter_base(folder: Path) -> Path:
-    """A base that answers any four letters with the same probability."""
+    """A base that answers four letters, each drawn on its own."""
     tokenizer = train_tokenizer(["Four letters?"] * 10, 290)
     model = build_base(tokenizer, SHAPE, seed=1)
     prompt = torch.tensor(tokenizer(PROMPT)["input_ids"])
     ids = torch.tensor([tokenizer(letter)["input_ids"][0] for letter in LETTERS])
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     draw = torch.Generator().manual_seed(0)
+    weights = torch.tensor([[2.0 if letter == right else 1.0 for letter in LETTERS] for right in ANSWER])
     for _ in range(120):
-        answers = ids[torch.randint(len(ids), (64, len(ANSWER)), generator=draw)]
+        answers = ids[torch.multinomial(weights, 64, replacement=True, generator=draw).T]
         logits = model(torch.cat([prompt.expand(64, -1), answers], dim=1)).logits[:, len(prompt) - 1 : -1]
         optimizer.zero_grad()
         cross_entropy(logits.flatten(0, 1), answers.flatten()).backward()
@@ -98,7 +101,7 @@ def main() -> None:
     start_processes()
     folder, kind, *settings = sys.argv[1:]
     keys = {key: json.loads(value) for key, value in (setting.split("=") for setting in settings)}
-    bandit = Bandit(Path(folder) / "base", Path(folder) / "run", kind == "lora", PPO(**(SETTING | keys)))
+    bandit = Bandit(Path(folder) / "base", Path(folder) / "run", kind == "lora", PPO(**(SETTING | {"learning_rate": RATES[kind]} | keys)))
     bandit.resume = bandit.folder.exists()
     bandit.train()
     if dist.is_main():
