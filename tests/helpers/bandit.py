@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,7 +35,7 @@ RATES = {"lora": 1e-2, "full": 3e-3}
 LORA = SimpleNamespace(r=8, alpha=16, dropout=0.0, seed=0)
 
 
-def letter_base(folder: Path) -> Path:
+def letter_base(folder: Path, updates: int = 120) -> Path:
     """A base that answers four letters, each drawn on its own."""
     tokenizer = train_tokenizer(["Four letters?"] * 10, 290)
     model = build_base(tokenizer, SHAPE, seed=1)
@@ -44,7 +44,7 @@ def letter_base(folder: Path) -> Path:
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     draw = torch.Generator().manual_seed(0)
     weights = torch.tensor([[2.0 if letter == right else 1.0 for letter in LETTERS] for right in ANSWER])
-    for _ in range(120):
+    for _ in range(updates):
         answers = ids[torch.multinomial(weights, 64, replacement=True, generator=draw).T]
         logits = model(torch.cat([prompt.expand(64, -1), answers], dim=1)).logits[:, len(prompt) - 1 : -1]
         optimizer.zero_grad()
@@ -64,8 +64,10 @@ class Bandit:
     config: PPO
     parent: Path | None = None
     resume: bool = False
-    unscored: str = ""
-    """Completions that begin with this letter are not scored."""
+    scores: Callable[[str], bool] = lambda text: True
+    """Whether a completion can be scored."""
+    missing: int = 0
+    """How many prompts too few there are."""
     log: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     """Of every step, the mean over all processes."""
@@ -83,11 +85,10 @@ class Bandit:
             right = [sum(a == b for a, b in zip(c.tokens, answer, strict=False)) / len(answer) for c in completions]
             everyone = dist.gather(right)
             self.rewards.append(sum(everyone) / len(everyone))
-            bad = self.unscored
-            return [None if bad and c.text[:1] == bad else x for c, x in zip(completions, right, strict=True)]
+            return [x if self.scores(c.text) else None for c, x in zip(completions, right, strict=True)]
 
         job = Job(model, tokenizer, self.folder / "checkpoints", 3, self.resume, lambda *row: self.log.append(row))
-        prompts = [(str(place), PROMPT) for place in range(self.config.steps * self.config.prompts)]
+        prompts = [(str(place), PROMPT) for place in range(self.config.steps * self.config.prompts - self.missing)]
         learnt = train_ppo(job, prompts, reward, self.config, len(ANSWER))
         hashes = {"base_hash": weights_hash(self.base), "parent_hash": weights_hash(self.parent) if self.parent else None}
         save_policy(model, self.folder / "policy", role="rpm", phase="01-bandit", **hashes)
@@ -101,7 +102,9 @@ def main() -> None:
     start_processes()
     folder, kind, *settings = sys.argv[1:]
     keys = {key: json.loads(value) for key, value in (setting.split("=") for setting in settings)}
-    bandit = Bandit(Path(folder) / "base", Path(folder) / "run", kind == "lora", PPO(**(SETTING | {"learning_rate": RATES[kind]} | keys)))
+    bandit = Bandit(
+        Path(folder) / "base", Path(folder) / "run", kind == "lora", PPO(**(SETTING | {"learning_rate": RATES[kind]} | keys))
+    )
     bandit.resume = bandit.folder.exists()
     bandit.train()
     if dist.is_main():
