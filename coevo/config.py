@@ -130,8 +130,8 @@ class Limits(Model):
     """Scoring: tokens in one forward call, padding and cached prompts included."""
 
 
-class SimulatorReward(Model):
-    """What the adversary is paid for: regret (S1) times gates (S2)."""
+class SimulatorKeys(Model):
+    """A simulator phase whatever its algorithm: how the adversary is paid, regret (S1) times gates (S2)."""
 
     rpm_samples: Positive = 1
     """m: how often the frozen RPM answers each turn."""
@@ -155,13 +155,13 @@ class SimulatorReward(Model):
         return self
 
 
-class SimulatorPhase(SimulatorReward, GRPO):
+class SimulatorPhase(SimulatorKeys, GRPO):
     """The adversary, by GRPO."""
 
     steps: Positive = 40
 
 
-class SimulatorPPO(SimulatorReward, PPO):
+class SimulatorPPO(SimulatorKeys, PPO):
     """The adversary, by PPO."""
 
     steps: Positive = 40
@@ -250,8 +250,8 @@ class RewardWeights(Model):
         return self
 
 
-class RPMDiet(Model):
-    """What the role-playing model answers to in this iteration, and what it is paid for."""
+class RPMKeys(Model):
+    """An RPM phase whatever its algorithm: what it answers to, and how it is paid."""
 
     id_share: Share = 0.25
     """R2: the anchor's share of the prompts."""
@@ -268,11 +268,11 @@ class RPMDiet(Model):
         return self
 
 
-class RPMPhase(RPMDiet, GRPO):
+class RPMPhase(RPMKeys, GRPO):
     """The role-playing model against the shifts of this iteration, by GRPO."""
 
 
-class RPMPPO(RPMDiet, PPO):
+class RPMPPO(RPMKeys, PPO):
     """The role-playing model against the shifts of this iteration, by PPO."""
 
 
