@@ -136,7 +136,7 @@ class _Union:
     members: dict[str, type[Model]]
 
 
-_UNIONS = {
+_UNIONS: dict[tuple[str, ...], _Union] = {
     ("data",): _Union("kind", {"world": WorldData, "file": FileData}),
     ("base",): _Union("kind", {"small": SmallBase, "hub": HubBase}),
     ("loop", "simulator"): _Union("algorithm", {"grpo": SimulatorPhase, "ppo": SimulatorPPO}),
@@ -154,7 +154,7 @@ _PLAIN_MESSAGES = {
 
 def _explain(problem: Any) -> str:
     location = [str(part) for part in problem["loc"]]
-    place = next((place for place in _UNIONS if tuple(location[: len(place)]) == place), ())
+    place: tuple[str, ...] = next((place for place in _UNIONS if tuple(location[: len(place)]) == place), ())
     union, member = _UNIONS.get(place), ""
     if union is not None and len(location) > len(place):
         # pydantic names the chosen member of a discriminated union in the location; users never wrote it

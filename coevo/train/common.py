@@ -116,7 +116,9 @@ class Hook(TrainerCallback):
         dist.barrier()
         if dist.is_main():
             marker = Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE
-            marker.write_text(f"{state.global_step // self._updates}\n", encoding="utf-8")
+            written = marker.with_suffix(".tmp")
+            written.write_text(f"{state.global_step // self._updates}\n", encoding="utf-8")
+            written.replace(marker)
         dist.barrier()
 
 
