@@ -39,6 +39,9 @@ def letter_base(folder: Path, updates: int = 120) -> Path:
     """A base that answers four letters, each drawn on its own."""
     tokenizer = train_tokenizer(["Four letters?"] * 10, 290)
     model = build_base(tokenizer, SHAPE, seed=1)
+    with torch.no_grad():
+        # an adapter leaves the output head as it is; one whose letters are told apart so faintly could never be sure of any
+        model.get_output_embeddings().weight.mul_(10)
     prompt = torch.tensor(tokenizer(PROMPT)["input_ids"])
     ids = torch.tensor([tokenizer(letter)["input_ids"][0] for letter in LETTERS])
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
