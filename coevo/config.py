@@ -7,7 +7,7 @@ sizes are global (over all processes), and where to run is a file under `launch/
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
@@ -146,7 +146,7 @@ class SimulatorKeys(Model):
     """A gate passes what is not below this quantile of real user turns."""
 
     @model_validator(mode="after")
-    def _answers_differ(self) -> SimulatorPhase:
+    def _answers_differ(self) -> Self:
         if self.rpm_samples > 1 and not self.rpm_temperature:
             raise ValueError(
                 f"rpm_samples={self.rpm_samples} greedy answers would all be the same; "
@@ -260,7 +260,7 @@ class RPMKeys(Model):
     weights: RewardWeights = RewardWeights()
 
     @model_validator(mode="after")
-    def _shares_add_up(self) -> RPMPhase:
+    def _shares_add_up(self) -> Self:
         if self.id_share + self.replay_share > 1:
             raise ValueError(
                 f"id_share + replay_share must be at most 1, is {self.id_share + self.replay_share:g}; lower one"

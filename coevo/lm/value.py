@@ -59,7 +59,7 @@ class ValueHead(nn.Module):
 
 def value_head(model: nn.Module) -> ValueHead | None:
     """The model's value head, if it has one."""
-    found = getattr(_base(model), NAME, None)
+    found = getattr(unwrapped(model), NAME, None)
     return found if isinstance(found, ValueHead) else None
 
 
@@ -73,7 +73,7 @@ def add_value_head(model: PreTrainedModel | PeftModel, state: Mapping[str, torch
     head = ValueHead(model.config.get_text_config().hidden_size)
     if state is not None:
         head.load_state_dict(dict(state))
-    setattr(_base(model), NAME, head.requires_grad_(False))
+    setattr(unwrapped(model), NAME, head.requires_grad_(False))
     return head
 
 
@@ -101,5 +101,6 @@ def belongs_to_head(name: str) -> bool:
     return f".{NAME}." in f".{name}"
 
 
-def _base(model: nn.Module) -> nn.Module:
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The causal model itself, from under an adapter's wrapper."""
     return model.get_base_model() if isinstance(model, PeftModel) else model

@@ -29,7 +29,7 @@ from trl.trainer.utils import FusedCausalLMOutput
 from coevo.errors import CheckpointError
 from coevo.lm import dist
 from coevo.lm.lineage import VALUE_HEAD_FILE
-from coevo.lm.value import ValueHead, add_value_head, value_head
+from coevo.lm.value import ValueHead, add_value_head, unwrapped, value_head
 from coevo.maths.advantages import explained_variance, gae, token_rewards
 from coevo.train.common import Hook, Job, run
 from coevo.train.grpo import RewardFunction, check_prompts, end_tokens, prompt_rows, sampling_arguments, trl_reward
@@ -168,8 +168,7 @@ class PPOTrainer(GRPOTrainer):
         self._restored = float(found is not None)
         # after TRL's own preparations, which freeze whatever is no adapter
         self._head = (found or add_value_head(self.model)).to(self.accelerator.device).requires_grad_(True)
-        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        with_values(base, self._head)
+        with_values(unwrapped(self.model), self._head)
         self._rewards = torch.empty(0)
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:

@@ -30,7 +30,7 @@ LETTERS, ANSWER = "abcd", "cadb"
 SHAPE = {"hidden": 32, "layers": 2, "heads": 2, "kv_heads": 1, "intermediate": 64, "max_position": 64}
 SETTING = {"prompts": 8, "group": 8, "kl": 0.0, "save_steps": 1000}
 """64 completions a step, so that 31 steps are 1,984 of them."""
-RATES = {"lora": 1e-2, "full": 3e-3}
+RATES = {"lora": 5e-3, "full": 1.5e-3}
 """Learning rates; a base of 0.03 M weights wants higher ones than a language model."""
 LORA = SimpleNamespace(r=8, alpha=16, dropout=0.0, seed=0)
 
