@@ -127,11 +127,12 @@ def value_loss(
 class ValuedOutput(FusedCausalLMOutput):
     """TRL's fused output with a value beside every log-probability."""
 
-    values: torch.Tensor | None = None
+    # not `values`, which is a method of every output, and which DDP calls
+    state_values: torch.Tensor | None = None
 
 
 def with_values(base: nn.Module, head: ValueHead) -> None:
-    """Has the base's fused forward return `values` too: of the states in which the tokens were chosen.
+    """Has the base's fused forward return `state_values` too: of the states in which the tokens were chosen.
 
     They are made inside the forward, from the hidden states that the output head reads, so that DDP and DeepSpeed see the
     head's parameters used, and no pass is made twice.
@@ -149,7 +150,7 @@ def with_values(base: nn.Module, head: ValueHead) -> None:
             output = fused(*args, fused_lm_head=True, **kwargs)
         finally:
             hook.remove()
-        return ValuedOutput(**output, values=head(hidden[0][:, :-1]))
+        return ValuedOutput(**output, state_values=head(hidden[0][:, :-1]))
 
     base.forward = types.MethodType(forward, base)
 
@@ -160,6 +161,10 @@ class PPOTrainer(GRPOTrainer):
     `beta` only has TRL keep the phase's start as the reference: the divergence from it is part of the reward, not the loss.
     A completion that cannot be scored (reward None) has no part in either loss.
     """
+
+    # transformers admits None and plain modules here, which TRL has ruled out
+    model: Any
+    args: Any
 
     def __init__(self, ppo: PPO, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -259,7 +264,7 @@ class PPOTrainer(GRPOTrainer):
         with self.accelerator.autocast():
             output = model(input_ids=ids, attention_mask=attention, labels=labels, fused_lm_head=True)
         keep = completion.size(1)
-        return output.log_probs[:, -keep:], output.entropy[:, -keep:], output.values[:, -keep:]
+        return output.log_probs[:, -keep:], output.entropy[:, -keep:], output.state_values[:, -keep:]
 
     def _log(self, name: str, number: float) -> None:
         self._metrics["train"][name].append(number)
