@@ -6,9 +6,9 @@ sizes are global (over all processes), and where to run is a file under `launch/
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from coevo.inputs import FileData, HubBase, SmallBase, WorldData
 from coevo.method import (
@@ -22,6 +22,7 @@ from coevo.method import (
 )
 from coevo.tuning import (
     GRPO,
+    PPO,
     SFT,
     Count,
     Model,
@@ -71,10 +72,9 @@ class Limits(Model):
     """Scoring: tokens in one forward call, padding and cached prompts included."""
 
 
-class SimulatorPhase(GRPO):
-    """The adversary: regret (S1) times gates (S2)."""
+class SimulatorKeys(Model):
+    """A simulator phase whatever its algorithm: how the adversary is paid, regret (S1) times gates (S2)."""
 
-    steps: Positive = 40
     rpm_samples: Positive = 1
     """m: how often the frozen RPM answers each turn."""
     rpm_temperature: Weight = 0.0
@@ -94,7 +94,7 @@ class SimulatorPhase(GRPO):
     """A gate passes what is not below this quantile of real user turns."""
 
     @model_validator(mode="after")
-    def _answers_differ(self) -> SimulatorPhase:
+    def _answers_differ(self) -> Self:
         if self.rpm_samples > 1 and not self.rpm_temperature:
             raise ValueError(
                 f"rpm_samples={self.rpm_samples} greedy answers would all be the same; "
@@ -103,6 +103,18 @@ class SimulatorPhase(GRPO):
         if not self.regret + self.pass_nats:
             raise ValueError("regret and pass_nats are both 0, so every reward would be; expected one above 0")
         return self
+
+
+class SimulatorPhase(SimulatorKeys, GRPO):
+    """The adversary, by GRPO."""
+
+    steps: Positive = 40
+
+
+class SimulatorPPO(SimulatorKeys, PPO):
+    """The adversary, by PPO."""
+
+    steps: Positive = 40
 
 
 class ReasonerWeights(Model):
@@ -173,8 +185,8 @@ class CoRL(Model):
         return distinct_names(names)
 
 
-class RPMPhase(GRPO):
-    """The role-playing model against the shifts of this iteration."""
+class RPMKeys(Model):
+    """An RPM phase whatever its algorithm: what it answers to, and how it is paid."""
 
     id_share: Share = 0.25
     """R2: the anchor's share of the prompts."""
@@ -183,12 +195,27 @@ class RPMPhase(GRPO):
     weights: RewardWeights = RewardWeights()
 
     @model_validator(mode="after")
-    def _shares_add_up(self) -> RPMPhase:
+    def _shares_add_up(self) -> Self:
         if self.id_share + self.replay_share > 1:
             raise ValueError(
                 f"id_share + replay_share must be at most 1, is {self.id_share + self.replay_share:g}; lower one"
             )
         return self
+
+
+class RPMPhase(RPMKeys, GRPO):
+    """The role-playing model against the shifts of this iteration, by GRPO."""
+
+
+class RPMPPO(RPMKeys, PPO):
+    """The role-playing model against the shifts of this iteration, by PPO."""
+
+
+def _algorithm(block: Any) -> Any:
+    """By which of its classes a phase is read; a recipe that names no algorithm means GRPO."""
+    if isinstance(block, dict):
+        return block.get("algorithm", "grpo")
+    return getattr(block, "algorithm", "grpo")
 
 
 class Loop(Model):
@@ -206,8 +233,10 @@ class Loop(Model):
     """A new RPM is kept only if its R-EMI on held-out ID scenarios fell by no more than this."""
     frozen_simulator: bool = False
     """The simulator stays as its warm start left it: no simulator phases, and that one writes every harvest."""
-    simulator: SimulatorPhase = SimulatorPhase()
-    rpm: RPMPhase = RPMPhase()
+    simulator: Annotated[
+        Annotated[SimulatorPhase, Tag("grpo")] | Annotated[SimulatorPPO, Tag("ppo")], Discriminator(_algorithm)
+    ] = SimulatorPhase()
+    rpm: Annotated[Annotated[RPMPhase, Tag("grpo")] | Annotated[RPMPPO, Tag("ppo")], Discriminator(_algorithm)] = RPMPhase()
 
     @field_validator("shifts")
     @classmethod

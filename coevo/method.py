@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from coevo.tuning import GRPO, SFT, Count, Model, Positive, Rate, RewardWeights, Share, Weight
+from coevo.tuning import GRPO, PPO, SFT, Count, Model, Positive, Rate, RewardWeights, Share, Weight
 
 Way = Literal["paraphrase", "persona", "translation"]
 Sections = tuple[Annotated[str, Field(pattern=r"^[^\s:]+$")], ...]
@@ -113,6 +113,14 @@ class OnlineGRPO(GRPO):
     """`information: 0` is plain likelihood; with both it has the mutual information's term; `agreement` makes it full."""
 
 
+class OnlinePPO(PPO):
+    """PPO of the RPM on ID scenarios, with the RPM's reward; no simulator, no shifts."""
+
+    kind: Literal["ppo"]
+    weights: RewardWeights = RewardWeights()
+    """As of `grpo`."""
+
+
 class ThinkSFT(Model):
     """SFT, from the base, of a model that writes its reasoning and then its response."""
 
@@ -167,7 +175,7 @@ def _by_name(value: Any) -> Any:
 
 Method = Annotated[
     Annotated[
-        Coevolution | PlainSFT | AugmentedSFT | RejectionSFT | DPO | OnlineGRPO | ThinkSFT | ThinkGRPO,
+        Coevolution | PlainSFT | AugmentedSFT | RejectionSFT | DPO | OnlineGRPO | OnlinePPO | ThinkSFT | ThinkGRPO,
         Field(discriminator="kind"),
     ],
     BeforeValidator(_by_name),
@@ -179,6 +187,7 @@ METHOD_BLOCKS: dict[str, type[Model]] = {
     "rejection_sft": RejectionSFT,
     "dpo": DPO,
     "grpo": OnlineGRPO,
+    "ppo": OnlinePPO,
     "think_sft": ThinkSFT,
     "think_grpo": ThinkGRPO,
 }

@@ -5,13 +5,25 @@ from __future__ import annotations
 import difflib
 import reprlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from coevo.config import FileData, HubBase, Model, Recipe, SmallBase, WorldData
+from coevo.config import (
+    RPMPPO,
+    FileData,
+    HubBase,
+    Model,
+    Recipe,
+    RPMPhase,
+    SimulatorPhase,
+    SimulatorPPO,
+    SmallBase,
+    WorldData,
+)
 from coevo.errors import ConfigError
 from coevo.method import METHOD_BLOCKS
 
@@ -119,7 +131,22 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     node[last] = value
 
 
-_KINDS: dict[str, type[Model]] = {"world": WorldData, "file": FileData, "small": SmallBase, "hub": HubBase, **METHOD_BLOCKS}
+@dataclass(frozen=True)
+class _Union:
+    """A place of a recipe that is read by one of several classes."""
+
+    key: str
+    """The key that says by which."""
+    members: dict[str, type[Model]]
+
+
+_UNIONS: dict[tuple[str, ...], _Union] = {
+    ("data",): _Union("kind", {"world": WorldData, "file": FileData}),
+    ("base",): _Union("kind", {"small": SmallBase, "hub": HubBase}),
+    ("method",): _Union("kind", METHOD_BLOCKS),
+    ("loop", "simulator"): _Union("algorithm", {"grpo": SimulatorPhase, "ppo": SimulatorPPO}),
+    ("loop", "rpm"): _Union("algorithm", {"grpo": RPMPhase, "ppo": RPMPPO}),
+}
 _PLAIN_MESSAGES = {
     "missing": "Field required; write it",
     "tuple_type": "expected a list",
@@ -132,27 +159,36 @@ _PLAIN_MESSAGES = {
 
 def _explain(problem: Any) -> str:
     location = [str(part) for part in problem["loc"]]
-    kind = ""
-    if len(location) > 1 and location[0] in ("data", "base", "method"):
+    place: tuple[str, ...] = next((place for place in _UNIONS if tuple(location[: len(place)]) == place), ())
+    union, member = _UNIONS.get(place), ""
+    if union is not None and len(location) > len(place):
         # pydantic names the chosen member of a discriminated union in the location; users never wrote it
-        kind = location.pop(1)
+        member = location.pop(len(place))
     where = ".".join(_name(part) for part in location) or "recipe"
     if problem["type"] == "extra_forbidden":
-        names = _fields_at(location[1:-1], _KINDS[kind]) if kind else _fields_at(location[:-1], Recipe)
-        near = difflib.get_close_matches(location[-1].lower(), names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(names)}"
-        return f"{where}: unknown key; {hint}{f' (kind {kind})' if kind else ''}"
+        return f"{where}: {_unknown_key(location, place, member)}"
     if problem["type"].startswith("union_tag"):
-        expected = problem["ctx"].get("expected_tags", "").replace("'", "") or _kinds_of(location[-1])
-        found = f"is {_shown(problem['input'].get('kind'))}" if "kind" in problem["input"] else "is missing"
-        return f"{where}.kind: {found}; expected one of {expected}"
+        assert union is not None
+        found = f"is {_shown(problem['input'][union.key])}" if union.key in problem["input"] else "is missing"
+        return f"{where}.{union.key}: {found}; expected one of {', '.join(union.members)}"
     message = _PLAIN_MESSAGES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
     shown = "" if isinstance(problem["input"], (dict, Model)) else f" (got {_shown(problem['input'])})"
     return f"{where}: {message}{shown}"
 
 
-def _kinds_of(block: str) -> str:
-    return ", ".join({"data": ("world", "file"), "base": ("small", "hub")}.get(block, METHOD_BLOCKS))
+def _unknown_key(location: Sequence[str], place: tuple[str, ...], member: str) -> str:
+    """What to write instead; `place` is that of the union that the key is in, and `member` the class by which it is read."""
+    *block, key = location
+    union = _UNIONS.get(place)
+    names = _fields_at(block[len(place) :], union.members[member]) if union is not None else _fields_at(block, Recipe)
+    own = union if len(block) == len(place) else None
+    if own is not None and own.key == "algorithm":
+        for other, fields in own.members.items():
+            if key in fields.model_fields:
+                return f"a key of {own.key} {other}, and {'.'.join(block)}.{own.key} is {member}; change one"
+    near = difflib.get_close_matches(key.lower(), names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(names)}"
+    return f"unknown key; {hint}{f' ({own.key} {member})' if own is not None else ''}"
 
 
 def _name(part: str) -> str:

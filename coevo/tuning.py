@@ -95,10 +95,11 @@ class SimulatorSFT(SFT):
     learns from the gates how the others write."""
 
 
-class GRPO(Model):
-    """Group relative policy optimisation, through TRL."""
+class Rewarded(Model):
+    """What every algorithm shares that samples completions and learns from their rewards."""
 
     steps: Positive = 60
+    """Times that completions are sampled and learnt from."""
     prompts: Positive = 12
     """Prompts per step, over all processes."""
     group: Annotated[Count, Field(ge=2, le=10**6)] = 8
@@ -108,18 +109,82 @@ class GRPO(Model):
     kl: Weight = 0.02
     """Weight of the KL divergence to the phase's start."""
     temperature: Rate = 1.0
-    loss: Loss = "dr_grpo"
-    """By name; `gspo` is the `grpo` loss with importance ratios of whole sequences."""
-    scale_rewards: Literal["group", "batch", "none"] = "batch"
-    """By what a group's centred rewards are divided. By its own deviation (`group`), a group whose answers are equally good
-    would weigh as much as one with something to learn."""
     max_grad_norm: Rate = 1.0
     save_steps: Positive = 20
+
+    @property
+    def passes(self) -> int:
+        """How often each completion is trained on."""
+        return 1
+
+    @property
+    def pieces(self) -> int:
+        """Into how many equal parts each process's completions of a step are cut, for updates and backward passes."""
+        return self.accumulation
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
         if self.prompts % self.accumulation:
             raise ValueError(f"prompts={self.prompts} must be a multiple of accumulation={self.accumulation}")
+        return self
+
+
+class GRPO(Rewarded):
+    """Group relative policy optimisation, through TRL."""
+
+    algorithm: Literal["grpo"] = "grpo"
+    loss: Loss = "dr_grpo"
+    """By name; `gspo` is the `grpo` loss with importance ratios of whole sequences."""
+    scale_rewards: Literal["group", "batch", "none"] = "batch"
+    """By what a group's centred rewards are divided. By its own deviation (`group`), a group whose answers are equally good
+    would weigh as much as one with something to learn."""
+
+
+class PPO(Rewarded):
+    """Proximal policy optimisation with a value head (Schulman et al. 2017), on TRL's sampling.
+
+    The reward is standardised before anything else, so that `kl`, `value_weight` and `value_clip` mean the same whether
+    rewards are tens of nats or fractions.
+    """
+
+    algorithm: Literal["ppo"] = "ppo"
+    epochs: Positive = 4
+    """Passes over a step's completions."""
+    minibatches: Positive = 1
+    """Updates a pass."""
+    gamma: Share = 1.0
+    """Discount from one token to the next. An answer is worth the same however long it is."""
+    lam: Share = 0.95
+    """λ of the advantage estimate: 1 is the reward to go less the value, 0 trusts the values alone."""
+    clip: Annotated[Real, Field(gt=0, lt=1)] = 0.2
+    """A token whose probability has changed by more than this share since it was sampled is pushed no further."""
+    value_clip: Rate = 0.2
+    """The same for its value, in deviations of the reward."""
+    value_weight: Rate = 0.1
+    """Of the value's loss against the policy's. They share the trunk."""
+
+    @property
+    def passes(self) -> int:
+        """How often each completion is trained on."""
+        return self.epochs
+
+    @property
+    def pieces(self) -> int:
+        """Into how many equal parts each process's completions of a step are cut, for updates and backward passes."""
+        return self.accumulation * self.minibatches
+
+    @property
+    def updates(self) -> int:
+        """Optimizer's updates in a step."""
+        return self.epochs * self.minibatches
+
+    @model_validator(mode="after")
+    def _minibatches_divide(self) -> Self:
+        if self.prompts % self.pieces:
+            raise ValueError(
+                f"prompts={self.prompts} must be a multiple of accumulation={self.accumulation} × "
+                f"minibatches={self.minibatches}"
+            )
         return self
 
 

@@ -19,6 +19,7 @@ from coevo.errors import CheckpointError
 from coevo.types import Lineage
 
 ADAPTER_FILE = "adapter_model.safetensors"
+VALUE_HEAD_FILE = "value_head.safetensors"
 LINEAGE_FILE = "lineage.json"
 _CHUNK_BYTES = 1 << 22
 _hash_cache: dict[tuple[tuple[str, int, int], ...], str] = {}
@@ -26,6 +27,8 @@ _hash_cache: dict[tuple[tuple[str, int, int], ...], str] = {}
 
 def weight_files(directory: str | Path) -> list[Path]:
     """The safetensors files that loading would read, sorted by name: the adapter's, else `model*.safetensors`.
+
+    A value head beside them is one of them, so that a policy's hash vouches for it too.
 
     Raises:
         CheckpointError: there are none.
@@ -38,7 +41,8 @@ def weight_files(directory: str | Path) -> list[Path]:
             f"{folder}: no weights found; expected {ADAPTER_FILE} or model*.safetensors. "
             "Check the path; weights in another format must be converted to safetensors first."
         )
-    return files
+    head = folder / VALUE_HEAD_FILE
+    return [*files, head] if head.is_file() else files
 
 
 def weights_hash(directory: str | Path) -> str:

@@ -17,6 +17,7 @@ from coevo.errors import CheckpointError
 from coevo.lm.contexts import plain_local_modules, seeded
 from coevo.lm.lineage import (
     ADAPTER_FILE,
+    VALUE_HEAD_FILE,
     atomic_directory,
     check_lineage,
     read_lineage,
@@ -24,6 +25,7 @@ from coevo.lm.lineage import (
     whole_tensor,
     write_lineage,
 )
+from coevo.lm.value import add_value_head, belongs_to_head, read_value_head
 from coevo.types import Lineage
 
 ADAPTER = "default"
@@ -141,9 +143,10 @@ def load_policy(
 ) -> PreTrainedModel | PeftModel:
     """Load a policy: an adapter on its base, full weights, or (None) the base itself.
 
-    Trainable: an adapter comes back as a PeftModel whose `default` adapter alone has gradients. Frozen: a plain local
-    model in evaluation mode, without gradients and with the adapter merged (in the base's dtype), so that neither
-    PEFT's active-adapter state nor ZeRO-3 can matter.
+    Trainable: an adapter comes back as a PeftModel whose `default` adapter alone has gradients; a value head that was saved
+    with the policy is put on, frozen, for the trainer that wants it. Frozen: a plain local model in evaluation mode, without
+    gradients or value head and with the adapter merged (in the base's dtype), so that neither PEFT's active-adapter state
+    nor ZeRO-3 can matter.
 
     Raises:
         CheckpointError: lineage and base, or lineage and weight files, do not fit; found before weights are loaded.
@@ -153,7 +156,11 @@ def load_policy(
             frozen = _load_checked(base_path, policy_dir, False, dtype, attn)
         model = frozen.merge_and_unload() if isinstance(frozen, PeftModel) else frozen
         return model.eval().requires_grad_(False)
-    return _load_checked(base_path, policy_dir, True, dtype, attn)
+    model = _load_checked(base_path, policy_dir, True, dtype, attn)
+    head = read_value_head(policy_dir) if policy_dir is not None else None
+    if head is not None:
+        add_value_head(model, head)
+    return model
 
 
 def _load_checked(
@@ -183,9 +190,10 @@ def save_policy(
 ) -> Lineage:
     """Write a policy and its lineage as one directory that appears whole or not at all.
 
-    A PeftModel is saved as its `default` adapter, any other model as full weights. In a distributed run every rank
-    calls it (sharded weights are gathered), rank 0 writes, and all return when the directory is there; it must be on
-    a file system that all ranks share. `model` is the unwrapped model, not a DDP or DeepSpeed wrapper.
+    A PeftModel is saved as its `default` adapter, any other model as full weights, and a value head in a file of its own
+    beside them, so that the weights load as any other's. In a distributed run every rank calls it (sharded weights are
+    gathered), rank 0 writes, and all return when the directory is there; it must be on a file system that all ranks share.
+    `model` is the unwrapped model, not a DDP or DeepSpeed wrapper.
 
     Args:
         model: the trained model.
@@ -229,7 +237,7 @@ def _whole_weights(model: PreTrainedModel | PeftModel, keep: bool) -> dict[str, 
     whole: dict[int, torch.Tensor] = {}
     weights = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
-        if adapter_only and f".{ADAPTER}" not in name:
+        if adapter_only and f".{ADAPTER}" not in name and not belongs_to_head(name):
             continue
         if id(tensor) not in whole:
             copy = whole_tensor(tensor)  # Collective when sharded: every rank takes part, whether it keeps or not.
@@ -240,6 +248,9 @@ def _whole_weights(model: PreTrainedModel | PeftModel, keep: bool) -> dict[str, 
 
 
 def _write_weights(model: PreTrainedModel | PeftModel, weights: dict[str, torch.Tensor], work: Path) -> None:
+    head = {name.rsplit(".", 1)[1]: weights.pop(name).contiguous() for name in list(weights) if belongs_to_head(name)}
+    if head:
+        save_file(dict(sorted(head.items())), work / VALUE_HEAD_FILE, {"format": "pt"})
     if not isinstance(model, PeftModel):
         with plain_local_modules():
             model.save_pretrained(work, state_dict=weights)

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from coevo.config import GRPO, SFT, Evaluation, FileData, Recipe, SimulatorSFT, WorldData
+from coevo.config import SFT, Evaluation, FileData, Recipe, SimulatorSFT, WorldData
 from coevo.errors import ConfigError, DataError
 from coevo.method import DPO, AugmentedSFT, Coevolution, RejectionSFT, ThinkGRPO, ThinkSFT
+from coevo.tuning import PPO, Rewarded
 from coevo.types import SHIFT_OF_TAG
 
 
@@ -137,7 +138,7 @@ def _uneven(recipe: Recipe) -> Iterator[str]:
     processes = int(world) if world.isdecimal() else 1
     method = recipe.method
     tuned: dict[str, SFT | None] = {name: getattr(recipe, name) for name in ("pretrain", "rpm_sft", "scorer_sft")}
-    rewarded: dict[str, GRPO] = {}
+    rewarded: dict[str, Rewarded] = {}
     if isinstance(method, Coevolution):
         tuned["simulator_sft"] = recipe.simulator_sft
         rewarded["loop.rpm"] = recipe.loop.rpm
@@ -145,7 +146,7 @@ def _uneven(recipe: Recipe) -> Iterator[str]:
             rewarded["loop.simulator"] = recipe.loop.simulator
     if isinstance(method, RejectionSFT | DPO | ThinkSFT | ThinkGRPO):
         tuned["method.tune"] = method.tune
-    if isinstance(method, GRPO):
+    if isinstance(method, Rewarded):
         rewarded["method"] = method
     if recipe.corl is not None:
         tuned |= {"corl.reasoner_sft": recipe.corl.reasoner_sft, "corl.scorer_tune": recipe.corl.scorer_tune}
@@ -157,12 +158,13 @@ def _uneven(recipe: Recipe) -> Iterator[str]:
                 f"{name}.batch_size={config.batch_size} does not divide among {processes} processes × "
                 f"accumulation={config.accumulation}; choose a multiple of {wanted}"
             )
-    for name, grpo in rewarded.items():
-        if grpo.prompts * grpo.group % (processes * grpo.accumulation):
-            wanted = processes * grpo.accumulation
+    for name, sampled in rewarded.items():
+        if sampled.prompts * sampled.group % (processes * sampled.pieces):
+            minibatches = f" × minibatches={sampled.minibatches}" if isinstance(sampled, PPO) else ""
             yield (
-                f"{name}.prompts={grpo.prompts} × group={grpo.group} does not divide among {processes} processes × "
-                f"accumulation={grpo.accumulation}; choose numbers whose product is a multiple of {wanted}"
+                f"{name}.prompts={sampled.prompts} × group={sampled.group} does not divide among {processes} processes × "
+                f"accumulation={sampled.accumulation}{minibatches}; choose numbers whose product is a multiple of "
+                f"{processes * sampled.pieces}"
             )
 
 

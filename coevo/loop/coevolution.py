@@ -22,7 +22,8 @@ from coevo.maths.stats import bootstrap_mean
 from coevo.scoring.gates import thresholds
 from coevo.scoring.reasoner import Estimator
 from coevo.scoring.rewards import Fit, fits
-from coevo.train.grpo import Completion, train_grpo
+from coevo.train.algorithms import TRAINERS
+from coevo.train.grpo import Completion
 from coevo.types import Scenario, Turn
 
 MORE_UNSCORED = 0.05
@@ -78,7 +79,7 @@ def run_simulator(context: Context, phase: PhasePlan, resume: bool) -> dict[str,
     model = context.load(parent, trainable=True)
     prompts = [(frame.sample_id, context.prompt("simulator", frame)) for frame in frames]
     job = context.job(phase, model, resume, reward.figures)
-    learnt = train_grpo(job, prompts, reward, config, recipe.limits.turn)
+    learnt = TRAINERS[config.algorithm](job, prompts, reward, config, recipe.limits.turn)
     return save_learnt(context, phase, model, parent, learnt)
 
 
@@ -223,7 +224,7 @@ def run_rpm(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
     model = context.load(parent, trainable=True)
     prompts = [(x.sample_id, context.prompt("rpm", x)) for x in scenarios]
     job = context.job(phase, model, resume, reward.figures)
-    learnt = train_grpo(job, prompts, reward, config, recipe.limits.response)
+    learnt = TRAINERS[config.algorithm](job, prompts, reward, config, recipe.limits.response)
     return save_learnt(context, phase, model, parent, learnt)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from coevo.config import GRPO, FileData, Recipe, SmallBase, WorldData
+from coevo.config import FileData, Recipe, SmallBase, WorldData
+from coevo.tuning import PPO, Rewarded
 
 SMALL_FLOPS_PER_S = 6e10
 """Reference rate of a small base: float32 on 2 CPU cores, about 10,000 training tokens/s for 1 M parameters."""
@@ -87,11 +88,13 @@ class Costs:
         """Reasonings of so many scenarios, where there is a reasoner."""
         return self.writing(scenarios, self.reasoning) if self._recipe.corl is not None else Work()
 
-    def grpo(self, config: GRPO, written: int) -> Work:
+    def reinforced(self, config: Rewarded, written: int) -> Work:
         """Sampling, reference and training of a whole phase, its rewards left out."""
         sequences = config.steps * config.prompts * config.group
-        reference = sequences * (self.prompt + written) if config.kl else 0
-        return self.writing(sequences, written) + Work(sequences * (self.prompt + written), reference)
+        read = sequences * (self.prompt + written)
+        # of the reference; and PPO's of the values and probabilities when sampled
+        frozen = bool(config.kl) + isinstance(config, PPO)
+        return self.writing(sequences, written) + Work(read * config.passes, read * frozen)
 
     def judging(self, turns: int) -> Work:
         """S1 and S2: m answers by the RPM, each scored with and without context, as is the reference; two gates read the

@@ -5,7 +5,7 @@ A method is a block in `coevo.method`, a row of `coevo.loop.plan.METHODS`, and r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -26,17 +26,15 @@ from coevo.loop.phases import Lesson, Row, encode, lesson, no_extra, save_learnt
 from coevo.loop.plan import PhasePlan
 from coevo.loop.players import RPMReward, Sample
 from coevo.loop.think import ThinkReward
-from coevo.method import DPO, OnlineGRPO, RejectionSFT, Sampled, ThinkGRPO, ThinkSFT
+from coevo.method import DPO, OnlineGRPO, OnlinePPO, RejectionSFT, Sampled, ThinkGRPO, ThinkSFT
 from coevo.prompts import Role
 from coevo.scoring.selection import Rated, best, pairs
+from coevo.train.algorithms import TRAINERS
 from coevo.train.dpo import PairRow, train_dpo
-from coevo.train.grpo import Completion, train_grpo
+from coevo.train.grpo import Completion
 from coevo.train.sft import train_sft
 from coevo.types import Scenario
 
-OnlineTrainer = Callable[..., bool]
-ONLINE: dict[str, OnlineTrainer] = {"grpo": train_grpo, "think_grpo": train_grpo}
-"""Method -> what trains the policy on what it writes itself; `train_grpo` says what such a trainer takes and returns."""
 SAMPLED_AT_ONCE = 256
 """Answers written and scored between two signs of life."""
 
@@ -248,7 +246,7 @@ def _at_most(rows: Sequence[Any], most: int | None, seed: int) -> list[Any]:
 def run_online(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
     """The policy learns from its own answers to ID prompts: from the SFT model, or from the one that thinks first."""
     config = context.recipe.method
-    assert isinstance(config, OnlineGRPO | ThinkGRPO)
+    assert isinstance(config, OnlineGRPO | OnlinePPO | ThinkGRPO)
     thinks = isinstance(config, ThinkGRPO)
     role: Role = "thinker" if thinks else "rpm"
     parent = context.phase_name("think-sft" if thinks else "sft-rpm")
@@ -257,7 +255,7 @@ def run_online(context: Context, phase: PhasePlan, resume: bool) -> dict[str, An
     model = context.load(parent, trainable=True)
     prompts = [(x.sample_id, context.prompt(role, x)) for x in scenarios]
     job = context.job(phase, model, resume, reward.figures)
-    learnt = ONLINE[config.kind](job, prompts, reward, config, room(context.recipe.limits, role))
+    learnt = TRAINERS[config.algorithm](job, prompts, reward, config, room(context.recipe.limits, role))
     return save_learnt(context, phase, model, parent, learnt)
 
 

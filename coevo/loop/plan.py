@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from coevo.config import GRPO, SFT, CoRL, Recipe, WorldData
+from coevo.config import SFT, CoRL, Recipe, WorldData
 from coevo.data.battery import MEMBERS
 from coevo.data.world.battery import LADDER
 from coevo.loop.check import Counts, check, count
 from coevo.loop.cost import Costs, Work, parameters
 from coevo.loop.naming import rounds_at
-from coevo.method import DPO, AugmentedSFT, OnlineGRPO, RejectionSFT, Sampled, ThinkGRPO, ThinkSFT
+from coevo.method import DPO, AugmentedSFT, OnlineGRPO, OnlinePPO, RejectionSFT, Sampled, ThinkGRPO, ThinkSFT
+from coevo.tuning import Rewarded
 
 __all__ = ["METHODS", "Counts", "Kind", "PhasePlan", "check", "count", "parameters", "plan"]
 
@@ -46,7 +47,7 @@ class PhasePlan:
     """Of the loop, or for CoRL's own phases its round, refreshes included; counted from 1; 1 for a method's own online
     phase; None elsewhere."""
     updates: int
-    """Optimizer steps; 0 where nothing is trained."""
+    """Steps of training, as the recipe counts them: in PPO's, the optimizer makes several. 0 where nothing is trained."""
     samples: int
     """Scenarios that the phase draws: rows, prompts, or tested scenarios."""
     sequences: int
@@ -125,11 +126,11 @@ class Planner:
         sequences = updates * config.batch_size
         self.add(name, kind, "rpm", None, (updates, samples, sequences), self.costs.training(sequences, written))
 
-    def online(self, name: str, kind: Kind, config: GRPO, written: int) -> None:
+    def online(self, name: str, kind: Kind, config: Rewarded, written: int) -> None:
         """Adds a phase in which the RPM learns from its own answers to ID prompts."""
         prompts = config.steps * config.prompts
         sequences = prompts * config.group
-        work = self.costs.grpo(config, written) + self.costs.rewarding(sequences, prompts)
+        work = self.costs.reinforced(config, written) + self.costs.rewarding(sequences, prompts)
         self.add(name, kind, "rpm", 1, (config.steps, prompts, sequences), work)
 
     def sample(self, config: Sampled) -> int:
@@ -198,11 +199,11 @@ class Planner:
         self._tuning("tune", "scorer", corl.scorer_tune, samples, f"tune-scorer-{k}", k)
         self._rewarded("scorer", k, corl.scorer, self.costs.response)
 
-    def _rewarded(self, role: str, k: int, config: GRPO, written: int) -> None:
+    def _rewarded(self, role: str, k: int, config: Rewarded, written: int) -> None:
         """A GRPO phase of CoRL: each completion is read by a frozen model, with and without the reasoning at most."""
         prompts = config.steps * config.prompts
         sequences = prompts * config.group
-        work = self.costs.grpo(config, written) + self.costs.scoring(sequences + prompts)
+        work = self.costs.reinforced(config, written) + self.costs.scoring(sequences + prompts)
         self.add(f"{role}-{k}", "grpo", role, k, (config.steps, prompts, sequences), work)
 
     def _audit(self, iteration: int | None = None) -> None:
@@ -227,7 +228,7 @@ class Planner:
     def _simulator(self, k: int) -> None:
         config = self.recipe.loop.simulator
         sequences = config.steps * config.prompts * config.group
-        work = self.costs.grpo(config, self.costs.turn) + self.costs.judging(sequences)
+        work = self.costs.reinforced(config, self.costs.turn) + self.costs.judging(sequences)
         self.add(f"simulator-{k}", "grpo", "simulator", k, (config.steps, config.steps * config.prompts, sequences), work)
 
     def _harvest(self, k: int) -> None:
@@ -241,7 +242,7 @@ class Planner:
         prompts = config.steps * config.prompts
         parents = min(prompts, self.counts.id_train)
         # baselines: the parents' answers and references
-        work = self.costs.grpo(config, self.costs.response) + self.costs.writing(parents, self.costs.response)
+        work = self.costs.reinforced(config, self.costs.response) + self.costs.writing(parents, self.costs.response)
         work += self.costs.rewarding(prompts * config.group, prompts) + self.costs.rewarding(parents, parents)
         self.add(f"rpm-{k}", "grpo", "rpm", k, (config.steps, prompts, prompts * config.group), work)
 
@@ -291,10 +292,10 @@ def _dpo(planner: Planner) -> None:
     planner.train("dpo", "dpo", method.tune, min(method.tune.samples or prompts, prompts), 2 * planner.costs.response)
 
 
-def _grpo(planner: Planner) -> None:
+def _online(planner: Planner) -> None:
     method = planner.recipe.method
-    assert isinstance(method, OnlineGRPO)
-    planner.online("grpo", "online", method, planner.costs.response)
+    assert isinstance(method, OnlineGRPO | OnlinePPO)
+    planner.online(method.kind, "online", method, planner.costs.response)
 
 
 def _think_sft(planner: Planner) -> None:
@@ -318,7 +319,8 @@ METHODS: dict[str, tuple[Steps, Steps]] = {
     "augmented_sft": (_nothing, _augmented_sft),
     "rejection_sft": (_nothing, _rejection_sft),
     "dpo": (_nothing, _dpo),
-    "grpo": (_nothing, _grpo),
+    "grpo": (_nothing, _online),
+    "ppo": (_nothing, _online),
     "think_sft": (_nothing, _think_sft),
     "think_grpo": (_nothing, _think_grpo),
 }

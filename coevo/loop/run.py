@@ -25,7 +25,7 @@ from coevo.loop.folder import RunFolder
 from coevo.loop.material import load_material
 from coevo.loop.plan import PhasePlan, plan
 from coevo.loop.progress import Progress, Silent
-from coevo.train.common import last_checkpoint, on_deepspeed
+from coevo.train.common import last_checkpoint, on_deepspeed, steps_done
 
 Runner = Callable[[Context, PhasePlan, bool], dict[str, Any]]
 
@@ -119,7 +119,7 @@ def _run_phase(context: Context, phase: PhasePlan) -> None:
         return
     began = time.monotonic()
     resumable = last_checkpoint(folder.phase(phase.name) / "checkpoints")
-    step = int(resumable.name.removeprefix("checkpoint-")) if resumable else -1
+    step = steps_done(resumable) if resumable else -1
     folder.rewind(phase.name, step)
     if dist.is_main() and resumable is None:
         shutil.rmtree(folder.phase(phase.name), ignore_errors=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coevo.config import SimulatorPhase
+from coevo.config import SimulatorKeys
 from coevo.errors import ScoreError
 from coevo.prompts import NO_PERSONA
 from coevo.scoring.scorer import Ask, Scorer
@@ -45,7 +45,7 @@ def naturalness(start: Scorer, scenarios: Sequence[Scenario]) -> list[Naturalnes
     ]
 
 
-def thresholds(start: Scorer, real: Sequence[Scenario], config: SimulatorPhase) -> Thresholds:
+def thresholds(start: Scorer, real: Sequence[Scenario], config: SimulatorKeys) -> Thresholds:
     """The quantiles of real queries below which a turn does not pass.
 
     Raises:

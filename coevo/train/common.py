@@ -22,6 +22,7 @@ from coevo.config import SFT
 from coevo.errors import CheckpointError, ConfigError
 from coevo.lm import dist
 from coevo.lm.lineage import tensors_hash
+from coevo.lm.value import belongs_to_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
@@ -31,7 +32,7 @@ StepHook = Callable[[int, dict[str, float]], None]
 """Called on every process after each logged step with the step's number (from 1) and its metrics."""
 
 COMPLETE = "complete"
-"""Marker file of a checkpoint that was written to its end."""
+"""Marker file of a checkpoint that was written to its end; it holds the number of steps done."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def shared_arguments(job: Job, config: Any, sequences: int) -> dict[str, Any]:
 
     Args:
         job: the phase.
-        config: a recipe's SFT or GRPO block.
+        config: a recipe's block of SFT or of an algorithm with rewards.
         sequences: sequences per update over all processes; divided here into processes and backward passes.
 
     Raises:
@@ -123,19 +124,26 @@ def tuning_arguments(job: Job, config: SFT, rows: int) -> dict[str, Any]:
 class Hook(TrainerCallback):
     """Hands each step's metrics on and marks checkpoints that are whole."""
 
-    def __init__(self, on_step: StepHook) -> None:
+    def __init__(self, on_step: StepHook, updates: int = 1) -> None:
+        """`updates`: of the optimizer, to one step as the recipe counts them."""
         self._on_step = on_step
+        self._updates = updates
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """Called by the trainer after each step, and once at the end with totals, which are left out."""
         if logs and "train_runtime" not in logs:
-            self._on_step(state.global_step, {key: value for key, value in logs.items() if _is_reproducible(key)})
+            self._on_step(
+                state.global_step // self._updates, {key: value for key, value in logs.items() if _is_reproducible(key)}
+            )
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Called on every process when its part of a checkpoint is written."""
         dist.barrier()
         if dist.is_main():
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+            marker = Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE
+            written = marker.with_suffix(".tmp")
+            written.write_text(f"{state.global_step // self._updates}\n", encoding="utf-8")
+            written.replace(marker)
         dist.barrier()
 
 
@@ -154,6 +162,11 @@ def last_checkpoint(folder: Path) -> Path | None:
             shutil.rmtree(path, ignore_errors=True)
     dist.barrier()
     return found[max(found)] if found else None
+
+
+def steps_done(checkpoint: Path) -> int:
+    """How many of the recipe's steps a whole checkpoint has behind it; its folder is named by the optimizer's updates."""
+    return int((checkpoint / COMPLETE).read_text(encoding="utf-8") or checkpoint.name.removeprefix("checkpoint-"))
 
 
 @contextmanager
@@ -182,7 +195,8 @@ def run(trainer: Trainer, job: Job) -> bool:
     """
     trainable = [name for name, p in job.model.named_parameters() if p.requires_grad]
     adapters = getattr(job.model, "peft_config", None)
-    if not trainable or (adapters is not None and any(".default." not in name for name in trainable)):
+    strangers = [name for name in trainable if ".default." not in name and not belongs_to_head(name)]
+    if not trainable or (adapters is not None and strangers):
         raise CheckpointError(
             f"Phase expected to train {'the adapter `default`' if adapters else 'all weights'}, but the trainable set is "
             f"{trainable[:3] or 'empty'}. Load the policy with trainable=True."

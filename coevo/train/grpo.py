@@ -1,6 +1,6 @@
-"""Group relative policy optimisation through TRL's GRPOTrainer, with Python rewards.
+"""Group relative policy optimisation through TRL's GRPOTrainer, with Python rewards; what it shares with PPO included.
 
-One generation window is one update and a phase is one epoch, so that every checkpoint falls between windows and resuming
+One generation window is one step and a phase is one epoch, so that every checkpoint falls between windows and resuming
 is bit-identical.
 """
 
@@ -17,6 +17,7 @@ from coevo.config import GRPO
 from coevo.errors import CheckpointError, ConfigError
 from coevo.lm.likelihood import encode_prompt
 from coevo.train.common import Hook, Job, run, shared_arguments
+from coevo.tuning import Rewarded
 
 LOSSES: dict[str, dict[str, Any]] = {
     **{name: {"loss_type": name} for name in ("grpo", "dr_grpo", "dapo", "bnpo", "sapo", "vespo")},
@@ -64,34 +65,9 @@ def train_grpo(
         CheckpointError: rewards differed and yet no weight changed.
         ConfigError: there are not exactly steps × prompts pairs, which TRL would answer with no step and no error.
     """
-    wanted = config.steps * config.prompts
-    if len(prompts) != wanted:
-        raise ConfigError(
-            f"GRPO wants steps × prompts = {config.steps} × {config.prompts} = {wanted} prompts and got {len(prompts)}. "
-            "Lower loop.*.steps or loop.*.prompts, or give more data."
-        )
-    first = prompts[0][1]
-    if list(job.tokenizer(first)["input_ids"]) != encode_prompt(job.tokenizer, first):
-        raise ConfigError(
-            "The tokenizer adds special tokens of its own to a rendered prompt, so that GRPO would train on another context "
-            "than the scorer scores. Use a tokenizer whose chat template writes all of them (add_bos_token: false)."
-        )
-    arguments = shared_arguments(job, config, config.prompts * config.group)
-    arguments |= {
-        "max_steps": config.steps,
-        "num_generations": config.group,
-        "steps_per_generation": config.accumulation,
-        "max_completion_length": max_new_tokens,
-        "temperature": config.temperature,
-        "beta": config.kl,
-        **LOSSES[config.loss],
-        "scale_rewards": config.scale_rewards,
-        "mask_truncated_completions": False,
-        "shuffle_dataset": False,
-        "lr_scheduler_type": "constant",
-        "disable_dropout": True,
-        "log_completions": False,
-    }
+    check_prompts(job, prompts, config, "GRPO")
+    arguments = sampling_arguments(job, config, max_new_tokens)
+    arguments |= {"max_steps": config.steps, "scale_rewards": config.scale_rewards, **LOSSES[config.loss]}
     signal: list[bool] = []
 
     def on_step(step: int, metrics: dict[str, float]) -> None:
@@ -100,9 +76,9 @@ def train_grpo(
 
     trainer = GRPOTrainer(
         model=job.model,
-        reward_funcs=_adapter(reward, end_tokens(job)),
+        reward_funcs=trl_reward(reward, end_tokens(job)),
         args=GRPOConfig(**arguments),
-        train_dataset=Dataset.from_dict({"prompt": [text for _, text in prompts], "key": [key for key, _ in prompts]}),
+        train_dataset=prompt_rows(prompts),
         processing_class=job.tokenizer,
         callbacks=[Hook(on_step)],
     )
@@ -112,6 +88,48 @@ def train_grpo(
     return changed
 
 
+def check_prompts(job: Job, prompts: Sequence[tuple[str, str]], config: Rewarded, name: str) -> None:
+    """Refuses what TRL would answer in silence, with no step or with another context than the scorer's.
+
+    Raises:
+        ConfigError: not exactly steps × prompts pairs, or a tokenizer that adds to a rendered prompt.
+    """
+    wanted = config.steps * config.prompts
+    if len(prompts) != wanted:
+        raise ConfigError(
+            f"{name} wants steps × prompts = {config.steps} × {config.prompts} = {wanted} prompts and got {len(prompts)}. "
+            "Lower loop.*.steps or loop.*.prompts, or give more data."
+        )
+    first = prompts[0][1]
+    if list(job.tokenizer(first)["input_ids"]) != encode_prompt(job.tokenizer, first):
+        raise ConfigError(
+            f"The tokenizer adds special tokens of its own to a rendered prompt, so that {name} would train on another "
+            "context than the scorer scores. Use a tokenizer whose chat template writes all of them (add_bos_token: false)."
+        )
+
+
+def sampling_arguments(job: Job, config: Rewarded, max_new_tokens: int) -> dict[str, Any]:
+    """GRPOConfig's arguments for sampling and batches, whatever is then made of the rewards."""
+    sampled = config.prompts * config.group
+    return shared_arguments(job, config, sampled * config.accumulation // config.pieces) | {
+        "num_generations": config.group,
+        "steps_per_generation": config.pieces,
+        "max_completion_length": max_new_tokens,
+        "temperature": config.temperature,
+        "beta": config.kl,
+        "mask_truncated_completions": False,
+        "shuffle_dataset": False,
+        "lr_scheduler_type": "constant",
+        "disable_dropout": True,
+        "log_completions": False,
+    }
+
+
+def prompt_rows(prompts: Sequence[tuple[str, str]]) -> Dataset:
+    """(key, rendered prompt) pairs as the rows that TRL samples from."""
+    return Dataset.from_dict({"prompt": [text for _, text in prompts], "key": [key for key, _ in prompts]})
+
+
 def end_tokens(job: Job) -> frozenset[int]:
     """Every token that ends a completion: the tokenizer's, and those that the model declares."""
     declared = job.model.generation_config.eos_token_id if job.model.generation_config is not None else None
@@ -119,8 +137,8 @@ def end_tokens(job: Job) -> frozenset[int]:
     return frozenset(token for token in (job.tokenizer.eos_token_id, *more) if token is not None)
 
 
-def _adapter(reward: RewardFunction, ends: frozenset[int]) -> Callable[..., list[float | None]]:
-    """TRL's reward signature on ours."""
+def trl_reward(reward: RewardFunction, ends: frozenset[int], updates: int = 1) -> Callable[..., list[float | None]]:
+    """TRL's reward signature on ours; a step has so many updates of the optimizer."""
 
     def total(
         completions: list[str], completion_ids: list[list[int]], key: list[str], trainer_state: Any, **_: Any
@@ -130,6 +148,6 @@ def _adapter(reward: RewardFunction, ends: frozenset[int]) -> Callable[..., list
             ended = bool(ids) and ids[-1] in ends
             status = "truncated" if not ended else "ok" if text.strip() else "empty"
             batch.append(Completion(name, text.strip(), tuple(ids), status))
-        return reward(batch, trainer_state.global_step + 1)
+        return reward(batch, trainer_state.global_step // updates + 1)
 
     return total

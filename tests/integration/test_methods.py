@@ -156,6 +156,18 @@ def test_grpo_of_the_rpm_ends_in_the_table_of_every_method(shared: Path, tmp_pat
         assert texts[0] == texts[1]
 
 
+def test_ppo_of_the_rpm_is_paid_as_grpo_is_and_keeps_its_value_head(shared: Path, tmp_path: Path) -> None:
+    method = {"kind": "ppo", "steps": 2, "prompts": 2, "group": 4, "epochs": 2, "save_steps": 1}
+    run = branch(shared, tmp_path / "run", recipe(method))
+    rows = [row for row in read_rows(run / "rollouts.jsonl") if row["phase"] == "05-ppo"]
+    assert len(rows) == 16 and all("anchor_remi" in row["parts"] for row in rows if row["reward"] is not None)
+    steps = [row for row in read_rows(run / "metrics.jsonl") if row["phase"] == "05-ppo"]
+    # one row per step, whatever its updates
+    assert [row["step"] for row in steps] == [1, 2] and all("value_loss" in row for row in steps)
+    assert (run / "phases" / "05-ppo" / "policy" / "value_head.safetensors").is_file()
+    assert lineage(run, "05-ppo").parent == lineage(run, "01-sft-rpm").sha256
+
+
 def test_a_model_that_thinks_first_shows_its_response_alone(shared: Path, tmp_path: Path) -> None:
     tune = {"batch_size": 16, "epochs": 6, "learning_rate": 5e-3}
     method = {"kind": "think_grpo", "sections": ["topic"], "tune": tune, "steps": 2, "prompts": 2, "group": 4, "kl": 0.0}

@@ -81,6 +81,19 @@ def test_resolved_dump_reads_back_as_the_same_recipe(path: Path, tmp_path: Path)
         ),
         ("name: x\ndata: {kind: file, path: a, reference: carry, test_splits: []}", r"data\.test_splits: .*at least 1"),
         ("name: x\nloop:\n\titerations: 2", r"not valid YAML: .*line 3"),
+        (
+            "name: x\nloop: {rpm: {epochs: 2}}",
+            r"rpm\.epochs: a key of algorithm ppo, and loop\.rpm\.algorithm is grpo; change",
+        ),
+        ("name: x\nloop: {rpm: {algorithm: ppo, loss: grpo}}", r"rpm\.loss: a key of algorithm grpo, .*algorithm is ppo"),
+        ("name: x\nloop: {simulator: {algorithm: pp}}", r"loop\.simulator\.algorithm: is 'pp'; expected one of grpo, ppo"),
+        ("name: x\nloop: {rpm: {algorithm: ppo, epohcs: 2}}", r"rpm\.epohcs: .*did you mean 'epochs'\? \(algorithm ppo\)"),
+        ("name: x\nloop: {rpm: {algorithm: ppo, clip: 1}}", r"loop\.rpm\.clip: .*less than 1.*got 1"),
+        ("name: x\nloop: {rpm: ppo}", r"loop\.rpm: expected a mapping of keys to values \(got 'ppo'\)"),
+        (
+            "name: x\nloop: {rpm: {algorithm: ppo, prompts: 12, accumulation: 2, minibatches: 4}}",
+            r"loop\.rpm: prompts=12 must be a multiple of accumulation=2 × minibatches=4",
+        ),
         ("name: !!python/object/apply:os.getcwd []", r"not valid YAML: could not determine a constructor"),
         ("- a\n- b", r"a recipe is a mapping .* found list"),
         ("name: [x", r"not valid YAML"),
@@ -153,6 +166,14 @@ def test_overrides_are_dotted_and_typed_by_yaml(tmp_path: Path) -> None:
 def test_bad_overrides(override: str, expected: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=expected):
         load_recipe(_recipe(tmp_path, "name: x\nseed: 0"), [override])
+
+
+def test_an_algorithm_is_chosen_by_name_and_keeps_what_the_phase_is(tmp_path: Path) -> None:
+    path = _recipe(tmp_path, "name: x\nloop: {rpm: {steps: 7, id_share: 0.5}}")
+    recipe = load_recipe(path, ["loop.rpm.algorithm=ppo", "loop.rpm.epochs=2"])
+    assert recipe.loop.rpm == config.RPMPPO(steps=7, id_share=0.5, epochs=2)
+    assert recipe.loop.simulator.algorithm == "grpo"
+    assert load_recipe(_recipe(tmp_path, dump_recipe(recipe))) == recipe
 
 
 def test_recipe_is_frozen() -> None:

@@ -16,6 +16,7 @@ from coevo.errors import CheckpointError
 from coevo.lm.lineage import atomic_directory, check_lineage, read_lineage, tensors_hash, weights_hash
 from coevo.lm.loading import load_base, load_policy, load_tokenizer, new_adapter, save_policy
 from coevo.lm.small import build_base, save_base, train_tokenizer
+from coevo.lm.value import add_value_head, value_head
 
 TOKENIZER = train_tokenizer(["Good evening, I am Ada Lovelace."] * 10, 290)
 TINY = {"hidden": 32, "layers": 2, "heads": 4, "kv_heads": 2, "intermediate": 64, "max_position": 64}
@@ -108,6 +109,30 @@ def test_full_weights_survive_saving(base_dir, tmp_path):
     assert not any(p.requires_grad for p in frozen.parameters())
     tied = trainable.get_output_embeddings().weight is trainable.get_input_embeddings().weight
     assert tied
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_value_head_travels_beside_the_weights(full, adapter, base_dir, tmp_path):
+    model = build_base(TOKENIZER, TINY, seed=7) if full else adapter
+    without = save(model, tmp_path / "without", base_dir)
+    head = add_value_head(model)
+    with torch.no_grad():
+        head.weight.normal_(generator=torch.Generator().manual_seed(0))
+        head.scale.fill_(3.0)
+    lineage = save(model, tmp_path / "rpm", base_dir)
+    weights = "model.safetensors" if full else "adapter_model.safetensors"
+    # the weights are the same file, and the policy's hash sees the head
+    assert (tmp_path / "rpm" / weights).read_bytes() == (tmp_path / "without" / weights).read_bytes()
+    assert lineage.sha256 != without.sha256
+    loaded = load_policy(base_dir, tmp_path / "rpm", trainable=True)
+    found = value_head(loaded)
+    assert torch.equal(found.weight, head.weight) and found.scale == 3.0
+    assert not any(p.requires_grad for p in found.parameters()), "only the trainer that wants it lets it learn"
+    assert value_head(load_policy(base_dir, tmp_path / "rpm", trainable=False)) is None
+    assert value_head(load_policy(base_dir, tmp_path / "without", trainable=True)) is None
+    (tmp_path / "rpm" / "value_head.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="damaged or were replaced"):
+        load_policy(base_dir, tmp_path / "rpm", trainable=True)
 
 
 def test_no_policy_means_the_base(base_dir):

@@ -13,7 +13,7 @@ from coevo.data import world
 from coevo.errors import ConfigError, DataError
 from coevo.loop.augment import assemble, of_world, planned, requests
 from coevo.loop.coevolution import replay_weights
-from coevo.loop.methods import ONLINE, id_scenarios
+from coevo.loop.methods import id_scenarios
 from coevo.loop.phases import run_evaluate
 from coevo.loop.plan import METHODS, Counts, PhasePlan, check, plan
 from coevo.loop.run import RUNNERS
@@ -24,8 +24,9 @@ from coevo.recipe import dump_recipe, load_recipe, parse_recipe
 from coevo.scoring.rewards import simulator_reward
 from coevo.scoring.selection import Rated, best, pairs
 from coevo.scoring.thinking import split, think
+from coevo.train.algorithms import TRAINERS
 from coevo.train.grpo import LOSSES
-from coevo.tuning import Loss
+from coevo.tuning import Loss, Rewarded
 from coevo.types import Reward, Scenario, Score, Turn
 
 COUNTS = Counts(2000, 96, 8000, 1200, 100)
@@ -46,6 +47,7 @@ OWN = {
     "rejection_sft": ["sample", "sft-best"],
     "dpo": ["sample", "dpo"],
     "grpo": ["grpo"],
+    "ppo": ["ppo"],
     "think_sft": ["think-sft"],
     "think_grpo": ["think-sft", "think-grpo"],
 }
@@ -108,7 +110,11 @@ def test_rows_and_blocks_name_the_same_methods() -> None:
     assert set(METHOD_BLOCKS.values()) == set(get_args(union))
     assert set(METHODS) == set(METHOD_BLOCKS)
     assert {get_args(block.model_fields["kind"].annotation)[0] for block in METHOD_BLOCKS.values()} == set(METHODS)
-    assert set(ONLINE) <= set(METHODS) and set(LOSSES) == set(get_args(Loss))
+    assert set(LOSSES) == set(get_args(Loss))
+    # each algorithm that learns from rewards is a method too, and what learns online names one of them
+    assert set(TRAINERS) <= set(METHODS)
+    algorithms = {k: b.model_fields["algorithm"].default for k, b in METHOD_BLOCKS.items() if issubclass(b, Rewarded)}
+    assert algorithms == {"grpo": "grpo", "ppo": "ppo", "think_grpo": "grpo"}
 
 
 def test_a_method_is_a_name_or_a_block(tmp_path) -> None:
@@ -129,6 +135,10 @@ def test_a_method_is_a_name_or_a_block(tmp_path) -> None:
         ({"method": {"beta": 1}}, r"method\.kind: is missing; expected one of coevolution"),
         ({"method": {"kind": "sft", "beta": 1}}, r"method\.beta: unknown key; known keys: kind \(kind sft\)"),
         ({"method": {"kind": "grpo", "beta": 1}}, r"method\.beta: unknown key; .*\(kind grpo\)"),
+        ({"method": {"kind": "ppo", "loss": "grpo"}}, r"method\.loss: unknown key; .*\(kind ppo\)"),
+        ({"method": {"kind": "ppo", "algorithm": "grpo"}}, r"method\.algorithm: .*'ppo'.*got 'grpo'"),
+        ({"method": {"kind": "ppo", "prompts": 3, "minibatches": 2}}, r"prompts=3 must be a multiple of .*minibatches=2"),
+        ({"loop": {"rpm": {"weights": {"informaton": 1}}}}, r"rpm\.weights\.informaton: .*mean 'information'\?$"),
         ({"method": {"kind": "dpo", "tune": {"bach_size": 3}}}, r"method\.tune\.bach_size: .*did you mean 'batch_size'"),
         ({"method": {"kind": "dpo", "group": 1}}, r"method\.group: .*greater than or equal to 2"),
         ({"method": {"kind": "dpo", "temperature": 0}}, r"method\.temperature: .*greater than 0"),

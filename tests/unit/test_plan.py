@@ -126,6 +126,25 @@ def test_batches_must_divide_among_the_processes(monkeypatch: pytest.MonkeyPatch
     assert "scorer_sft" not in str(caught.value), "32 divides by 4"
 
 
+def test_minibatches_must_divide_among_the_processes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 4 prompts × 3 completions in 2 minibatches leave 6 a minibatch, which 4 processes cannot share
+    recipe = _recipe(loop={"rpm": {"algorithm": "ppo", "prompts": 4, "group": 3, "minibatches": 2}})
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ConfigError, match=r"4 processes × accumulation=1 × minibatches=2; .* multiple of 8"):
+        check(recipe, Counts(100, 10, 100, 100, 10))
+
+
+def test_ppo_costs_a_pass_over_a_steps_completions_an_epoch() -> None:
+    def tokens(**keys: Any) -> int:
+        phases = plan(_recipe(loop={"rpm": {"steps": 5, "kl": 0.0} | keys}), Counts(2000, 96, 8000, 1200, 100))
+        return next(phase.tokens_estimate for phase in phases if phase.name.endswith("-rpm-1"))
+
+    # 5 × 12 × 8 completions of typically 110 + 28 tokens: each epoch trains on them once, and once the values are read
+    read = 5 * 12 * 8 * (110 + 28)
+    grpo, two, three = tokens(), tokens(algorithm="ppo", epochs=2), tokens(algorithm="ppo", epochs=3)
+    assert (two - grpo, three - two) == (2 * read, read)
+
+
 def test_all_that_does_not_fit_is_listed_at_once() -> None:
     with pytest.raises(ConfigError, match=r"2 setting\(s\) that do not fit"):
         plan(_recipe(data=_world(train=8, test=1), evaluation={"k": 50}))
