@@ -13,14 +13,15 @@ import numpy as np
 import torch
 
 from coevo.errors import CheckpointError
+from coevo.files import content_key, write_atomic
 from coevo.lm import dist
 from coevo.lm.embedding import embed
 from coevo.loop.context import Policies, seed_of
-from coevo.loop.folder import RunFolder, dump_row, write_atomic
+from coevo.loop.folder import RunFolder, dump_row
 from coevo.loop.progress import Progress, Silent
 from coevo.loop.request import REQUEST_FILE, SCORER_PHASE, Request, phase_names, previous, score_stage, trained_on
 from coevo.loop.run import start_processes
-from coevo.loop.store import Store, content_key
+from coevo.loop.store import Store
 from coevo.maths.divergence import Divergence, representation_jsd
 from coevo.prompts import character_text
 from coevo.scoring.diagnosis import Embedded, Floats, Which, comparisons, diagnose
