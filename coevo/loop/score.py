@@ -259,19 +259,7 @@ def _about(request: Request, policies: Policies) -> dict[str, Any]:
 
 
 def _notes(request: Request, divergences: Mapping[Which, Divergence]) -> list[str]:
-    answers, recipe = request.answers, request.recipe
-    notes = []
-    for model in answers.by_model:
-        lacking = answers.missing(model)
-        if lacking:
-            some = ", ".join(lacking[:5]) + (", …" if len(lacking) > 5 else "")
-            notes.append(f"{model} did not answer {len(lacking)} of {len(answers.scenarios)} scenarios: {some}")
-    if answers.unanswered:
-        listed = ", ".join(f"{split} ({n})" for split, n in answers.unanswered.items())
-        notes.append(f"Splits of the data without any response, left out: {listed}.")
-    if answers.unused:
-        listed = ", ".join(f"{split} ({n})" for split, n in answers.unused.items())
-        notes.append(f"Responses to splits that were not asked for, left out: {listed}.")
+    recipe, notes = request.recipe, request.answers.notes()
     if trained_on(request):
         notes.append(
             f"The scorer was trained on {', '.join(trained_on(request))}: it knows those references, so responses look "
