@@ -15,11 +15,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-TRANSPORT = ("500", "429", "hang", "cut_body", "no_completion")
-"""Failures before an answer: nothing is paid. A cut body has the length it claims; a hang lasts until the client has gone."""
+TRANSPORT = ("500", "429", "cut_body", "no_completion", "hang")
+"""Failures before an answer: nothing is paid. A cut body has the length it says; a hang lasts until the client goes."""
 CONTENT = ("cut_content", "wrong_schema", "out_of_range", "not_whole")
 """Answers that are paid for and cannot be read."""
-ALL = (*TRANSPORT, *CONTENT)
+ALL = (*CONTENT, *TRANSPORT)
+"""The hang last, as each costs a test the client's patience."""
 PROMPT_TOKENS, COMPLETION_TOKENS = 100, 20
 
 
@@ -76,6 +77,8 @@ class JudgeServer:
         self.lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
         self._server.daemon_threads = True
+        # a client that has gone, as in a hang, is no news
+        self._server.handle_error = lambda request, address: None  # type: ignore[method-assign]
 
     @property
     def port(self) -> int:

@@ -116,7 +116,7 @@ def test_three_calls_of_ten_may_fail_in_every_way_and_the_scores_are_the_same(so
     good, out = sound[0], tmp_path / "out"
     with JudgeServer(every_third()) as server:
         # long enough for a sound answer on a busy machine
-        assert judge(data, server, out, "--attempts", "8", "--retries", "8", "--timeout", "3") == 0
+        assert judge(data, server, out, "--attempts", "8", "--retries", "8", "--timeout", "5") == 0
     assert verdicts(out) == verdicts(good)[:30]
     assert summary(out)["models"]["mine"] == summary(good)["models"]["mine"] and summary(out)["unjudged"] == {"mine": {}}
     assert set(server.sound.values()) == {1}, "each sound answer is paid for exactly once"
@@ -366,7 +366,7 @@ def test_shipped_rubrics_have_the_dimensions_of_their_sources():
     )
 
 
-OWN = "name: own\nabout: mine\nsource: me\nscale: {least: 0, most: 3}\ndimensions:\n  - {name: wit, asks: "Is it witty?"}\n"
+OWN = "name: own\nabout: mine\nsource: me\nscale: {least: 0, most: 3}\ndimensions:\n  - {name: wit, asks: 'Is it witty?'}\n"
 
 
 def test_a_rubric_of_the_users_own(tmp_path):
@@ -380,7 +380,7 @@ def test_a_rubric_of_the_users_own(tmp_path):
         load_rubric(str(path))
     for part in ("expected least below most", "dimensions.0.asks: Field required", "nmae: Extra inputs"):
         assert part in str(caught.value)
-    path.write_text(OWN + "  - {name: wit, asks: "Again?"}\n")
+    path.write_text(OWN + "  - {name: wit, asks: 'Again?'}\n")
     with pytest.raises(ConfigError, match="expected each name once"):
         load_rubric(str(path))
 

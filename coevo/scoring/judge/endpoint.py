@@ -7,7 +7,7 @@ import email.utils
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,8 @@ LONGEST_ASKED_WAIT_S = 600.0
 _CLIPPED = 300
 
 Take = Callable[[str, Answer | Failure], None]
+Create = Callable[..., Awaitable[Any]]
+"""The client's call for one completion."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,10 @@ class Endpoint:
         self._stop = asyncio.Event()
         todo = iter(asks.items())
         async with _client(self._address, self._key) as client:
-            workers = [
-                asyncio.create_task(self._work(client, todo, take)) for _ in range(min(self._address.concurrency, len(asks)))
-            ]
+            # here, since the library imports much of itself at this, which is not the endpoint's time
+            create = client.chat.completions.with_raw_response.create
+            width = min(self._address.concurrency, len(asks))
+            workers = [asyncio.create_task(self._work(create, todo, take)) for _ in range(width)]
             try:
                 await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
             finally:
@@ -100,12 +103,12 @@ class Endpoint:
             for worker in workers:
                 worker.result()
 
-    async def _work(self, client: AsyncOpenAI, todo: Iterator[tuple[str, Messages]], take: Take) -> None:
+    async def _work(self, create: Create, todo: Iterator[tuple[str, Messages]], take: Take) -> None:
         # all workers draw from one iterator
         for key, messages in todo:
             if self._stop.is_set():
                 return
-            found = await self._ask(client, messages)
+            found = await self._ask(create, messages)
             if found is not None:
                 take(key, found)
             self._note(found)
@@ -122,13 +125,13 @@ class Endpoint:
         self._dead = self._dead or f"The endpoint {self._address.url} {what}."
         self._stop.set()
 
-    async def _ask(self, client: AsyncOpenAI, messages: Messages) -> Answer | Failure | None:
+    async def _ask(self, create: Create, messages: Messages) -> Answer | Failure | None:
         """One question: an answer, why there is none, or None if the session stopped while it waited for its retry."""
         reason = ""
         for retry in range(self._address.retries + 1):
             if not await self._pause():
                 return None
-            tried = await self._try(client, messages)
+            tried = await self._try(create, messages)
             if not isinstance(tried, _Fault):
                 return tried
             self.faults[tried.kind] += 1
@@ -142,17 +145,13 @@ class Endpoint:
                     return None
         return Failure("unavailable", f"{reason}, after {self._address.retries} retries")
 
-    async def _try(self, client: AsyncOpenAI, messages: Messages) -> Answer | Failure | _Fault | None:
+    async def _try(self, create: Create, messages: Messages) -> Answer | Failure | _Fault | None:
         import openai
 
         address = self._address
         try:
             async with asyncio.timeout(address.timeout_s):
-                reply = await client.chat.completions.with_raw_response.create(
-                    model=address.model,
-                    messages=list(messages),  # type: ignore[arg-type]
-                    extra_body=dict(address.parameters),
-                )
+                reply = await create(model=address.model, messages=list(messages), extra_body=dict(address.parameters))
             return _read(self._hide(reply.text))
         except (TimeoutError, openai.APITimeoutError):
             return _Fault("timeout", f"no answer within {address.timeout_s:g} s")
