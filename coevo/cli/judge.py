@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 from pathlib import Path
@@ -150,9 +151,11 @@ def _extra(word: str) -> tuple[str, Any]:
     from coevo.recipe import parse_yaml
 
     try:
-        return name, parse_yaml(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"--extra {word}: the value is not valid YAML; quote it.") from None
+        value = parse_yaml(text)
+        json.dumps(value, allow_nan=False)
+    except (yaml.YAMLError, TypeError, ValueError):
+        raise ConfigError(f"--extra {word}: the value is not YAML that JSON can hold; quote it.") from None
+    return name, value
 
 
 def _prices(options: argparse.Namespace) -> Prices | None:

@@ -8,8 +8,8 @@ import string
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -79,14 +79,35 @@ class Question:
 
 
 @dataclass(frozen=True)
+class _Material:
+    """The questions of one stage, and where each belongs: place of the scenario, models in the order shown."""
+
+    messages: list[Messages]
+    places: list[tuple[int, tuple[str, ...]]]
+
+
+@dataclass(frozen=True)
 class Request:
     """What can be asked of a judge."""
 
     question: Question
     rubric: Rubric
     answers: Answers
-    key: str | None
+    key: str | None = field(repr=False)
     """In memory alone."""
+
+    @cached_property
+    def material(self) -> dict[str, _Material]:
+        """Stage -> questions: one stage a model, or one for all comparisons, each in both orders."""
+        scenarios, by_model = self.answers.scenarios, self.answers.by_model
+        if not self.question.pairwise:
+            return {
+                f"scores of {model}": _questions(self.rubric, scenarios, {model: responses}, [(model,)])
+                for model, responses in by_model.items()
+            }
+        first, second = by_model
+        orders = [(first, second), (second, first)]
+        return {f"{first} against {second}": _questions(self.rubric, scenarios, by_model, orders)}
 
     def as_json(self) -> dict[str, Any]:
         """What was asked, for the result folder; without the key."""
@@ -95,7 +116,7 @@ class Request:
             "data": file_record(question.data),
             "responses": [file_record(file) for file in question.files],
             "splits": list(self.answers.splits),
-            "rubric": {"name": self.rubric.name, "sha256": content_key(self.rubric.model_dump(mode="json"))},
+            "rubric": {"name": self.rubric.name, "hash": content_key(self.rubric.model_dump(mode="json"))},
             "pairwise": question.pairwise,
             "judge": _judge_record(question.judge),
             "seed": question.seed,
@@ -168,7 +189,7 @@ def _check_url(url: str) -> None:
 
 def stages(request: Request) -> list[Stage]:
     """The work in its order; how fast a judge is, nobody knows beforehand."""
-    return [Stage(name, None) for name in _material(request)]
+    return [Stage(name, None) for name in request.material]
 
 
 def outlook(request: Request) -> dict[str, Any]:
@@ -176,7 +197,7 @@ def outlook(request: Request) -> dict[str, Any]:
 
     Answers of a local model are not looked up, as that needs its weights.
     """
-    asked = [messages for own in _material(request).values() for messages in own.messages]
+    asked = [messages for own in request.material.values() for messages in own.messages]
     path, judge = request.question.out / JOURNAL, request.question.judge
     left = asked
     if path.is_file() and isinstance(judge, Address):
@@ -192,14 +213,6 @@ def outlook(request: Request) -> dict[str, Any]:
 
 
 # --- asking ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Material:
-    """The questions of one stage, and where each belongs: place of the scenario, models in the order shown."""
-
-    messages: list[Messages]
-    places: list[tuple[int, tuple[str, ...]]]
 
 
 def judge(request: Request, progress: Progress | None = None) -> Path:
@@ -228,7 +241,7 @@ def judge(request: Request, progress: Progress | None = None) -> Path:
         session = Session(asked, _reader(request), journal, question.attempts)
         found = {}
         with _accounted(request, session, asked):
-            for stage, material in _material(request).items():
+            for stage, material in request.material.items():
                 progress.phase(stage, len(material.messages))
                 found[stage] = session.ask(material.messages, partial(progress.advance, 1))
                 progress.done(stage)
@@ -260,7 +273,8 @@ def _accounted(request: Request, session: Session, judge: Judge) -> Iterator[Non
         yield
         ended = "finished"
     except EndpointError as error:
-        raise EndpointError(f"{error} All answers are in {out}, and the same call goes on from there.") from None
+        came = f"{len(session.paid)} answers came in before that"
+        raise EndpointError(f"{error} {came}; all are kept in {out}, and the same call goes on from there.") from None
     finally:
         counts = summary.tokens(session.paid)
         prices = request.question.prices
@@ -273,19 +287,6 @@ def _accounted(request: Request, session: Session, judge: Judge) -> Iterator[Non
 
 def _reader(request: Request) -> Any:
     return partial(read_choices if request.question.pairwise else read_scores, rubric=request.rubric)
-
-
-def _material(request: Request) -> dict[str, _Material]:
-    """Stage -> questions: one stage a model, or one for all comparisons, each in both orders."""
-    scenarios, by_model = request.answers.scenarios, request.answers.by_model
-    if not request.question.pairwise:
-        return {
-            f"scores of {model}": _questions(request.rubric, scenarios, {model: responses}, [(model,)])
-            for model, responses in by_model.items()
-        }
-    first, second = by_model
-    orders = [(first, second), (second, first)]
-    return {f"{first} against {second}": _questions(request.rubric, scenarios, by_model, orders)}
 
 
 def _questions(
@@ -310,7 +311,7 @@ def _questions(
 
 def _rows(request: Request, found: Mapping[str, Sequence[Judgement]]) -> list[Any]:
     by_place: dict[tuple[int, tuple[str, ...]], Judgement] = {}
-    for stage, material in _material(request).items():
+    for stage, material in request.material.items():
         by_place |= dict(zip(material.places, found[stage], strict=True))
     scenarios, by_model = request.answers.scenarios, request.answers.by_model
     if not request.question.pairwise:

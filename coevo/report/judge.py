@@ -10,9 +10,9 @@ from typing import Any
 from coevo.errors import DataError
 from coevo.layout import align
 from coevo.report.write import plain, write_bytes
+from coevo.scoring.judge.rubric import OVERALL
 
 RESULT_FILE, TABLE_FILE = "summary.json", "summary.md"
-OVERALL = "overall"
 ABSENT = "–"
 Record = Mapping[str, Any]
 Table = tuple[str, list[list[str]]]
@@ -112,7 +112,7 @@ def _stamp(result: Record) -> str:
     if not asked["pairwise"]:
         scale = f"scores from {rubric['scale']['least']} to {rubric['scale']['most']}"
     return plain(
-        f"Rubric {rubric['name']} ({asked['rubric']['sha256'][:8]}); judge {_judge(result)}; {scale}; N = {result['n']} "
+        f"Rubric {rubric['name']} ({asked['rubric']['hash'][:8]}); judge {_judge(result)}; {scale}; N = {result['n']} "
         f"scenarios; in brackets 95 % intervals (bootstrap over scenarios, {asked['resamples']} resamples, seed "
         f"{asked['seed']}); a shift is the mean over its subsets."
     )

@@ -326,6 +326,7 @@ def test_a_judge_that_always_takes_the_first_wins_nothing_for_anybody(data, tmp_
         (["--key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY is not set"),
         (["--pairwise"], "compares two models, the responses are of 1: mine"),
         (["--extra", "messages=[]"], "expected KEY=VALUE, and not model, messages"),
+        (["--extra", "day=2026-01-01"], "not YAML that JSON can hold"),
         (["--price-in", "1"], "go together"),
         (["--timeout", "0"], "expected at least 0, and above 0"),
     ],

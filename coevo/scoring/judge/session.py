@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Literal, Protocol
 
-from coevo.errors import EndpointError, ScoreError
+from coevo.errors import ScoreError
 from coevo.files import Journal, content_key
 from coevo.prompts import judge_again
 from coevo.scoring.judge.verdict import Unreadable
@@ -123,11 +123,7 @@ class Session:
             if not self._open(self._states[key]):
                 self._advance()
         while asks := {key: self._next(self._states[key]) for key in chunk if self._open(self._states[key])}:
-            try:
-                self._judge.answer(asks, self._take)
-            except EndpointError as error:
-                answered = sum(not self._open(state) for state in self._states.values())
-                raise EndpointError(f"{error} Questions settled before that: {answered}; their answers are kept.") from None
+            self._judge.answer(asks, self._take)
 
     def _key(self, messages: Messages) -> str:
         return content_key(dict(self._judge.identity), list(messages))
