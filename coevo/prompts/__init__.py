@@ -86,14 +86,15 @@ def judge_messages(rubric: Any, scenario: Scenario, replies: Sequence[str]) -> l
         scenario: x, whose reference is shown only if the rubric says so.
         replies: one, or two, which are then A and B in this order.
     """
+    character = character_text(scenario.character)
     seen = {
         "persona": scenario.persona,
-        "character": character_text(scenario.character),
+        "character": character,
         "turns": scenario.dialogue,
         "reference": scenario.reference,
         "replies": list(replies),
     }
-    texts = [seen["persona"], seen["character"], *(turn.text for turn in scenario.dialogue), scenario.reference, *replies]
+    texts = [scenario.persona, character, *(turn.text for turn in scenario.dialogue), scenario.reference, *replies]
     mark = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:8]
     pair = len(replies) == 2
     asked = {"rubric": rubric, "mark": mark, "pair": pair, "field": COMPARED if pair else SCORED}
