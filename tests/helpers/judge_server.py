@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 TRANSPORT = ("500", "429", "cut_body", "no_completion", "hang")
@@ -160,12 +161,10 @@ def _handler(owner: JudgeServer) -> type[BaseHTTPRequestHandler]:
             kind = owner.enter(question, self.headers.get("Authorization"))
             if owner.delay_s:
                 time.sleep(owner.delay_s)
-            try:
+            # before the client can know, so that its next call does not count beside this one
+            owner.leave(question, kind)
+            with suppress(BrokenPipeError, ConnectionResetError):
                 self._reply(kind, question, request)
-            except (BrokenPipeError, ConnectionResetError):
-                pass
-            finally:
-                owner.leave(question, kind)
 
         def _reply(self, kind: str, question: str, request: dict) -> None:
             if kind == "hang":

@@ -85,7 +85,7 @@ def calls(out):
 def sound(data, tmp_path_factory):
     """Two models judged by a server that never fails."""
     out = tmp_path_factory.mktemp("sound") / "out"
-    with pytest.MonkeyPatch.context() as patch, JudgeServer() as server:
+    with pytest.MonkeyPatch.context() as patch, JudgeServer(delay_s=0.05) as server:
         patch.setenv("OPENAI_API_KEY", KEY)
         patch.setenv("NO_PROXY", "127.0.0.1")
         assert judge(data, server, out, responses=("mine", "other")) == 0

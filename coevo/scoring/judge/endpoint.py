@@ -31,6 +31,8 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
 """The first wait before a retry, and the longest one, each times a random number between a half and one."""
 LONGEST_ASKED_WAIT_S = 600.0
 """A longer wait than that is not granted, though the endpoint asks for it."""
+SHORTEST_SECRET = 8
+"""Characters. Servers without keys are given words such as EMPTY, which are no secret and may well be said."""
 _CLIPPED = 300
 
 Take = Callable[[str, Answer | Failure], None]
@@ -152,7 +154,7 @@ class Endpoint:
         try:
             async with asyncio.timeout(address.timeout_s):
                 reply = await create(model=address.model, messages=list(messages), extra_body=dict(address.parameters))
-            return _read(self._hide(reply.text))
+            return self._read(reply.text)
         except (TimeoutError, openai.APITimeoutError):
             return _Fault("timeout", f"no answer within {address.timeout_s:g} s")
         except openai.APIStatusError as error:
@@ -187,9 +189,19 @@ class Endpoint:
             return True
         return False
 
+    def _read(self, body: str) -> Answer | _Fault:
+        completion = _Completion.model_validate_json(body)
+        if not completion.choices:
+            return _Fault("broken answer", "the answer has no choices")
+        choice, usage = completion.choices[0], completion.usage or _Usage()
+        # half of a surrogate pair cannot be written down
+        text = (choice.message.content or "").encode("utf-8", "replace").decode("utf-8")
+        return Answer(self._hide(text), choice.finish_reason or "", usage.prompt_tokens, usage.completion_tokens)
+
     def _hide(self, text: str) -> str:
         """A server's words without our key, which some servers repeat."""
-        return text.replace(self._key, "[key]") if self._key else text
+        secret = self._key is not None and len(self._key) >= SHORTEST_SECRET
+        return text.replace(self._key or "", "[key]") if secret else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,20 +233,6 @@ class _Completion(BaseModel):
 
     choices: list[_Choice]
     usage: _Usage | None = None
-
-
-def _read(body: str) -> Answer | _Fault:
-    completion = _Completion.model_validate_json(body)
-    if not completion.choices:
-        return _Fault("broken answer", "the answer has no choices")
-    choice, usage = completion.choices[0], completion.usage
-    text = (choice.message.content or "").encode("utf-8", "replace").decode("utf-8")
-    return Answer(
-        text,
-        choice.finish_reason or "",
-        usage and usage.prompt_tokens,
-        usage and usage.completion_tokens,
-    )
 
 
 def _retry_after(value: str | None) -> float | None:
