@@ -44,7 +44,13 @@ def process(*arguments, script="from coevo.cli import main\nimport sys\nsys.exit
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     env = environment(OPENAI_API_KEY="sk-test", NO_PROXY="127.0.0.1", PYTHONPATH=path)
     command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd=ROOT)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # a shell's background job ignores interrupts, and so would its children
+    return subprocess.Popen(command, **pipes, text=True, env=env, cwd=ROOT, preexec_fn=_heed_interrupts)
+
+
+def _heed_interrupts():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(*arguments, **options):
