@@ -13,7 +13,7 @@ import urllib.request
 import pytest
 
 from coevo.data import world, write_rpgbench
-from tests.helpers.judge_server import JudgeServer
+from tests.helpers.judge_server import ALL, JudgeServer, every_third
 from tests.integration.conftest import ROOT, environment
 
 AT_ONCE = 4
@@ -109,6 +109,21 @@ def test_what_is_stopped_goes_on_and_pays_for_nothing_twice(data, tmp_path, how)
     with JudgeServer() as server:
         finish(*asked(data, server, tmp_path / "straight"))
     assert lines(out / "scores.jsonl") == lines(tmp_path / "straight" / "scores.jsonl")
+
+
+def test_three_calls_of_ten_fail_in_every_way_and_the_scores_are_those_of_a_sound_server(data, tmp_path):
+    with JudgeServer() as server:
+        finish(*asked(data, server, tmp_path / "straight"))
+    with JudgeServer(every_third()) as server:
+        patience = ["--attempts", 8, "--retries", 8, "--timeout", 15]
+        finish(*asked(data, server, tmp_path / "out"), *patience)
+    scored = [
+        [json.loads(line)["scores"] for line in lines(tmp_path / name / "scores.jsonl")] for name in ("out", "straight")
+    ]
+    assert scored[0] == scored[1] and len(server.sound) == 30 and set(server.sound.values()) == {1}
+    assert set(server.faults) == set(ALL) and sum(server.faults.values()) == pytest.approx(0.3 * len(server.calls), abs=1.5)
+    [call] = [json.loads(line) for line in lines(tmp_path / "out" / "calls.jsonl")]
+    assert call["faults"]["timeout"] == server.faults["hang"] == 1
 
 
 # --- a real server and a local model --------------------------------------------------------------------------------
