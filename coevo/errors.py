@@ -19,3 +19,7 @@ class ScoreError(CoevoError):
 
 class CheckpointError(CoevoError):
     """A run folder, adapter or checkpoint that does not fit what it is loaded on."""
+
+
+class EndpointError(CoevoError):
+    """A model behind a network that cannot be reached, or refuses to work for us."""

@@ -48,7 +48,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             f"{path}: cannot be read: {reason}; expected a YAML file; check the path and its rights."
         ) from None
     try:
-        tree = _parse_yaml(text)
+        tree = parse_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(tree, dict):
@@ -91,7 +91,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def _parse_yaml(text: str) -> Any:
+def parse_yaml(text: str) -> Any:
     """Parses YAML.
 
     Raises:
@@ -105,7 +105,7 @@ def _parse_yaml(text: str) -> Any:
         finally:
             loader.dispose()
     except RecursionError:
-        raise yaml.YAMLError("it is nested too deeply; a recipe has at most four levels") from None
+        raise yaml.YAMLError("it is nested too deeply") from None
     except (ValueError, AttributeError, TypeError) as error:
         raise yaml.YAMLError(f"a value cannot be read ({error}); quote it") from None
 
@@ -116,7 +116,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     if not separator or not last or not all(parents):
         raise ConfigError(f"override {override!r}: expected key=value, for example loop.iterations=3.")
     try:
-        value = _parse_yaml(text)
+        value = parse_yaml(text)
     except yaml.YAMLError:
         raise ConfigError(f"override {override!r}: the value is not valid YAML; quote it.") from None
     node = tree

@@ -1,4 +1,4 @@
-"""`coevo report`: rebuild tables and plots of a run."""
+"""`coevo report`: rebuild tables and plots of a run, a diagnosis or judgements."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from coevo.errors import CheckpointError
 REPORT_EXAMPLES = """examples:
   coevo report runs/quickstart
   coevo report scores/mine
+  coevo report judged/mine
 """
 
 
 def add(commands: Commands) -> None:
     """Adds the command."""
-    report = command(commands, "report", "rebuild tables and plots of a run or a diagnosis", REPORT_EXAMPLES)
+    report = command(commands, "report", "rebuild tables and plots of a run, a diagnosis or judgements", REPORT_EXAMPLES)
     report.add_argument("folder", type=path, metavar="DIR")
     report.set_defaults(run=_report)
 
@@ -25,10 +26,13 @@ def _report(options: argparse.Namespace) -> int:
     if (options.folder / "result.json").is_file():
         show_diagnosis(options.folder)
         return 0
+    if (options.folder / "summary.json").is_file():
+        show_judgement(options.folder)
+        return 0
     if not (options.folder / "resolved.yaml").is_file():
         raise CheckpointError(
             f"{options.folder} holds no run: resolved.yaml is missing. Give the folder that coevo train --out named, "
-            "or that of coevo score."
+            "or that of coevo score or coevo judge."
         )
     show_report(options.folder)
     return 0
@@ -53,4 +57,15 @@ def show_diagnosis(folder: Path) -> None:
         say(line)
     say("")
     for file in [folder / score.RESULT_FILE, *written]:
+        say(str(file))
+
+
+def show_judgement(folder: Path) -> None:
+    """Builds the table of a result folder, then prints it and where the files are."""
+    from coevo.report import judge
+
+    written = judge.build(folder)
+    say(judge.console(folder))
+    say("")
+    for file in [folder / judge.RESULT_FILE, folder / "scores.jsonl", *written]:
         say(str(file))

@@ -46,6 +46,22 @@ class Answers:
         """sample_ids that the model did not answer."""
         return [response.sample_id for response in self.by_model[model] if response.status == "missing"]
 
+    def notes(self) -> list[str]:
+        """What a reader of any result must know: scenarios without a response, and splits that were left out."""
+        notes = []
+        for model in self.by_model:
+            lacking = self.missing(model)
+            if lacking:
+                some = ", ".join(lacking[:5]) + (", …" if len(lacking) > 5 else "")
+                notes.append(f"{model} did not answer {len(lacking)} of {len(self.scenarios)} scenarios: {some}")
+        if self.unanswered:
+            listed = ", ".join(f"{split} ({n})" for split, n in self.unanswered.items())
+            notes.append(f"Splits of the data without any response, left out: {listed}.")
+        if self.unused:
+            listed = ", ".join(f"{split} ({n})" for split, n in self.unused.items())
+            notes.append(f"Responses to splits that were not asked for, left out: {listed}.")
+        return notes
+
 
 def read_answers(data: Path, files: Sequence[Path], splits: Sequence[str] | None = None) -> Answers:
     """Reads a data file in the RPGBench layout and the responses to it.

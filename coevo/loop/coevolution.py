@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from coevo.errors import ScoreError
+from coevo.files import write_atomic
 from coevo.lm import dist
 from coevo.loop.context import Context, seed_of
 from coevo.loop.estimator import estimator, prepare
-from coevo.loop.folder import dump_row, write_atomic
+from coevo.loop.folder import dump_row
 from coevo.loop.phases import pool_rows, save_learnt
 from coevo.loop.plan import PhasePlan
 from coevo.loop.players import Judges, RPMReward, Sample, SimulatorReward, draw_frame, passes

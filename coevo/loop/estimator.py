@@ -7,10 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from coevo.config import REASONING_FRAME
+from coevo.files import write_atomic
 from coevo.lm import dist
 from coevo.lm.lineage import weights_hash
 from coevo.loop.context import Context, Policies
-from coevo.loop.folder import dump_row, read_rows, write_atomic
+from coevo.loop.folder import dump_row, read_rows
 from coevo.loop.naming import estimator_kinds, reasoner_kind, scorer_kind
 from coevo.scoring.reasoner import Estimator, ReasonedScorer, Reasoner, content_key
 from coevo.types import Reasoning, Scenario

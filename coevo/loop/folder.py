@@ -22,22 +22,12 @@ import yaml
 
 from coevo.config import Recipe
 from coevo.errors import CheckpointError, ConfigError
+from coevo.files import write_atomic
 from coevo.lm import dist
 from coevo.recipe import dump_recipe, parse_recipe
 
 PACKAGES = ("coevo", "torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets", "numpy")
 STREAMS = ("metrics.jsonl", "rollouts.jsonl")
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Writes a file so that a kill leaves the old one or the new one: temporary file, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:

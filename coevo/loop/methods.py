@@ -14,13 +14,14 @@ import numpy as np
 
 from coevo.config import SFT
 from coevo.errors import DataError, ScoreError
+from coevo.files import write_atomic
 from coevo.lm import dist
 from coevo.lm.likelihood import encode_prompt, encode_response
 from coevo.loop.augment import write_copies
 from coevo.loop.coevolution import references, scenario_of, scenario_row
 from coevo.loop.context import Context, room, seed_of
 from coevo.loop.estimator import estimator, prepare
-from coevo.loop.folder import dump_row, read_rows, write_atomic
+from coevo.loop.folder import dump_row, read_rows
 from coevo.loop.material import WorldTruth
 from coevo.loop.phases import Lesson, Row, encode, lesson, no_extra, save_learnt
 from coevo.loop.plan import PhasePlan

@@ -14,13 +14,14 @@ from typing import Any, Literal
 from coevo.config import REASONING_FRAME, REQUEST_TO_THINK, SFT, Pretrain, ScorerSFT, SimulatorSFT, SmallBase
 from coevo.data import BATTERIES
 from coevo.errors import ConfigError, DataError
+from coevo.files import write_atomic
 from coevo.lm import dist
 from coevo.lm.likelihood import encode_pair, render
 from coevo.lm.lineage import atomic_directory
 from coevo.lm.small import build_base, train_tokenizer
 from coevo.loop.context import Context, room, seed_of
 from coevo.loop.estimator import estimator, prepare
-from coevo.loop.folder import dump_row, read_rows, write_atomic
+from coevo.loop.folder import dump_row, read_rows
 from coevo.loop.plan import PhasePlan
 from coevo.prompts import (
     AGREED,

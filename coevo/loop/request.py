@@ -84,8 +84,8 @@ class Request:
     def as_json(self) -> dict[str, Any]:
         """What was asked, for the result folder."""
         return {
-            "data": _file(self.data),
-            "responses": [_file(file) for file in self.files],
+            "data": file_record(self.data),
+            "responses": [file_record(file) for file in self.files],
             "scorer": str(self.scorer.run),
             **({"reasoner": str(self.reasoner.run)} if self.reasoner else {}),
             "splits": list(self.answers.splits),
@@ -94,7 +94,8 @@ class Request:
         }
 
 
-def _file(path: Path) -> dict[str, str]:
+def file_record(path: Path) -> dict[str, str]:
+    """A file that a result rests on: its path and its sha256."""
     with path.open("rb") as file:
         return {"path": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
@@ -119,7 +120,7 @@ def prepare(question: Question) -> Request:
     scorer = _scorer(question.scorer, question.overrides)
     reasoner = _reasoner(question, scorer)
     recipe = scorer.recipe
-    _check_out(question.out)
+    check_out(question.out)
     answers = read_answers(question.data, question.files, question.splits)
     seed = recipe.seed if question.seed is None else question.seed
     request = Request(question.data, question.files, scorer, reasoner, question.out, seed, answers)
@@ -171,9 +172,9 @@ def score_stage(model: str) -> str:
     return f"scores of {model}"
 
 
-def previous(out: Path) -> dict[str, Any] | None:
+def previous(out: Path, mark: str = REQUEST_FILE) -> dict[str, Any] | None:
     """What the folder's last result was asked, or None."""
-    path = out / REQUEST_FILE
+    path = out / mark
     if not path.is_file():
         return None
     try:
@@ -245,11 +246,16 @@ def _override(word: str) -> str:
     return f"evaluation.{name}={value}"
 
 
-def _check_out(out: Path) -> None:
+def check_out(out: Path, mark: str = REQUEST_FILE, made_by: str = "coevo score") -> None:
+    """Whether results can be written into a folder: a new or empty one, or one with the file `mark`.
+
+    Raises:
+        ConfigError: they cannot.
+    """
     if os.path.lexists(out) and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; expected a folder.")
-    if out.is_dir() and any(out.iterdir()) and not (out / REQUEST_FILE).is_file():
-        raise ConfigError(f"--out {out} exists, is not empty, and no coevo score made it; choose another folder.")
+    if out.is_dir() and any(out.iterdir()) and not (out / mark).is_file():
+        raise ConfigError(f"--out {out} exists, is not empty, and no {made_by} made it; choose another folder.")
     above = next(folder for folder in (out, *out.absolute().parents) if os.path.lexists(folder))
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         reason = "nothing may be written in it" if above.is_dir() else "it is a file"

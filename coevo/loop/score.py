@@ -15,16 +15,17 @@ import numpy as np
 import torch
 
 from coevo.errors import CheckpointError
+from coevo.files import content_key, write_atomic
 from coevo.lm import dist
 from coevo.lm.embedding import embed
 from coevo.lm.lineage import weights_hash
 from coevo.loop.context import Policies, seed_of
 from coevo.loop.estimator import BATCH, reasoner
-from coevo.loop.folder import RunFolder, dump_row, write_atomic
+from coevo.loop.folder import RunFolder, dump_row
 from coevo.loop.progress import Progress, Silent
 from coevo.loop.request import REASONINGS, REQUEST_FILE, Policy, Request, phase_names, previous, score_stage, trained_on
 from coevo.loop.run import start_processes
-from coevo.loop.store import Store, content_key
+from coevo.loop.store import Store
 from coevo.maths.divergence import Divergence, representation_jsd
 from coevo.prompts import character_text
 from coevo.scoring.diagnosis import Embedded, Floats, Which, comparisons, diagnose
@@ -349,19 +350,7 @@ def _reasoning_notes(request: Request, reasoned: Written | None) -> list[str]:
 
 
 def _notes(request: Request, divergences: Mapping[Which, Divergence]) -> list[str]:
-    answers, recipe = request.answers, request.recipe
-    notes = []
-    for model in answers.by_model:
-        lacking = answers.missing(model)
-        if lacking:
-            some = ", ".join(lacking[:5]) + (", …" if len(lacking) > 5 else "")
-            notes.append(f"{model} did not answer {len(lacking)} of {len(answers.scenarios)} scenarios: {some}")
-    if answers.unanswered:
-        listed = ", ".join(f"{split} ({n})" for split, n in answers.unanswered.items())
-        notes.append(f"Splits of the data without any response, left out: {listed}.")
-    if answers.unused:
-        listed = ", ".join(f"{split} ({n})" for split, n in answers.unused.items())
-        notes.append(f"Responses to splits that were not asked for, left out: {listed}.")
+    recipe, notes = request.recipe, request.answers.notes()
     if trained_on(request):
         notes.append(
             f"The scorer was trained on {', '.join(trained_on(request))}: it knows those references, so responses look "

@@ -2,86 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import json
-import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, Self
 
-from coevo.errors import CheckpointError, ConfigError
+from coevo.files import Journal
 from coevo.lm import dist
 
-KEY_LENGTH = 32
-"""Hexadecimal digits of a key: 128 bits."""
 
-
-def content_key(*parts: Any) -> str:
-    """A hash of plain values, the same on every machine."""
-    text = json.dumps(parts, ensure_ascii=False, sort_keys=True)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:KEY_LENGTH]
-
-
-class Store:
-    """A dict from content key to a JSON value, on disk. One process writes; `add` returns when the rows are on disk.
-
-    A last line that a kill cut short is dropped. In a distributed run every process opens it and sees all rows, and the
-    main one writes.
-
-    Raises:
-        ConfigError: another process is using the folder.
-        CheckpointError: a line in the middle of the file cannot be read.
-    """
+class Store(Journal):
+    """A journal that every process of a distributed run opens: all see all rows, and the main one writes."""
 
     def __init__(self, path: Path) -> None:
-        self._file: IO[bytes] | None = None
         if dist.is_main():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab")
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConfigError(
-                    f"{path.parent.parent} is in use by another coevo score; wait, or choose another --out."
-                ) from None
+            # locks, and drops a torn last line, before the others read
+            super().__init__(path)
         dist.barrier()
-        content = path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        self._rows = dict(_parsed(path, number, line) for number, line in enumerate(whole.splitlines(), start=1))
+        if not dist.is_main():
+            super().__init__(path, writes=False)
         dist.barrier()
-        if self._file is not None and len(whole) < len(content):
-            self._file.truncate(len(whole))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._rows
-
-    def __getitem__(self, key: str) -> Any:
-        return self._rows[key]
-
-    def add(self, rows: Mapping[str, Any]) -> None:
-        """Keeps new rows."""
-        self._rows.update(rows)
-        if self._file is not None and rows:
-            lines = (json.dumps([key, value], ensure_ascii=False, allow_nan=False) for key, value in rows.items())
-            self._file.write("".join(f"{line}\n" for line in lines).encode())
-            self._file.flush()
-            os.fsync(self._file.fileno())
-
-
-def _parsed(path: Path, number: int, line: bytes) -> tuple[str, Any]:
-    try:
-        key, value = json.loads(line)
-        return str(key), value
-    except (ValueError, TypeError):
-        raise CheckpointError(
-            f"{path}:{number}: not a row of this cache: {line[:60]!r}. The file was edited or damaged; delete it to have "
-            "its content computed again."
-        ) from None

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from coevo.config import Recipe
+from coevo.files import write_atomic
 from coevo.lm import dist
-from coevo.loop.folder import RunFolder, write_atomic
+from coevo.loop.folder import RunFolder
 
 Log = Callable[[dict[str, Any]], None]
 

@@ -5,8 +5,9 @@ The RPM and the scorer read the same conversation, so that the scorer's likeliho
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any, Literal
 
@@ -25,6 +26,9 @@ NO_PERSONA: frozenset[Component] = frozenset(("u",))
 NO_REASONING: frozenset[Component] = frozenset(("r",))
 AGREED, NOT_AGREED = "Yes, all of it.", "No, not all of it."
 """What is stated of a candidate: that it has everything that the reasoning lists, or not."""
+
+SCORED, COMPARED = "scores", "better"
+"""The field of a judge's JSON object that holds the scores, or the better reply, by dimension."""
 
 
 def messages(
@@ -84,6 +88,41 @@ def rewrite_messages(way: str, text: str, *, speaker: str, persona: str = "", la
     """
     fields = {"way": way, "text": text, "speaker": speaker, "persona": persona, "language": language}
     return [{"role": "user", "content": _render("rewrite", fields)}]
+
+
+def judge_messages(rubric: Any, scenario: Scenario, replies: Sequence[str]) -> list[dict[str, str]]:
+    """Chat messages that ask a judge to score one reply, or to compare two, by a rubric.
+
+    One message of the user's, since not every chat template takes a system message. What is judged stands between lines
+    with a mark that is a hash of it, so that no reply can write one and so step out of its place.
+
+    Args:
+        rubric: its `scale`, `dimensions`, `anchors` and `shows_reference`.
+        scenario: x, whose reference is shown only if the rubric says so.
+        replies: one, or two, which are then A and B in this order.
+    """
+    character = character_text(scenario.character)
+    seen = {
+        "persona": scenario.persona,
+        "character": character,
+        "turns": scenario.dialogue,
+        "reference": scenario.reference,
+        "replies": list(replies),
+    }
+    texts = [scenario.persona, character, *(turn.text for turn in scenario.dialogue), scenario.reference, *replies]
+    mark = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    pair = len(replies) == 2
+    asked = {"rubric": rubric, "mark": mark, "pair": pair, "field": COMPARED if pair else SCORED}
+    return [{"role": "user", "content": _render("judge", asked | seen)}]
+
+
+def judge_again(messages: Sequence[dict[str, str]], answer: str, fault: str) -> list[dict[str, str]]:
+    """The same question once more, after an answer that could not be read."""
+    return [
+        *messages,
+        {"role": "assistant", "content": answer},
+        {"role": "user", "content": _render("judge_again", {"fault": fault})},
+    ]
 
 
 def character_text(character: Any) -> str:

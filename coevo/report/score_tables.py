@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from coevo.report.tables import ABSENT, negatives_words, unit
+from coevo.report.write import plain
 from coevo.scoring.diagnosis import shown
 
 Record = dict[str, Any]
@@ -90,18 +89,18 @@ def measure(entry: Mapping[str, Any], name: str) -> dict[str, float] | None:
 
 def markdown(result: Record) -> str:
     """result.md."""
-    parts = ["# Diagnosis", stamp(result), *(f"> {_plain(note)}" for note in result["notes"])]
+    parts = ["# Diagnosis", stamp(result), *(f"> {plain(note)}" for note in result["notes"])]
     for name, model in result["models"].items():
-        words = "\n".join(f"- {_plain(sentence)}" for sentence in model["verdict"])
-        parts.append(f"## {_plain(name)}\n\n{words}")
+        words = "\n".join(f"- {plain(sentence)}" for sentence in model["verdict"])
+        parts.append(f"## {plain(name)}\n\n{words}")
     parts.append(LEGEND)
     for table in tables(result):
         rule = ["---"] * table.names + ["---:"] * (len(table.headings) - table.names)
-        lines = [table.headings, rule, *([_plain(cell) for cell in row] for row in table.rows)]
+        lines = [table.headings, rule, *([plain(cell) for cell in row] for row in table.rows)]
         parts.append(f"## {table.title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
     for name, model in result["models"].items():
         if model["costliest"]:
-            parts.append(f"## Scenarios that cost {_plain(name)} most")
+            parts.append(f"## Scenarios that cost {plain(name)} most")
             parts += [_case(row) for row in model["costliest"]]
     return "\n\n".join(parts) + "\n"
 
@@ -192,18 +191,12 @@ def _span(counts: Sequence[int] | None) -> str:
 def _case(row: Mapping[str, Any]) -> str:
     turns = "; ".join(f"{turn['role']}: {turn['text']}" for turn in row["dialogue"])
     texts = ("persona", "character", "response", "reference")
-    lines = [f"- {name}: {_plain(str(row[name]))}" for name in texts]
-    lines.insert(2, f"- dialogue: {_plain(turns)}")
+    lines = [f"- {name}: {plain(str(row[name]))}" for name in texts]
+    lines.insert(2, f"- dialogue: {plain(turns)}")
     head = (
-        f"**{_plain(row['sample_id'])}** ({_plain(row['subset_tag'])}): R-EMI {row['remi']:.2f}, M {row['register_gap']:.2f}"
+        f"**{plain(row['sample_id'])}** ({plain(row['subset_tag'])}): R-EMI {row['remi']:.2f}, M {row['register_gap']:.2f}"
     )
     return "\n".join([head, "", *lines])
-
-
-def _plain(text: str) -> str:
-    """Text of data or models on one line of Markdown, so that nothing in it is markup or a link."""
-    flat = html.escape(" ".join(text.split()), quote=False)
-    return re.sub(r"([\\`*_|#~$]|(?<=\])\()", r"\\\1", flat)
 
 
 # --- csv ------------------------------------------------------------------------------------------------------------

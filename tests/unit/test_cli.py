@@ -27,6 +27,7 @@ SMOKE = str(ROOT / "recipes" / "smoke.yaml")
     [
         ["--help"],
         ["train", "--help"],
+        ["judge", "--help"],
         ["data", "world", "--help"],
         ["train", SMOKE, "--dry-run"],
         ["audit", SMOKE, "--dry-run"],

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from coevo import cli
 from coevo.data import world, write_rpgbench
 from coevo.errors import CheckpointError, ConfigError, DataError, ScoreError
+from coevo.files import content_key
 from coevo.lm.lineage import weights_hash
 from coevo.lm.loading import load_base, new_adapter, save_policy
 from coevo.loop import score as module
@@ -24,7 +25,7 @@ from coevo.loop.context import LoRASeeded, Policies, seed_of
 from coevo.loop.estimator import reasoner
 from coevo.loop.folder import RunFolder
 from coevo.loop.request import Question, prepare
-from coevo.loop.store import Store, content_key
+from coevo.loop.store import Store
 from coevo.recipe import load_recipe
 from coevo.report import score as report
 from coevo.report.score_tables import markdown
@@ -483,7 +484,7 @@ def test_the_store_keeps_rows_drops_a_torn_line_and_has_one_user(tmp_path):
     path = tmp_path / "cache" / "rows.jsonl"
     with Store(path) as store:
         store.add({"a": [1.5, None]})
-        with pytest.raises(ConfigError, match="in use by another coevo score"):
+        with pytest.raises(ConfigError, match="in use by another coevo"):
             Store(path)
     with path.open("ab") as file:
         file.write(b'["b", [2')

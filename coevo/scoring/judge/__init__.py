@@ -1,0 +1,1 @@
+"""A language model as judge: rubrics as files, any OpenAI-compatible endpoint or a local model, answers paid for once."""
