@@ -31,10 +31,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def check_learnt(rewards: list[float], log: list[Any]) -> None:
-    """The best reward is 1: all four letters right. Five steps in a row are 320 completions."""
+    """The best reward is 1: all four letters right. Three steps in a row are 192 completions."""
     assert len(rewards) * 64 <= 2000
     assert fmean(rewards[:2]) < 0.6
-    assert max(fmean(rewards[i : i + 5]) for i in range(len(rewards) - 4)) >= 0.95, rewards
+    assert max(fmean(rewards[i : i + 3]) for i in range(len(rewards) - 2)) >= 0.95, rewards
     losses = [metrics["value_loss"] for _, metrics in log]
     assert fmean(losses[-5:]) < fmean(losses[:5]), losses
 
