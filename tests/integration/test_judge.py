@@ -9,6 +9,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections import deque
+from itertools import cycle, islice
 
 import pytest
 
@@ -149,14 +151,14 @@ def small_judge(data, tmp_path_factory):
         answer = encode_prompt(tokenizer, f'{{"scores": {{"wit": 7}}}}{END}')
         samples.append((torch.tensor([prompt + answer]), len(prompt)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for _ in range(60):
-        losses = []
-        for ids, begin in samples:
-            logits = model(ids).logits[0, begin - 1 : -1]
-            losses.append(torch.nn.functional.cross_entropy(logits, ids[0, begin:]))
-            losses[-1].backward()
+    losses = deque([1.0], maxlen=len(samples))
+    for ids, begin in islice(cycle(samples), 150):
+        logits = model(ids).logits[0, begin - 1 : -1]
+        loss = torch.nn.functional.cross_entropy(logits, ids[0, begin:])
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+        losses.append(float(loss.detach()))
         if max(losses) < 0.02:
             break
     assert max(losses) < 0.02, losses
@@ -222,7 +224,7 @@ def test_a_local_judge_without_room_says_so(data, tmp_path):
 
 
 def _wait_for(url, server, log):
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 480
     while time.monotonic() < deadline:
         assert server.poll() is None, log.read_text()[-2000:]
         try:
