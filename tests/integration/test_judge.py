@@ -9,7 +9,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections import deque
 from itertools import cycle, islice
 
 import pytest
@@ -150,18 +149,22 @@ def small_judge(data, tmp_path_factory):
         prompt = encode_prompt(tokenizer, render(tokenizer, judge_messages(rubric, x, [x.reference])))
         answer = encode_prompt(tokenizer, f'{{"scores": {{"wit": 7}}}}{END}')
         samples.append((torch.tensor([prompt + answer]), len(prompt)))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    losses = deque([1.0], maxlen=len(samples))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+
+    def loss_of(ids, begin):
+        return torch.nn.functional.cross_entropy(model(ids).logits[0, begin - 1 : -1], ids[0, begin:])
+
     for ids, begin in islice(cycle(samples), 150):
-        logits = model(ids).logits[0, begin - 1 : -1]
-        loss = torch.nn.functional.cross_entropy(logits, ids[0, begin:])
+        loss = loss_of(ids, begin)
+        if loss < 0.01:
+            with torch.no_grad():
+                if max(loss_of(*sample) for sample in samples) < 0.01:
+                    break
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(loss.detach()))
-        if max(losses) < 0.02:
-            break
-    assert max(losses) < 0.02, losses
+    else:
+        pytest.fail("the small judge has not learnt its answer")
     path = tmp_path_factory.mktemp("judge") / "model"
     save_base(path, model, tokenizer)
     return path
