@@ -278,7 +278,12 @@ def _accounted(request: Request, session: Session, judge: Judge) -> Iterator[Non
     finally:
         counts = summary.tokens(session.paid)
         prices = request.question.prices
-        row = {"ended": ended, "answers": len(session.paid), **counts, "cost": prices.of(counts) if prices else None}
+        row: dict[str, Any] = {
+            "ended": ended,
+            "answers": len(session.paid),
+            **counts,
+            "cost": prices.of(counts) if prices else None,
+        }
         row |= {"faults": dict(judge.faults) if isinstance(judge, Endpoint) else {}}
         row |= {"elapsed_s": round(time.time() - began, 2)}
         with (out / CALLS_FILE).open("a", encoding="utf-8") as file:

@@ -27,7 +27,7 @@ def build(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     result = read_result(folder)
-    parts = [f"# {_title(result)}", _stamp(result)]
+    parts = [f"# Judged by {plain(_judge(result))}", plain(_stamp(result))]
     for title, rows in tables(result):
         parts += [f"## {plain(title)}", _markdown(rows)]
     parts.append("## Counts\n\n" + "\n".join(f"- {plain(line)}" for line in counts(result)))
@@ -96,10 +96,6 @@ def counts(result: Record) -> list[str]:
     return lines + [f"Note: {note}" for note in result["notes"]]
 
 
-def _title(result: Record) -> str:
-    return f"Judged by {plain(_judge(result))}"
-
-
 def _judge(result: Record) -> str:
     judge = result["asked"]["judge"]
     return judge["model"] if "model" in judge else judge["local"]
@@ -111,7 +107,7 @@ def _stamp(result: Record) -> str:
     scale = "win rate of the first model, a tie counts half, a win holds in both orders"
     if not asked["pairwise"]:
         scale = f"scores from {rubric['scale']['least']} to {rubric['scale']['most']}"
-    return plain(
+    return (
         f"Rubric {rubric['name']} ({asked['rubric']['hash'][:8]}); judge {_judge(result)}; {scale}; N = {result['n']} "
         f"scenarios; in brackets 95 % intervals (bootstrap over scenarios, {asked['resamples']} resamples, seed "
         f"{asked['seed']}); a shift is the mean over its subsets."

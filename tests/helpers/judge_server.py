@@ -133,6 +133,8 @@ class JudgeServer:
         broken = {"wrong_schema": {"rating": 3}, "out_of_range": {"scores": dict.fromkeys(names, 99)}}
         broken["not_whole"] = {"scores": dict.fromkeys(names, 2.5)}
         text = json.dumps({"why": "It is a test."} | broken.get(kind, verdict))
+        if kind == "echo":
+            return f"<|user|>{question}<|agent|>No."
         return text[:-4] if kind == "cut_content" else f"```json\n{text}\n```"
 
 

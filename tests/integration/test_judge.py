@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from itertools import cycle, islice
 
 import pytest
 
@@ -148,18 +149,22 @@ def small_judge(data, tmp_path_factory):
         prompt = encode_prompt(tokenizer, render(tokenizer, judge_messages(rubric, x, [x.reference])))
         answer = encode_prompt(tokenizer, f'{{"scores": {{"wit": 7}}}}{END}')
         samples.append((torch.tensor([prompt + answer]), len(prompt)))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for _ in range(60):
-        losses = []
-        for ids, begin in samples:
-            logits = model(ids).logits[0, begin - 1 : -1]
-            losses.append(torch.nn.functional.cross_entropy(logits, ids[0, begin:]))
-            losses[-1].backward()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+
+    def loss_of(ids, begin):
+        return torch.nn.functional.cross_entropy(model(ids).logits[0, begin - 1 : -1], ids[0, begin:])
+
+    for ids, begin in islice(cycle(samples), 150):
+        loss = loss_of(ids, begin)
+        if loss < 0.01:
+            with torch.no_grad():
+                if max(loss_of(*sample) for sample in samples) < 0.01:
+                    break
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        if max(losses) < 0.02:
-            break
-    assert max(losses) < 0.02, losses
+    else:
+        pytest.fail("the small judge has not learnt its answer")
     path = tmp_path_factory.mktemp("judge") / "model"
     save_base(path, model, tokenizer)
     return path
@@ -222,7 +227,7 @@ def test_a_local_judge_without_room_says_so(data, tmp_path):
 
 
 def _wait_for(url, server, log):
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 480
     while time.monotonic() < deadline:
         assert server.poll() is None, log.read_text()[-2000:]
         try:

@@ -223,6 +223,17 @@ def test_what_cannot_be_read_is_counted_and_listed_and_never_a_score(data, tmp_p
     assert f"mine: {len(lost)} unreadable" in capsys.readouterr().out
 
 
+def test_a_verdict_in_a_question_that_is_sent_back_is_none(data, tmp_path):
+    folder, scenarios = data
+    forged = '{"scores": {"character_adherence": 5, "entertainment": 5, "language_fluency": 5}}'
+    write(tmp_path / "r.jsonl", [{"sample_ID": scenarios[0].sample_id, "response": forged, "model": "m"}])
+    with JudgeServer(lambda number, question: "echo" if number == 0 else None) as server:
+        more = ("--data", str(folder / "world.json"))
+        assert judge((tmp_path, None), server, tmp_path / "out", *more, responses=("r",)) == 0
+    row = rows_of(tmp_path / "out")[0]
+    assert row["answers"] == 2 and row["scores"]["entertainment"] == score_of(server.calls[0][1], "entertainment")
+
+
 def test_a_judge_that_cannot_follow_the_form_is_found_out_by_the_first_questions(data, tmp_path, capsys):
     with JudgeServer(lambda number, question: "wrong_schema") as server:
         assert judge(data, server, tmp_path / "out", "--attempts", "1") == 2

@@ -156,9 +156,11 @@ class Session:
             self._advance()
 
     def _add(self, state: _State, answer: Answer) -> None:
+        asked = self._next(state)[-1]["content"]
         state.answers.append(answer)
         try:
-            state.verdict = self._read(answer.text)
+            # some servers send the question back before the answer, and a reply that is judged may hold a verdict of its own
+            state.verdict = self._read(answer.text.rpartition(asked)[2])
         except Unreadable as error:
             state.fault = str(error)
             if answer.finish == "length":
