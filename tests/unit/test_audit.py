@@ -306,7 +306,7 @@ def phase_context(tmp_path, scorer, **settings):
     )
 
 
-PHASE = SimpleNamespace(name="03-audit")
+PHASE = SimpleNamespace(name="03-audit", iteration=None)
 
 
 def test_the_phase_writes_what_it_found_and_finishes(tmp_path):
