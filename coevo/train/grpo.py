@@ -18,6 +18,9 @@ from coevo.errors import CheckpointError, ConfigError
 from coevo.lm.likelihood import encode_prompt
 from coevo.train.common import Hook, Job, run, shared_arguments
 
+ROUNDING = 1e-4
+"""Likelihoods of one text differ by up to this many nats with the batch that they are computed in."""
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:
@@ -82,24 +85,35 @@ def train_grpo(
         "disable_dropout": True,
         "log_completions": False,
     }
-    signal: list[bool] = []
+    differed = False
 
-    def on_step(step: int, metrics: dict[str, float]) -> None:
-        signal.append(metrics.get("frac_reward_zero_std", 0.0) < 1)
-        job.on_step(step, metrics)
+    def watched(completions: Sequence[Completion], step: int) -> list[float | None]:
+        nonlocal differed
+        rewards = reward(completions, step)
+        differed = differed or differ(completions, rewards)
+        return rewards
 
     trainer = GRPOTrainer(
         model=job.model,
-        reward_funcs=_adapter(reward, end_tokens(job)),
+        reward_funcs=_adapter(watched, end_tokens(job)),
         args=GRPOConfig(**arguments),
         train_dataset=Dataset.from_dict({"prompt": [text for _, text in prompts], "key": [key for key, _ in prompts]}),
         processing_class=job.tokenizer,
-        callbacks=[Hook(on_step)],
+        callbacks=[Hook(job.on_step)],
     )
     changed = run(trainer, job)
-    if not changed and any(signal):
+    if not changed and differed:
         raise CheckpointError("Rewards differed and yet GRPO changed no weight. See metrics.jsonl for the gradient's norm.")
     return changed
+
+
+def differ(completions: Sequence[Completion], rewards: Sequence[float | None]) -> bool:
+    """Whether two completions of one prompt have rewards that differ by more than rounding."""
+    groups: dict[str, list[float]] = {}
+    for completion, value in zip(completions, rewards, strict=True):
+        if value is not None:
+            groups.setdefault(completion.key, []).append(value)
+    return any(max(values) - min(values) > ROUNDING for values in groups.values())
 
 
 def end_tokens(job: Job) -> frozenset[int]:
