@@ -206,8 +206,9 @@ def test_pretraining_teaches_reasonings_only_where_it_is_asked_to() -> None:
     lessons = pretraining_lessons(here, shares, scenarios)
     assert set(Counter(taught.role for taught in lessons)) == {"rpm", "simulator", "reasoner", "scorer", "judge"}
     stated = Counter(taught.target for taught in lessons if taught.role == "judge")
-    # half the candidates are a noisy reply of its own scenario, 0.8^5 = 1/3 of them right; the others hardly ever
-    assert set(stated) == {AGREED, NOT_AGREED} and stated[AGREED] < stated[NOT_AGREED]
+    # half the candidates are sound, a quarter the scenario's own noisy reply, 0.8^5 = 1/3 of them right, and a quarter
+    # another's, hardly ever right: 1/2 + 1/12 = 0.58 of about 400 · 0.3 / 2 = 60, with a deviation of 0.06
+    assert set(stated) == {AGREED, NOT_AGREED} and stated[AGREED] / stated.total() == pytest.approx(0.58, abs=0.15)
     for taught in lessons:
         if taught.role == "reasoner":
             assert taught.target.startswith("language: ")
