@@ -29,6 +29,9 @@ LOSSES: dict[str, dict[str, Any]] = {
 }
 """A recipe's name of a loss -> TRL's settings of it."""
 
+ROUNDING = 1e-4
+"""Likelihoods of one text differ by up to this many nats with the batch that they are computed in."""
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:
@@ -68,22 +71,24 @@ def train_grpo(
     check_prompts(job, prompts, config, "GRPO")
     arguments = sampling_arguments(job, config, max_new_tokens)
     arguments |= {"max_steps": config.steps, "scale_rewards": config.scale_rewards, **LOSSES[config.loss]}
-    signal: list[bool] = []
+    differed = False
 
-    def on_step(step: int, metrics: dict[str, float]) -> None:
-        signal.append(metrics.get("frac_reward_zero_std", 0.0) < 1)
-        job.on_step(step, metrics)
+    def watched(completions: Sequence[Completion], step: int) -> list[float | None]:
+        nonlocal differed
+        rewards = reward(completions, step)
+        differed = differed or differ(completions, rewards)
+        return rewards
 
     trainer = GRPOTrainer(
         model=job.model,
-        reward_funcs=trl_reward(reward, end_tokens(job)),
+        reward_funcs=trl_reward(watched, end_tokens(job)),
         args=GRPOConfig(**arguments),
         train_dataset=prompt_rows(prompts),
         processing_class=job.tokenizer,
-        callbacks=[Hook(on_step)],
+        callbacks=[Hook(job.on_step)],
     )
     changed = run(trainer, job)
-    if not changed and any(signal):
+    if not changed and differed:
         raise CheckpointError("Rewards differed and yet GRPO changed no weight. See metrics.jsonl for the gradient's norm.")
     return changed
 
@@ -128,6 +133,15 @@ def sampling_arguments(job: Job, config: Rewarded, max_new_tokens: int) -> dict[
 def prompt_rows(prompts: Sequence[tuple[str, str]]) -> Dataset:
     """(key, rendered prompt) pairs as the rows that TRL samples from."""
     return Dataset.from_dict({"prompt": [text for _, text in prompts], "key": [key for key, _ in prompts]})
+
+
+def differ(completions: Sequence[Completion], rewards: Sequence[float | None]) -> bool:
+    """Whether two completions of one prompt have rewards that differ by more than rounding."""
+    groups: dict[str, list[float]] = {}
+    for completion, value in zip(completions, rewards, strict=True):
+        if value is not None:
+            groups.setdefault(completion.key, []).append(value)
+    return any(max(values) - min(values) > ROUNDING for values in groups.values())
 
 
 def end_tokens(job: Job) -> frozenset[int]:

@@ -17,7 +17,7 @@ from coevo.lm.small import Shape, build_base, train_tokenizer
 from coevo.loop.context import LoRASeeded
 from coevo.prompts import messages
 from coevo.train.common import COMPLETE, Job, completions_only_head, last_checkpoint
-from coevo.train.grpo import Completion, train_grpo
+from coevo.train.grpo import Completion, differ, train_grpo
 from coevo.train.sft import train_sft
 
 SCENARIOS = world.generate("ShiftTrain", 24, seed=5)
@@ -146,3 +146,11 @@ def test_equal_rewards_teach_nothing_and_say_so(model, tokenizer, tmp_path: Path
     assert learnt is False
     # advantages are rewards less their group's mean, all 0, and the divergence from the start has no gradient there
     assert all(torch.equal(before[name], p) for name, p in policy.named_parameters() if name in before)
+
+
+def test_rewards_that_differ_by_rounding_alone_are_the_same() -> None:
+    # a batch of another shape moves a sum of logarithms in its last digits; another prompt's reward does not count
+    a, b, other = (Completion(key, "y", (5,), "ok") for key in ("x", "x", "other"))
+    assert not differ([a, b, other], [1.0, 1.0 + 1e-6, 7.0])
+    assert not differ([a, b], [1.0, None])
+    assert differ([a, b, other], [1.0, 1.1, None])
