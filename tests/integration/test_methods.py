@@ -28,10 +28,10 @@ from coevo.types import Scenario
 
 TREE: dict[str, Any] = {
     "name": "methods",
-    "data": {"kind": "world", "train": 96, "dev": 32, "shift_train": 400, "test": 1},
+    "data": {"kind": "world", "train": 96, "dev": 64, "shift_train": 400, "test": 1},
     "limits": {"prompt": 320, "response": 56, "turn": 48},
-    # so short a tuning leaves much to be learnt
-    "rpm_sft": {"samples": 96, "batch_size": 16, "learning_rate": 2.0e-3},
+    # at this rate the SFT model is all but its base, which was taught with every fifth slot wrong: much is left to learn
+    "rpm_sft": {"samples": 96, "batch_size": 16, "learning_rate": 1.0e-5},
     "scorer_sft": {"samples": 320, "batch_size": 16},
     "simulator_sft": {"samples": 96, "batch_size": 16, "learning_rate": 3.0e-3},
     "audit": {"scenarios": 6, "on_failure": "warn"},
@@ -66,9 +66,9 @@ def context(run: Path) -> Context:
 
 
 def share_right(here: Context, phase: str, scenarios: list[Scenario]) -> float:
-    """Mean share of right slots of a phase's policy, answering greedily."""
-    name = here.phase_name(phase)
-    answers = here.respond(here.load(name, trainable=False), name, scenarios)
+    """Mean share of right slots of what a phase's policy samples: how much of its probability is on right answers."""
+    policy = here.load(here.phase_name(phase), trainable=False)
+    answers = here.write(policy, "rpm", scenarios, list(range(len(scenarios))), temperature=1.0)
     return float(np.mean([world.share_right(x, a.text) for x, a in zip(scenarios, answers, strict=True)]))
 
 
@@ -83,7 +83,7 @@ def test_rejection_sampling_learns_from_the_best_of_its_answers(shared: Path, tm
     tune = {"batch_size": 16, "epochs": 3, "learning_rate": 2e-3}
     run = branch(shared, tmp_path / "run", recipe({"kind": "rejection_sft", "tune": tune} | SAMPLING))
     facts = json.loads((run / "phases" / "05-sample" / "done.json").read_text())["facts"]
-    assert facts["answers"] == 512 and facts["scored"] > 400
+    assert facts["answers"] == 512 and facts["scored"] > 256
     # the reward never saw the truth, and picks answers that are right more often than the rest
     assert facts["share_right/best"] > facts["share_right"] + 0.1
     rows = list(read_rows(run / "samples.jsonl"))
@@ -95,7 +95,7 @@ def test_rejection_sampling_learns_from_the_best_of_its_answers(shared: Path, tm
 
 
 def test_dpo_learns_to_prefer_what_the_reward_prefers(shared: Path, tmp_path: Path) -> None:
-    tune = {"batch_size": 8, "epochs": 2, "learning_rate": 1e-3}
+    tune = {"batch_size": 8, "epochs": 2, "learning_rate": 2e-3}
     run = branch(shared, tmp_path / "run", recipe({"kind": "dpo", "tune": tune} | SAMPLING))
     rows = [row for row in read_rows(run / "metrics.jsonl") if row["phase"] == "06-dpo"]
     # -log sigmoid(0): the policy begins as its own reference
@@ -115,8 +115,10 @@ def test_pairs_that_differ_too_little_end_in_a_clear_error(shared: Path, tmp_pat
         branch(shared, tmp_path / "run", asked)
 
 
-def test_augmentation_teaches_the_languages_that_the_samples_lack(shared: Path, tmp_path: Path) -> None:
-    run = branch(shared, tmp_path / "run", recipe({"kind": "augmented_sft", "ways": ["translation"], "copies": 2}))
+def test_augmentation_teaches_the_languages_that_the_samples_lack(tmp_path: Path) -> None:
+    tuned = TREE["rpm_sft"] | {"learning_rate": 2e-3}
+    asked = recipe({"kind": "augmented_sft", "ways": ["translation"], "copies": 2}, rpm_sft=tuned)
+    run = train(asked, tmp_path / "run", only=["01-sft-rpm", "05-augment", "06-sft-augmented"])
     copies = list(read_rows(run / "augmented.jsonl"))
     assert len(copies) == 192 and {row["subset_tag"] for row in copies} == set(world.LANGUAGE_OF_TAG)
     here = context(run)
