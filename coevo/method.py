@@ -21,8 +21,8 @@ Preference = Literal[
 """DPO's losses, by TRL's names."""
 
 
-Marks = tuple[Annotated[str, Field(pattern=r"^\S{1,16}$")], Annotated[str, Field(pattern=r"^\S{1,16}$")]]
-"""What opens and what closes a thought."""
+Marks = tuple[Annotated[str, Field(pattern=r"^\S{0,16}$")], Annotated[str, Field(pattern=r"^\S{1,16}$")]]
+"""What opens and what closes a thought; with an empty opening mark, every text begins with its thought."""
 
 
 def distinct_names(names: tuple[str, ...] | None) -> tuple[str, ...] | None:

@@ -36,7 +36,7 @@ class Thought:
 
 def think(reasoning: str, response: str, marks: tuple[str, str] = MARKS) -> str:
     """The text that a model is taught to write."""
-    return f"{marks[0]}\n{reasoning}\n{marks[1]}\n{response}"
+    return "\n".join(part for part in (marks[0], reasoning, marks[1], response) if part)
 
 
 def split(text: str, sections: Sequence[str], status: str = "ok", marks: tuple[str, str] = MARKS) -> Thought:
@@ -44,7 +44,7 @@ def split(text: str, sections: Sequence[str], status: str = "ok", marks: tuple[s
 
     A thought that is opened and never closed is all there is: nothing of it is shown, so that a model that runs on is never
     mistaken for one that answers. A text without marks was not thought about: all of it is the response, and its reasoning
-    is `empty`.
+    is `empty`. Where the opening mark is empty, every text begins with its thought.
 
     Args:
         text: the completion.
@@ -55,7 +55,7 @@ def split(text: str, sections: Sequence[str], status: str = "ok", marks: tuple[s
     opening, closing = marks
     before, closed, after = text.rpartition(closing)
     if closed:
-        head, _, thought = before.partition(opening)
+        head, _, thought = before.partition(opening) if opening else ("", "", before)
         # text before the mark is as wrong as text before the first section
         return _shown(parse(head + thought, sections), after, status)
     if opening in text:

@@ -170,10 +170,10 @@ def test_grpo_of_the_rpm_ends_in_the_table_of_every_method(shared: Path, tmp_pat
 
 
 def test_a_model_that_thinks_first_shows_its_response_alone(shared: Path, tmp_path: Path) -> None:
-    # all weights, since the base never wrote the marks and an adapter leaves the output layer alone
-    tune = {"batch_size": 16, "epochs": 6, "learning_rate": 2e-3, "adam_beta2": 0.98}
-    method = {"kind": "think_grpo", "sections": ["topic"], "tune": tune, "steps": 2, "prompts": 2, "group": 4, "kl": 0.0}
-    asked = recipe(method | {"save_steps": 1, "distinct": 1, "learning_rate": 1e-5}, lora=None)
+    # the words that the base can spell: an adapter leaves its output layer alone
+    tune = {"batch_size": 16, "epochs": 6, "learning_rate": 5e-3}
+    spelt = {"sections": ["topic"], "marks": ["", "…"], "distinct": 1, "tune": tune}
+    asked = recipe({"kind": "think_grpo", "steps": 2, "prompts": 2, "group": 4, "save_steps": 1} | spelt)
     run = branch(shared, tmp_path / "run", asked)
     rows = [row for row in read_rows(run / "rollouts.jsonl") if row["phase"] == "06-think-grpo"]
     assert len(rows) == 16
@@ -187,12 +187,12 @@ def test_a_model_that_thinks_first_shows_its_response_alone(shared: Path, tmp_pa
     whole = [row for row in rows if row["parts"]["thought/whole"]]
     assert len(whole) >= 8, "the SFT has taught it to think"
     for row in whole:
-        assert "topic:" in row["thought"] and "topic:" not in row["completion"] and "think>" not in row["completion"]
+        assert row["thought"].startswith("topic:") and "topic:" not in row["completion"] and "…\n" not in row["completion"]
     here = context(run)
     name = here.phase_name("think-grpo")
     answers = here.respond(here.load(name, trainable=False), "rpm/" + name, here.material.id_dev[:8])
     shown = [answer for answer in answers if answer.status == "ok"]
-    assert shown and sum("topic:" in answer.text for answer in shown) <= 1
+    assert shown and not any("topic:" in answer.text for answer in shown)
 
 
 def test_the_loop_without_its_adversary_and_its_gates(shared: Path, tmp_path: Path) -> None:

@@ -250,6 +250,13 @@ def test_other_marks_are_read_as_they_are_written() -> None:
     text = think(R, "Hello.", ("[T]", "[/T]"))
     assert text.startswith("[T]\n") and split(text, SECTIONS, "ok", ("[T]", "[/T]")).response == "Hello."
     assert split(text, SECTIONS).reasoning.status == "empty", "to other marks it is text"
+    # without an opening mark every text begins with its thought, so one that is not closed shows nothing
+    text = think(R, "Hello.", ("", "[/T]"))
+    assert text == f"{R}\n[/T]\nHello." and split(text, SECTIONS, "ok", ("", "[/T]")).reasoning.status == "ok"
+    assert (split(R, SECTIONS, "ok", ("", "[/T]")).response, split(R, SECTIONS, "truncated", ("", "[/T]")).status) == (
+        "",
+        "truncated",
+    )
 
 
 def test_a_half_written_reasoning_has_half_of_its_structure() -> None:
