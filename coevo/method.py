@@ -21,6 +21,10 @@ Preference = Literal[
 """DPO's losses, by TRL's names."""
 
 
+Marks = tuple[Annotated[str, Field(pattern=r"^\S{0,16}$")], Annotated[str, Field(pattern=r"^\S{1,16}$")]]
+"""What opens and what closes a thought; with an empty opening mark, every text begins with its thought."""
+
+
 def distinct_names(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
     """Checks names of sections."""
     if names is not None and (not names or len(set(names)) < len(names)):
@@ -127,9 +131,11 @@ class ThinkSFT(Model):
     kind: Literal["think_sft"]
     sections: Sections | None = None
     """Names of the reasoning's sections, in their order; None takes those that the data's own reasonings have."""
+    marks: Marks = ("<think>", "</think>")
+    """Around the reasoning: text that the base can write and that no response holds."""
     tune: SFT = SFT()
 
-    @field_validator("sections")
+    @field_validator("sections", "marks")
     @classmethod
     def _distinct(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return distinct_names(names)
@@ -153,6 +159,7 @@ class ThinkGRPO(GRPO):
 
     kind: Literal["think_grpo"]
     sections: Sections | None = None
+    marks: Marks = ("<think>", "</think>")
     tune: SFT = SFT()
     """Of the SFT that comes first."""
     weights: RewardWeights = RewardWeights()
@@ -162,7 +169,7 @@ class ThinkGRPO(GRPO):
     """Fewest distinct tokens outside the sections' names; a reasoning with fewer earns nothing for its economy."""
     thought: ThoughtWeights = ThoughtWeights()
 
-    @field_validator("sections")
+    @field_validator("sections", "marks")
     @classmethod
     def _distinct(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return distinct_names(names)

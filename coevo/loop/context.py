@@ -23,11 +23,11 @@ from coevo.loop.folder import RunFolder
 from coevo.loop.material import Material
 from coevo.loop.plan import PhasePlan
 from coevo.loop.progress import Progress
-from coevo.method import Coevolution
+from coevo.method import Coevolution, ThinkGRPO, ThinkSFT
 from coevo.prompts import Role, messages
 from coevo.scoring.gates import Thresholds
 from coevo.scoring.scorer import Scorer
-from coevo.scoring.thinking import split
+from coevo.scoring.thinking import Thought, split
 from coevo.train.common import Job
 from coevo.types import Response, Scenario
 
@@ -230,7 +230,7 @@ class Context(Policies):
                 part = share[start : start + 256]
                 written = self.write(model, role, part, [0] * len(part), temperature=0.0)
                 for x, g in zip(part, written, strict=True):
-                    shown = split(g.text, self.material.thinking, g.status) if thinks else None
+                    shown = self.thought(g.text, g.status) if thinks else None
                     text, status = (shown.response, shown.status) if shown else (g.text.strip(), g.status)
                     texts.append(Response(x.sample_id, text, name, status))
                 if advance:
@@ -238,6 +238,12 @@ class Context(Policies):
             return texts
 
         return dist.share_out(work, scenarios)
+
+    def thought(self, text: str, status: str) -> Thought:
+        """What a model that thinks first has written, in its two parts."""
+        method = self.recipe.method
+        assert isinstance(method, ThinkSFT | ThinkGRPO)
+        return split(text, self.material.thinking, status, method.marks)
 
     # where things are --------------------------------------------------------------------------------------------
 

@@ -28,8 +28,9 @@ from coevo.loop.plan import PhasePlan
 from coevo.loop.players import RPMReward, Sample
 from coevo.loop.think import ThinkReward
 from coevo.method import DPO, OnlineGRPO, OnlinePPO, RejectionSFT, Sampled, ThinkGRPO, ThinkSFT
-from coevo.prompts import Role
+from coevo.prompts import Role, messages
 from coevo.scoring.selection import Rated, best, pairs
+from coevo.scoring.thinking import think
 from coevo.train.algorithms import TRAINERS
 from coevo.train.dpo import PairRow, train_dpo
 from coevo.train.grpo import Completion
@@ -267,7 +268,10 @@ def run_think_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str,
     corpus = context.material.thoughts
     assert corpus is not None
     reasoned = _at_most(corpus.reasoned, config.tune.samples, seed_of(context.recipe.seed, phase.name))
-    rows = [lesson("thinker", x, reasoning=text) for x, text in reasoned]
+    rows = [
+        Lesson(x.sample_id, "thinker", messages("thinker", x), think(text, x.reference, config.marks))
+        for x, text in reasoned
+    ]
     return _tune(context, phase, resume, encode(context, phase, rows), config.tune)
 
 

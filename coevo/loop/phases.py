@@ -37,7 +37,6 @@ from coevo.prompts import (
 from coevo.scoring.audit import audit
 from coevo.scoring.evaluate import Measurement, measure
 from coevo.scoring.scorer import Ask, Scores
-from coevo.scoring.thinking import think
 from coevo.scoring.verdict import conclusion, table
 from coevo.train.sft import train_sft
 from coevo.types import Scenario, Score
@@ -59,16 +58,15 @@ class Lesson:
 
 
 def lesson(role: Role, x: Scenario, drop: frozenset[Component] = NOTHING, reasoning: str = "") -> Lesson:
-    """What a role is taught of a scenario: its response, the user's query, the reasoning, or that and then the response.
+    """What a role is taught of a scenario: its response, the user's query, or the reasoning.
 
     Args:
-        role: rpm, thinker, scorer, simulator or reasoner.
+        role: rpm, scorer, simulator or reasoner.
         x: the scenario.
         drop: components that it does not see.
-        reasoning: what the reasoner or the thinker is to write, or what the scorer is shown.
+        reasoning: what the reasoner is to write, or what the scorer is shown.
     """
-    targets = {"simulator": x.query, "reasoner": reasoning, "thinker": think(reasoning, x.reference)}
-    target = targets.get(role, x.reference)
+    target = {"simulator": x.query, "reasoner": reasoning}.get(role, x.reference)
     shown = reasoning if role == "scorer" and not drop else ""
     return Lesson(x.sample_id, role, messages(role, x, drop, shown), target, shown)
 

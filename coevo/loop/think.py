@@ -13,7 +13,7 @@ from coevo.scoring.reasoner import ReasonedScorer
 from coevo.scoring.reasoning import read_sections
 from coevo.scoring.rewards import economy, evidence, match
 from coevo.scoring.scorer import Ask
-from coevo.scoring.thinking import Thought, split
+from coevo.scoring.thinking import Thought
 from coevo.train.grpo import Completion
 from coevo.types import Reward, Scenario, Score
 
@@ -23,8 +23,7 @@ class ThinkReward(RPMReward):
 
     def judge(self, completions: Sequence[Completion]) -> list[Sample]:
         """Rewards of this process's completions; all processes call it together."""
-        sections = self._context.material.thinking
-        thoughts = [split(c.text, sections, c.status) for c in completions]
+        thoughts = [self._context.thought(c.text, c.status) for c in completions]
         shown = [replace(c, text=t.response, status=t.status) for c, t in zip(completions, thoughts, strict=True)]
         samples = super().judge(shown)
         read = self._read([self._scenarios[c.key] for c in completions], thoughts)

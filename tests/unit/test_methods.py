@@ -153,6 +153,8 @@ def test_a_method_is_a_name_or_a_block(tmp_path) -> None:
             {"method": {"kind": "think_grpo", "thought": {"evidence": 1}}},
             r"method\.thought\.evidence is above 0 and corl is null: the scorer reads no reasonings",
         ),
+        ({"method": {"kind": "think_sft", "marks": ["a", "a"]}}, r"method\.marks: expected at least one name, each once"),
+        ({"method": {"kind": "think_sft", "marks": ["a", ""]}}, r"method\.marks\.1: .*pattern"),
         ({"method": {"kind": "think_sft", "sections": []}}, r"method\.sections: expected at least one name, each once"),
         ({"method": "think_sft", "limits": {"prompt": 900}}, r"limits\.reasoning \+ 80 around it is 1108 tokens"),
         ({"method": "augmented_sft", "data": FILE}, r"method\.model is null: no oracle knows .*; name the model"),
@@ -279,6 +281,19 @@ def test_a_thought_is_read_with_a_status_and_never_shown(
     assert (read.reasoning.status, read.response, read.status) == (reasoning, response, shown)
     assert read.reasoning.text == (R if reasoning == "ok" else "")
     assert "topic" not in read.response
+
+
+def test_other_marks_are_read_as_they_are_written() -> None:
+    text = think(R, "Hello.", ("[T]", "[/T]"))
+    assert text.startswith("[T]\n") and split(text, SECTIONS, "ok", ("[T]", "[/T]")).response == "Hello."
+    assert split(text, SECTIONS).reasoning.status == "empty", "to other marks it is text"
+    # without an opening mark every text begins with its thought, so one that is not closed shows nothing
+    text = think(R, "Hello.", ("", "[/T]"))
+    assert text == f"{R}\n[/T]\nHello." and split(text, SECTIONS, "ok", ("", "[/T]")).reasoning.status == "ok"
+    assert (split(R, SECTIONS, "ok", ("", "[/T]")).response, split(R, SECTIONS, "truncated", ("", "[/T]")).status) == (
+        "",
+        "truncated",
+    )
 
 
 def test_a_half_written_reasoning_has_half_of_its_structure() -> None:
