@@ -58,16 +58,16 @@ class Matrix(Model):
     name: Name
     recipe: str
     """What all cells share: a recipe, by its path from the experiment file."""
-    shared: Overrides = {}
+    shared: Overrides = Field(default_factory=dict)
     """Overrides of that recipe, for all cells."""
-    bases: Annotated[dict[Name, Overrides], Field(min_length=1)] = {"base": {}}
+    bases: Annotated[dict[Name, Overrides], Field(min_length=1)] = Field(default={"base": {}})
     """Name -> overrides that make the recipe one of this base model."""
     methods: Annotated[dict[Name, Overrides], Field(min_length=1)]
     """Name -> overrides that make the recipe one of this method."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
     baseline: str = "sft"
     """The method that all others are tested against."""
-    estimators: Annotated[dict[Name, Overrides], Field(min_length=1)] = {"scorer": {}}
+    estimators: Annotated[dict[Name, Overrides], Field(min_length=1)] = Field(default={"scorer": {}})
     """What measures the cells, by name -> overrides of the recipe. Each is trained in a run of its own, with another seed,
     and rewards nobody; the first one makes the tables, all of them the correlations."""
     estimator_seed: Seed = 1000

@@ -27,8 +27,8 @@ CAPTIONS = {
 LEGEND = (
     "Means over seeds; in brackets 95 % intervals, by a bootstrap over seeds and scenarios in which all methods share the "
     "draws. A shift is the unweighted mean over its subsets, `shifted` that over all of them. R-EMI, M and R-EMID in nats. "
-    "* differs from {baseline} with p < 0.05 after Holm's correction over all methods and shifts of the measure. Worst case is "
-    "the largest B2 over the subsets of a seed: mean and, in brackets, range over seeds."
+    "* differs from {baseline} with p < 0.05 after Holm's correction over all methods and shifts of the measure. Worst case "
+    "is the largest B2 over the subsets of a seed: mean and, in brackets, range over seeds."
 )
 
 
