@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from coevo.config import Recipe, folder_name
 from coevo.errors import ConfigError
 from coevo.recipe import load_recipe, parse_yaml
-from coevo.tuning import Count, Model, Positive
+from coevo.tuning import Count, Model
 
 Overrides = dict[str, Any]
 """Dotted keys of a recipe -> values, as on the command line of `coevo train`."""
@@ -43,6 +43,11 @@ def cell_of(base: str, method: str, seed: int) -> str:
 def scores_of(base: str, estimator: str, seed: int) -> str:
     """Where an estimator's measurement of one seed's cells is, below the experiment's folder."""
     return f"scores/{base}/{estimator}/seed-{seed}"
+
+
+def judged_of(base: str, seed: int) -> str:
+    """Where a language model's judgements of one seed's cells are, below the experiment's folder."""
+    return f"judged/{base}/seed-{seed}"
 
 
 class Quick(Model):
@@ -71,8 +76,9 @@ class Matrix(Model):
     """What measures the cells, by name -> overrides of the recipe. Each is trained in a run of its own, with another seed,
     and rewards nobody; the first one makes the tables, all of them the correlations."""
     estimator_seed: Seed = 1000
-    permutations: Positive = 200
-    """Of each null distribution of a divergence."""
+    judge: str | None = None
+    """Options of `coevo judge`, such as `--rubric coser --endpoint http://localhost:8000/v1 --no-key --model NAME`; null
+    leaves it out."""
     quick: Quick | None = None
 
     @model_validator(mode="after")
@@ -155,6 +161,7 @@ class Experiment:
             "methods": list(self.methods),
             "seeds": list(self.seeds),
             "estimators": list(self.matrix.estimators),
+            "judge": self.matrix.judge,
             "commands": {cell.name: self._command(cell) for cell in (*self.estimators, *self.cells)},
         }
 

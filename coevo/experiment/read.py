@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from coevo.errors import CheckpointError, DataError
-from coevo.experiment.matrix import ASKED_FILE, cell_of, scores_of
+from coevo.experiment.matrix import ASKED_FILE, cell_of, judged_of, scores_of
 from coevo.experiment.table import Measured, correlations, tabulate
 from coevo.loop.folder import read_rows
 from coevo.scoring.summary import Row
@@ -70,7 +72,10 @@ def _measured(question: Mapping[str, Any], out: Path, base: str, estimator: str)
     missing += [f"{method} of {base} lacks a seed and is left out" for method in question["methods"] if method not in whole]
     if baseline not in whole:
         return Found(None, missing)
-    return Found(Measured(whole, seeds, rows, bounds), missing)
+    judged = {(m, seed): _judged(out / judged_of(base, seed), m) for m in whole for seed in seeds}
+    if question.get("judge") and not all(judged.values()):
+        missing.append(f"not all of {base} has been judged yet")
+    return Found(Measured(whole, seeds, rows, bounds, judged if all(judged.values()) else {}), missing)
 
 
 def _by_model(folder: Path) -> dict[str, list[Row]]:
@@ -84,6 +89,12 @@ def _shares(cell: Path) -> dict[str, float]:
     """In the world, the share of right slots of each answer, as the cell's own evaluation has it."""
     rows = read_rows(cell / "evaluation" / "final.jsonl")
     return {row["sample_id"]: row["share_right"] for row in rows if row.get("share_right") is not None}
+
+
+def _judged(folder: Path, method: str) -> dict[str, float]:
+    """Mean over the rubric's dimensions, by sample_id; what has no score is left out."""
+    rows = (row for row in read_rows(folder / "scores.jsonl") if row["model"] == method and row["status"] == "ok")
+    return {row["sample_id"]: float(np.mean(list(row["scores"].values()))) for row in rows}
 
 
 def _bounds(model: Mapping[str, Any]) -> dict[str, float | None]:

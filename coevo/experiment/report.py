@@ -102,6 +102,7 @@ def tables(found: Mapping[str, Any], base: str, estimator: str) -> list[Table]:
         _by_shift(table, "remid", "R-EMID, nats: above 0 the shift costs", 1.0, (*SHIFTS[1:], SHIFTED)),
         _by_shift(table, "remi", "R-EMI, nats: 0 is the reference's level", 1.0, (*SHIFTS, SHIFTED)),
         _by_shift(table, "register_gap", "M, the register gap, nats", 1.0, (*SHIFTS, SHIFTED)),
+        _by_shift(table, "judge", "The judge's mean score", 1.0, (*SHIFTS, SHIFTED)),
         _risk(table),
         _by_subset(table, "share_right", "Share of right slots by subset, %", 100.0),
         _by_subset(table, "remid", "R-EMID by subset, nats", 1.0),

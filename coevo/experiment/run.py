@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from typing import IO, Any
 from coevo.data import write_rpgbench
 from coevo.errors import CheckpointError, ConfigError
 from coevo.experiment.adopt import adopt, digests
-from coevo.experiment.matrix import ASKED_FILE, Cell, Experiment, scores_of
+from coevo.experiment.matrix import ASKED_FILE, Cell, Experiment, judged_of, scores_of
 from coevo.files import write_atomic
 from coevo.loop.folder import RunFolder, dump_row, read_resolved, read_rows
 from coevo.loop.material import load_material
@@ -141,11 +142,12 @@ def _tasks(experiment: Experiment, out: Path, phases: dict[str, list[PhasePlan]]
         seconds = None if None in estimates else sum(s for s in estimates if s is not None)
         yield replace(_training(cell, out, phases[cell.name], known), seconds=seconds)
     for base in experiment.matrix.bases:
-        for estimator in experiment.estimators:
-            if estimator.base == base:
-                for seed in experiment.seeds:
-                    cells = [cell for cell in experiment.cells if (cell.base, cell.seed) == (base, seed)]
-                    yield _measuring(experiment, out, estimator, cells, seed)
+        for seed in experiment.seeds:
+            for estimator in experiment.estimators:
+                if estimator.base == base:
+                    yield _reading(experiment, out, base, seed, estimator)
+            if experiment.matrix.judge is not None:
+                yield _reading(experiment, out, base, seed, None)
 
 
 def _training(cell: Cell, out: Path, phases: list[PhasePlan], known: dict[str, dict[str, str]]) -> Task:
@@ -165,10 +167,12 @@ def _training(cell: Cell, out: Path, phases: list[PhasePlan], known: dict[str, d
     return Task(cell.name, words, last.is_file, prepare)
 
 
-def _measuring(experiment: Experiment, out: Path, estimator: Cell, cells: list[Cell], seed: int) -> Task:
-    name = scores_of(estimator.base, estimator.method, seed)
-    root = out / name
-    data, folder = out / "data" / f"{estimator.base}.json", out / "responses" / estimator.base
+def _reading(experiment: Experiment, out: Path, base: str, seed: int, estimator: Cell | None) -> Task:
+    """The measurement of one seed's cells by an estimator, or by a language model where there is none."""
+    cells = [cell for cell in experiment.cells if (cell.base, cell.seed) == (base, seed)]
+    name = scores_of(base, estimator.method, seed) if estimator else judged_of(base, seed)
+    record = out / name / ("result.json" if estimator else "summary.json")
+    data, folder = out / "data" / f"{base}.json", out / "responses" / base
     files = [folder / f"{cell.method}.seed-{seed}.jsonl" for cell in cells]
 
     def prepare() -> str:
@@ -180,16 +184,18 @@ def _measuring(experiment: Experiment, out: Path, estimator: Cell, cells: list[C
         return ""
 
     def is_done() -> bool:
-        return (root / "report.html").is_file() and (root / "result.json").is_file() and _has_all(root, cells)
+        return record.is_file() and set(json.loads(record.read_text(encoding="utf-8"))["models"]) == {
+            c.method for c in cells
+        }
 
-    words = ["score", "--data", str(data), "--scorer", str(out / estimator.name), "--out", str(root), "--responses"]
-    needs = frozenset((estimator.name, *(cell.name for cell in cells)))
-    return Task(name, [*words, *map(str, files)], is_done, prepare, needs)
+    command = ["score", "--scorer", str(out / estimator.name)] if estimator else ["judge", *_judge_options(experiment)]
+    words = [*command, "--data", str(data), "--out", str(out / name), "--responses", *map(str, files)]
+    needs = frozenset((*([estimator.name] if estimator else []), *(cell.name for cell in cells)))
+    return Task(name, words, is_done, prepare, needs)
 
 
-def _has_all(root: Path, cells: Sequence[Cell]) -> bool:
-    models = json.loads((root / "result.json").read_text(encoding="utf-8"))["models"]
-    return set(models) == {cell.method for cell in cells}
+def _judge_options(experiment: Experiment) -> list[str]:
+    return shlex.split(experiment.matrix.judge or "")
 
 
 def export(run: Path, model: str, file: Path) -> None:

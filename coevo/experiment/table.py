@@ -10,8 +10,8 @@ Shape suffixes: M methods, S seeds, N scenarios of one subset, R resamples.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,8 @@ from coevo.maths.stats import Floats, Ints, interval, seed_of
 from coevo.scoring.summary import Row
 from coevo.types import shift_of
 
-MEASURES = ("share_right", "remi", "register_gap", "likelihood_gap")
-"""Of one scenario; `remid` is made of them. share_right is known in the world alone."""
+MEASURES = ("share_right", "remi", "register_gap", "likelihood_gap", "judge")
+"""Of one scenario; `remid` is made of them. share_right is known in the world alone, `judge` where there is one."""
 SHIFTS = ("id", "user", "character", "dialogue")
 SHIFTED = "shifted"
 """The unweighted mean over all shifted subsets."""
@@ -42,6 +42,8 @@ class Measured:
     """By method and seed; all of the same scenarios."""
     bounds: Mapping[tuple[str, int], Mapping[str, float | None]]
     """B2 by method and seed, and by subset."""
+    judged: Mapping[tuple[str, int], Mapping[str, float]] = field(default_factory=dict)
+    """A language model's mean score by method and seed, and by sample_id; empty without a judge."""
 
 
 def tabulate(measured: Measured, baseline: str, resamples: int, seed: int) -> dict[str, Any]:
@@ -147,12 +149,14 @@ class _Draws:
 
     def _values(self, ids: Sequence[str], name: str) -> Floats:
         measured = self._measured
+
+        def values(key: tuple[str, int]) -> list[float]:
+            if name == "judge":
+                return [measured.judged.get(key, {}).get(i, math.nan) for i in ids]
+            return [getattr(self._by_id[key][i], name) for i in ids]
+
         return np.array(
-            [
-                [[getattr(self._by_id[method, seed][i], name) for i in ids] for seed in measured.seeds]
-                for method in measured.methods
-            ],
-            dtype=np.float64,
+            [[values((method, seed)) for seed in measured.seeds] for method in measured.methods], dtype=np.float64
         )
 
     def _bootstrapped(self, values_msn: Floats, counts_rn: Floats) -> tuple[Floats, Floats]:
@@ -212,7 +216,7 @@ def _tests(
     """Differences from the baseline, per measure; see `tabulate`."""
     base = methods.index(baseline)
     tests: dict[str, Any] = {}
-    for measure in ("share_right", "remi", "remid"):
+    for measure in ("share_right", "remi", "remid", "judge"):
         cells = {}
         for level in (*SHIFTS, SHIFTED):
             if measure not in found.get(level, {}):
@@ -252,38 +256,28 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def correlations(table: Mapping[str, Any], resamples: int, seed: int) -> dict[str, Any]:
-    """How well a metric follows the share of right slots, over methods × shifted subsets; points of a method go together.
+    """How well a metric follows the share of right slots or a judge, over methods × shifted subsets; a method is one group.
 
     Returns:
         Per pair of measures and kind of coefficient: value, interval, number of points. A pair without numbers is left out.
     """
-    pairs: dict[str, Callable[[Mapping[str, Any], str], tuple[float, float]]] = {
-        "remid, share_right": lambda method, tag: (
-            _value(method["levels"][tag].get("remid")),
-            _value(method["levels"][tag].get("share_right")),
-        ),
-        "bound, remid": lambda method, tag: (
-            _value(method["bound"].get(tag)),
-            _value(method["levels"][tag].get("remid")),
-        ),
-        "bound, share_right": lambda method, tag: (
-            _value(method["bound"].get(tag)),
-            _value(method["levels"][tag].get("share_right")),
-        ),
-    }
+    pairs = [(x, y) for y in ("share_right", "judge") for x in ("remid", "bound")] + [("bound", "remid")]
     found = {}
-    for name, read in pairs.items():
+    for x, y in pairs:
         points = [
-            (*read(method, tag), place) for place, method in enumerate(table["methods"].values()) for tag in method["bound"]
+            (_value(method, tag, x), _value(method, tag, y), place)
+            for place, method in enumerate(table["methods"].values())
+            for tag in method["bound"]
         ]
         known = np.array([point for point in points if all(map(math.isfinite, point))])
         if len(known) >= 3:
-            found[name] = {
+            found[f"{x}, {y}"] = {
                 kind: correlate(known[:, 0], known[:, 1], kind, resamples=resamples, seed=seed, groups=known[:, 2]).as_json()
                 for kind in KINDS
             }
     return found
 
 
-def _value(record: Mapping[str, float] | None) -> float:
+def _value(method: Mapping[str, Any], tag: str, measure: str) -> float:
+    record = method["bound"].get(tag) if measure == "bound" else method["levels"][tag].get(measure)
     return float(record["value"]) if record else math.nan
