@@ -197,10 +197,17 @@ def run_rejection_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[
     config = context.recipe.method
     assert isinstance(config, RejectionSFT)
     rated, scenarios = sampled(context)
-    chosen = _at_most(best(rated), config.tune.samples, seed_of(context.recipe.seed, phase.name))
-    rows = [Lesson(r.sample_id, "rpm", lesson("rpm", scenarios[r.sample_id]).messages, r.text) for r in chosen]
-    encoded = encode(context, phase, rows)
-    return _tune(context, phase, resume, encoded, config.tune, context.phase_name("sft-rpm"))
+    rows = chosen(context, phase, best(rated), scenarios, config.tune)
+    return _tune(context, phase, resume, rows, config.tune, context.phase_name("sft-rpm"))
+
+
+def chosen(
+    context: Context, phase: PhasePlan, answers: Sequence[Rated], scenarios: dict[str, Scenario], config: SFT
+) -> Sequence[Row]:
+    """Answers as rows for SFT, at most as many as the block takes; `scenarios` by the names that the answers have."""
+    kept = _at_most(answers, config.samples, seed_of(context.recipe.seed, phase.name))
+    rows = [Lesson(r.sample_id, "rpm", lesson("rpm", scenarios[r.sample_id]).messages, r.text) for r in kept]
+    return encode(context, phase, rows)
 
 
 def run_dpo(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
