@@ -65,7 +65,7 @@ def _dots(axes: Axes, table: Record, measure: str, levels: Sequence[str], factor
         low = [max(0.0, (record["value"] - record["low"]) * factor) for _, record in known]
         high = [max(0.0, (record["high"] - record["value"]) * factor) for _, record in known]
         axes.errorbar(
-            values, [place + offset for place, _ in known], xerr=[low, high], fmt="osD^v"[number % 5], markersize=4,
+            values, [place + offset for place, _ in known], xerr=[low, high], fmt="osD^v"[LEVELS.index(level)], markersize=4,
             capsize=1.5, linewidth=1.1, color=SHIFT_COLOURS[level], label=level,
         )  # fmt: skip
     axes.set_yticks(range(len(names)), [ascii_label(name)[:40] for name in names])

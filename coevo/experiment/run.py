@@ -20,7 +20,7 @@ from typing import IO, Any
 from coevo.data import write_rpgbench
 from coevo.errors import CheckpointError, ConfigError
 from coevo.experiment.adopt import adopt, digests
-from coevo.experiment.matrix import ASKED_FILE, Cell, Experiment, judged_of, scores_of
+from coevo.experiment.matrix import ASKED_FILE, Cell, Experiment, cell_of, judged_of, scores_of
 from coevo.files import write_atomic
 from coevo.loop.folder import RunFolder, dump_row, read_resolved, read_rows
 from coevo.loop.material import load_material
@@ -145,7 +145,10 @@ def _tasks(experiment: Experiment, out: Path, phases: dict[str, list[PhasePlan]]
         for seed in experiment.seeds:
             for estimator in experiment.estimators:
                 if estimator.base == base:
-                    yield _reading(experiment, out, base, seed, estimator)
+                    # a cell's own last evaluation takes as long
+                    last = [phases[cell_of(base, method, seed)][-1].seconds_estimate for method in experiment.methods]
+                    seconds = None if None in last else sum(s for s in last if s is not None)
+                    yield replace(_reading(experiment, out, base, seed, estimator), seconds=seconds)
             if experiment.matrix.judge is not None:
                 yield _reading(experiment, out, base, seed, None)
 
