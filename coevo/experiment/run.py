@@ -25,6 +25,7 @@ from coevo.files import write_atomic
 from coevo.loop.folder import RunFolder, dump_row, read_resolved, read_rows
 from coevo.loop.material import load_material
 from coevo.loop.plan import PhasePlan, plan
+from coevo.loop.table import duration
 
 LOG_FILE, LOCK_FILE = "log.txt", ".lock"
 POLL_S = 0.5
@@ -279,11 +280,12 @@ class Pool:
                 still.append(task)
         return still
 
+    def _log(self, task: Task) -> Path:
+        # beside a result folder, not in it: that takes only what its own command makes
+        return self._out / (f"{task.name}/{LOG_FILE}" if task.words[0] == "train" else f"{task.name}.{LOG_FILE}")
+
     def _open(self, task: Task) -> subprocess.Popen[bytes]:
-        log = self._out / task.name / LOG_FILE
-        if task.words[0] != "train":
-            # a result folder takes only what its command made
-            log = self._out / f"{task.name}.{LOG_FILE}"
+        log = self._log(task)
         log.parent.mkdir(parents=True, exist_ok=True)
         threads = str(max(1, (os.cpu_count() or 1) // self._jobs))
         environment = {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", **os.environ}
@@ -306,9 +308,9 @@ class Pool:
         name = one.task.name
         if one.process.returncode == 0 and one.task.is_done():
             self._outcome.done.append(name)
-            self._say(f"[{self._place()}] {name}: done in {_length(elapsed)}{self._remaining(waiting)}")
+            self._say(f"[{self._place()}] {name}: done in {duration(elapsed)}{self._remaining(waiting)}")
             return
-        log = self._out / name / LOG_FILE if one.task.words[0] == "train" else self._out / f"{name}.{LOG_FILE}"
+        log = self._log(one.task)
         tail = "\n    ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:])
         self._outcome.failed[name] = f"exit {one.process.returncode}, see {log}"
         self._say(f"[{self._place()}] {name}: failed with exit {one.process.returncode}; the end of {log}:\n    {tail}")
@@ -328,7 +330,7 @@ class Pool:
         now = time.monotonic()
         begun = sum(min(now - one.began, one.task.seconds or 0.0) for one in self._running)
         seconds = (sum(s for s in todo if s) * self._spent / self._expected - begun) / self._jobs
-        return f" · about {_length(max(0.0, seconds))} to go"
+        return f" · about {duration(max(0.0, seconds))} to go"
 
     def _place(self) -> str:
         return f"{len(self._outcome.done)}/{self._total}"
@@ -348,12 +350,6 @@ def _phase(root: Path) -> str:
     """The phase that a run is in, by its newest folder."""
     names = sorted(folder.name for folder in (root / "phases").glob("*-*"))
     return f"({names[-1]})" if names else ""
-
-
-def _length(seconds: float) -> str:
-    from coevo.loop.table import duration
-
-    return duration(seconds)
 
 
 def failures(outcome: Outcome) -> None:
