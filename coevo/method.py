@@ -1,15 +1,20 @@
 """How a role-playing model is trained once its SFT is done: one block a method, told apart by `kind`. Without torch.
 
-What a method does phase by phase is a row of `coevo.loop.plan.METHODS`.
+A block has the method's keys, and `phases`, which adds to the plan what the method does between the two evaluations. What
+comes before is the same for all, with the same numbers and so the same seeds: methods on one recipe share their SFT model,
+scorer and audit. What runs a phase is a row of `coevo.loop.methods.RUNNERS`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from coevo.tuning import GRPO, PPO, SFT, Count, Model, Positive, Rate, RewardWeights, Share, Weight
+
+if TYPE_CHECKING:
+    from coevo.loop.plan import Planner
 
 Way = Literal["paraphrase", "persona", "translation"]
 Sections = tuple[Annotated[str, Field(pattern=r"^[^\s:]+$")], ...]
@@ -37,11 +42,19 @@ class Coevolution(Model):
 
     kind: Literal["coevolution"] = "coevolution"
 
+    def phases(self, planner: Planner) -> None:
+        """The loop's iterations."""
+        for k in range(1, planner.recipe.loop.iterations + 1):
+            planner.iteration(k)
+
 
 class PlainSFT(Model):
     """Nothing after the SFT: what the other methods are compared with."""
 
     kind: Literal["sft"]
+
+    def phases(self, planner: Planner) -> None:
+        """None of its own."""
 
 
 class AugmentedSFT(Model):
@@ -66,6 +79,10 @@ class AugmentedSFT(Model):
             raise ValueError("expected each once")
         return names
 
+    def phases(self, planner: Planner) -> None:
+        """The copies, and SFT on them and the samples."""
+        planner.augment(self)
+
 
 class Sampled(Model):
     """Answers of the SFT model to ID prompts, each with the RPM's reward."""
@@ -83,6 +100,11 @@ class RejectionSFT(Sampled):
 
     kind: Literal["rejection_sft"]
     tune: SFT = SFT(learning_rate=1e-3)
+
+    def phases(self, planner: Planner) -> None:
+        """The answers, and SFT on the best of them."""
+        prompts = planner.sample(self)
+        planner.train("sft-best", "rejection_sft", self.tune, planner.at_most(self.tune, prompts), planner.costs.response)
 
 
 class DPO(Sampled):
@@ -108,6 +130,12 @@ class DPO(Sampled):
             raise ValueError(f"label_smoothing={self.label_smoothing:g} does nothing under loss={self.loss}; leave it away")
         return self
 
+    def phases(self, planner: Planner) -> None:
+        """The answers, and DPO on pairs of them."""
+        prompts = planner.sample(self)
+        # a pair is two sequences, and the reference model reads both
+        planner.train("dpo", "dpo", self.tune, planner.at_most(self.tune, prompts), 2 * planner.costs.response)
+
 
 class OnlineGRPO(GRPO):
     """GRPO of the RPM on ID scenarios, with the RPM's reward; no simulator, no shifts."""
@@ -116,6 +144,10 @@ class OnlineGRPO(GRPO):
     weights: RewardWeights = RewardWeights()
     """`information: 0` is plain likelihood; with both it has the mutual information's term; `agreement` makes it full."""
 
+    def phases(self, planner: Planner) -> None:
+        """The online one."""
+        planner.online(self.kind, "online", self, planner.costs.response)
+
 
 class OnlinePPO(PPO):
     """PPO of the RPM on ID scenarios, with the RPM's reward; no simulator, no shifts."""
@@ -123,6 +155,10 @@ class OnlinePPO(PPO):
     kind: Literal["ppo"]
     weights: RewardWeights = RewardWeights()
     """As of `grpo`."""
+
+    def phases(self, planner: Planner) -> None:
+        """The online one."""
+        planner.online(self.kind, "online", self, planner.costs.response)
 
 
 class ThinkSFT(Model):
@@ -139,6 +175,10 @@ class ThinkSFT(Model):
     @classmethod
     def _distinct(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return distinct_names(names)
+
+    def phases(self, planner: Planner) -> None:
+        """The SFT."""
+        planner.think(self.tune)
 
 
 class ThoughtWeights(Model):
@@ -174,6 +214,11 @@ class ThinkGRPO(GRPO):
     def _distinct(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return distinct_names(names)
 
+    def phases(self, planner: Planner) -> None:
+        """The SFT, and the online one."""
+        planner.think(self.tune)
+        planner.online("think-grpo", "think_online", self, planner.costs.reasoning + planner.costs.response)
+
 
 def _by_name(value: Any) -> Any:
     """`method: dpo` is `method: {kind: dpo}`."""
@@ -188,14 +233,6 @@ Method = Annotated[
     BeforeValidator(_by_name),
 ]
 METHOD_BLOCKS: dict[str, type[Model]] = {
-    "coevolution": Coevolution,
-    "sft": PlainSFT,
-    "augmented_sft": AugmentedSFT,
-    "rejection_sft": RejectionSFT,
-    "dpo": DPO,
-    "grpo": OnlineGRPO,
-    "ppo": OnlinePPO,
-    "think_sft": ThinkSFT,
-    "think_grpo": ThinkGRPO,
+    get_args(block.model_fields["kind"].annotation)[0]: block for block in get_args(get_args(Method)[0])
 }
-"""kind -> its block."""
+"""kind -> its block, in the order of the union."""

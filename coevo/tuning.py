@@ -189,7 +189,10 @@ class PPO(Rewarded):
 
 
 class RewardWeights(Model):
-    """Weights of the RPM's reward parts (R1, R2 and R4 in nats, R3 from 0 to 1)."""
+    """Weights of the RPM's reward parts (R1, R2 and R4 in nats, R3 from 0 to 1).
+
+    A part beyond the first two is a row of `coevo.scoring.rewards.FURTHER_PARTS`, and costs nothing where its weight is 0.
+    """
 
     information: Weight = 1.0
     """R1 on shifted scenarios, R2 on ID ones: D1 of the response, relative to its reference."""
@@ -200,6 +203,6 @@ class RewardWeights(Model):
 
     @model_validator(mode="after")
     def _some_reward(self) -> RewardWeights:
-        if not self.information + self.register_gap + self.agreement:
+        if not any(self.model_dump().values()):
             raise ValueError("all weights are 0, so every reward would be; expected one above 0")
         return self

@@ -73,7 +73,8 @@ def local_directory(path: str | Path) -> Path:
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a base (also that of every policy on it), with left padding.
 
-    A tokenizer without a pad token pads with its end token; coevo masks by length, so the two are never confused.
+    A tokenizer without a pad token pads with its end token; coevo masks by length, so the two are never confused. One that
+    adds special tokens to whatever it reads is told not to.
 
     Raises:
         CheckpointError: it cannot be loaded, or has no chat template or no end-of-turn token.
@@ -88,6 +89,10 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
             raise CheckpointError(f"{path}: the tokenizer has no {name}. Use a chat model, or set it in the base's files.")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer("")["input_ids"]:
+        # the chat template writes them all: Llama's would put a second <|begin_of_text|> before every rendered prompt
+        for name in ("add_bos_token", "add_eos_token"):
+            setattr(tokenizer, name, False)
     return tokenizer
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from coevo.config import SFT, Evaluation, FileData, Recipe, SimulatorSFT, WorldData
 from coevo.errors import ConfigError, DataError
-from coevo.method import DPO, AugmentedSFT, Coevolution, RejectionSFT, ThinkGRPO, ThinkSFT
+from coevo.method import AugmentedSFT, Coevolution, Sampled
 from coevo.tuning import PPO, Rewarded
 from coevo.types import SHIFT_OF_TAG
 
@@ -102,12 +102,10 @@ def _short_of_data(recipe: Recipe, counts: Counts) -> Iterator[str]:
     if isinstance(method, Coevolution):
         warm = recipe.simulator_sft
         blocks.append(("simulator_sft", warm, id_key if warm.turns == "id" else shift_key, counts.turns(warm)))
-    elif isinstance(method, RejectionSFT | DPO):
-        prompts = min(method.prompts or counts.id_train, counts.id_train)
-        # a prompt gives one best answer, or one pair
-        blocks.append(("method.tune", method.tune, "method.prompts" if method.prompts else id_key, prompts))
-    elif isinstance(method, ThinkSFT | ThinkGRPO):
-        blocks.append(("method.tune", method.tune, id_key, counts.id_train))
+    # a prompt gives one best answer, or one pair
+    prompts = method.prompts if isinstance(method, Sampled) else None
+    available = min(prompts or counts.id_train, counts.id_train)
+    blocks.append(("method.tune", getattr(method, "tune", None), "method.prompts" if prompts else id_key, available))
     if recipe.corl is not None:
         cold = min(recipe.corl.cold_start or first, first)
         cold_key = "corl.cold_start" if recipe.corl.cold_start else shift_key
@@ -144,8 +142,7 @@ def _uneven(recipe: Recipe) -> Iterator[str]:
         rewarded["loop.rpm"] = recipe.loop.rpm
         if not recipe.loop.frozen_simulator:
             rewarded["loop.simulator"] = recipe.loop.simulator
-    if isinstance(method, RejectionSFT | DPO | ThinkSFT | ThinkGRPO):
-        tuned["method.tune"] = method.tune
+    tuned["method.tune"] = getattr(method, "tune", None)
     if isinstance(method, Rewarded):
         rewarded["method"] = method
     if recipe.corl is not None:

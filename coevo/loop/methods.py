@@ -1,11 +1,11 @@
 """What is done to the RPM after its SFT, the loop apart: on ID scenarios alone, without a simulator.
 
-A method is a block in `coevo.method`, a row of `coevo.loop.plan.METHODS`, and runners of its phases.
+A method is a block in `coevo.method`, and a row of `RUNNERS` for each sort of phase that is its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -197,10 +197,17 @@ def run_rejection_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[
     config = context.recipe.method
     assert isinstance(config, RejectionSFT)
     rated, scenarios = sampled(context)
-    chosen = _at_most(best(rated), config.tune.samples, seed_of(context.recipe.seed, phase.name))
-    rows = [Lesson(r.sample_id, "rpm", lesson("rpm", scenarios[r.sample_id]).messages, r.text) for r in chosen]
-    encoded = encode(context, phase, rows)
-    return _tune(context, phase, resume, encoded, config.tune, context.phase_name("sft-rpm"))
+    rows = chosen(context, phase, best(rated), scenarios, config.tune)
+    return _tune(context, phase, resume, rows, config.tune, context.phase_name("sft-rpm"))
+
+
+def chosen(
+    context: Context, phase: PhasePlan, answers: Sequence[Rated], scenarios: dict[str, Scenario], config: SFT
+) -> Sequence[Row]:
+    """Answers as rows for SFT, at most as many as the block takes; `scenarios` by the names that the answers have."""
+    kept = _at_most(answers, config.samples, seed_of(context.recipe.seed, phase.name))
+    rows = [Lesson(r.sample_id, "rpm", lesson("rpm", scenarios[r.sample_id]).messages, r.text) for r in kept]
+    return encode(context, phase, rows)
 
 
 def run_dpo(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
@@ -282,3 +289,16 @@ def _tune(
     train_sft(context.job(phase, model, resume, no_extra), rows, config)
     context.save(phase, model, parent)
     return {"rows": len(rows)}
+
+
+RUNNERS: dict[str, Callable[[Context, PhasePlan, bool], dict[str, Any]]] = {
+    "augment": run_augment,
+    "augmented_sft": run_augmented_sft,
+    "sample": run_sample,
+    "rejection_sft": run_rejection_sft,
+    "dpo": run_dpo,
+    "online": run_online,
+    "think_sft": run_think_sft,
+    "think_online": run_online,
+}
+"""Kind of a planned phase of the role `rpm` -> what runs it: from context, phase and whether it is resumed, the facts."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from coevo.config import SFT, CoRL, Recipe, WorldData
 from coevo.data.battery import MEMBERS
@@ -12,17 +10,10 @@ from coevo.data.world.battery import LADDER
 from coevo.loop.check import Counts, check, count
 from coevo.loop.cost import Costs, Work, parameters
 from coevo.loop.naming import rounds_at
-from coevo.method import DPO, AugmentedSFT, OnlineGRPO, OnlinePPO, RejectionSFT, Sampled, ThinkGRPO, ThinkSFT
+from coevo.method import AugmentedSFT, Coevolution, Sampled
 from coevo.tuning import Rewarded
 
-__all__ = ["METHODS", "Counts", "Kind", "PhasePlan", "check", "count", "parameters", "plan"]
-
-Kind = Literal[
-    "pretrain", "sft", "tune", "audit", "evaluate", "grpo", "harvest", "accept", "ablation",
-    "augment", "augmented_sft", "sample", "rejection_sft", "dpo", "online", "think_sft", "think_online",
-]  # fmt: skip
-"""`tune` is supervised fine-tuning too, of CoRL's two roles. The second line is of the methods other than the loop; `online`
-learns from what the policy writes on the way."""
+__all__ = ["Counts", "PhasePlan", "Planner", "check", "count", "parameters", "plan"]
 
 ABLATED = 5
 """Readings of each test's reference that the ablation makes, at most."""
@@ -40,7 +31,9 @@ class PhasePlan:
 
     name: str
     """Number and name, as in `RUN/phases/`."""
-    kind: Kind
+    kind: str
+    """With the role, a key of `coevo.loop.run.RUNNERS`. `tune` is supervised fine-tuning too, of CoRL's two roles; `online`
+    learns from what the policy writes on the way."""
     role: str | None
     """Whose weights or answers the phase is about; None for the base."""
     iteration: int | None
@@ -103,30 +96,35 @@ class Planner:
             self._audit()
         if recipe.evaluation.second_scorer:
             self._warm("second", recipe.scorer_sft, second)
-        before, method = METHODS[recipe.method.kind]
-        before(self)
+        if isinstance(recipe.method, Coevolution):
+            self._warm("simulator", recipe.simulator_sft, counts.turns(recipe.simulator_sft))
         self._evaluate("sft")
-        method(self)
+        recipe.method.phases(self)
         self._evaluate("final")
         return self._phases
 
     # what methods are made of --------------------------------------------------------------------------------------
 
     def add(
-        self, name: str, kind: Kind, role: str | None, iteration: int | None, sizes: tuple[int, int, int], work: Work
+        self, name: str, kind: str, role: str | None, iteration: int | None, sizes: tuple[int, int, int], work: Work
     ) -> None:
         """Adds a phase of these sizes (updates, samples, sequences) and costs."""
         number = f"{len(self._phases) + 1:02d}"
         seconds = self.costs.seconds(work)
         self._phases.append(PhasePlan(f"{number}-{name}", kind, role, iteration, *sizes, work.tokens, seconds))
 
-    def train(self, name: str, kind: Kind, config: SFT, samples: int, written: int) -> None:
+    def train(self, name: str, kind: str, config: SFT, samples: int, written: int) -> None:
         """Adds a phase that trains the RPM on so many samples."""
         updates = samples // config.batch_size * config.epochs
         sequences = updates * config.batch_size
         self.add(name, kind, "rpm", None, (updates, samples, sequences), self.costs.training(sequences, written))
 
-    def online(self, name: str, kind: Kind, config: Rewarded, written: int) -> None:
+    @staticmethod
+    def at_most(config: SFT, available: int) -> int:
+        """How many of the samples there are a block takes."""
+        return min(config.samples or available, available)
+
+    def online(self, name: str, kind: str, config: Rewarded, written: int) -> None:
         """Adds a phase in which the RPM learns from its own answers to ID prompts."""
         prompts = config.steps * config.prompts
         sequences = prompts * config.group
@@ -141,9 +139,20 @@ class Planner:
         self.add("sample", "sample", "rpm", None, (0, prompts, answers), work)
         return prompts
 
-    def warm_simulator(self) -> None:
-        """Adds the simulator's warm start."""
-        self._warm("simulator", self.recipe.simulator_sft, self.counts.turns(self.recipe.simulator_sft))
+    def augment(self, config: AugmentedSFT) -> None:
+        """Adds the two phases that write copies of the samples and train on both."""
+        costs, counts, tune = self.costs, self.counts, self.recipe.rpm_sft
+        samples = self.at_most(tune, counts.id_train)
+        copies = samples * config.copies
+        # the world's are not written by a model; another's has the texts of a copy to write, one after another
+        work = Work() if config.model is None else costs.writing(2 * copies, costs.response)
+        self.add("augment", "augment", "rpm", None, (0, samples, copies), work)
+        self.train("sft-augmented", "augmented_sft", tune, samples + copies, costs.response)
+
+    def think(self, config: SFT) -> None:
+        """Adds the SFT of a model that thinks first."""
+        written = self.costs.reasoning + self.costs.response
+        self.train("think-sft", "think_sft", config, self.at_most(config, self.counts.id_train), written)
 
     def iteration(self, k: int) -> None:
         """Adds one iteration of the loop, and what refreshes the estimator before the next."""
@@ -160,10 +169,10 @@ class Planner:
     # phases ---------------------------------------------------------------------------------------------------------
 
     def _warm(self, role: str, config: SFT, available: int) -> None:
-        self._tuning("sft", role, config, min(config.samples or available, available))
+        self._tuning("sft", role, config, self.at_most(config, available))
 
     def _tuning(
-        self, kind: Kind, role: str | None, config: SFT, samples: int, name: str = "", iteration: int | None = None
+        self, kind: str, role: str | None, config: SFT, samples: int, name: str = "", iteration: int | None = None
     ) -> None:
         costs = self.costs
         updates = samples // config.batch_size * config.epochs
@@ -250,79 +259,3 @@ class Planner:
         answers = 2 * self.counts.id_dev
         work = self.costs.writing(answers, self.costs.response) + self.costs.scoring(2 * (answers + self.counts.id_dev))
         self.add(f"accept-{k}", "accept", "rpm", k, (0, answers, answers), work)
-
-
-# --- methods --------------------------------------------------------------------------------------------------------
-
-
-def _nothing(planner: Planner) -> None:
-    pass
-
-
-def _coevolution(planner: Planner) -> None:
-    for k in range(1, planner.recipe.loop.iterations + 1):
-        planner.iteration(k)
-
-
-def _augmented_sft(planner: Planner) -> None:
-    method, counts, costs = planner.recipe.method, planner.counts, planner.costs
-    assert isinstance(method, AugmentedSFT)
-    samples = min(planner.recipe.rpm_sft.samples or counts.id_train, counts.id_train)
-    copies = samples * method.copies
-    # the world's are not written by a model; another's has the texts of a copy to write, one after another
-    work = Work() if method.model is None else costs.writing(2 * copies, costs.response)
-    planner.add("augment", "augment", "rpm", None, (0, samples, copies), work)
-    planner.train("sft-augmented", "augmented_sft", planner.recipe.rpm_sft, samples + copies, costs.response)
-
-
-def _rejection_sft(planner: Planner) -> None:
-    method = planner.recipe.method
-    assert isinstance(method, RejectionSFT)
-    prompts = planner.sample(method)
-    planner.train(
-        "sft-best", "rejection_sft", method.tune, min(method.tune.samples or prompts, prompts), planner.costs.response
-    )
-
-
-def _dpo(planner: Planner) -> None:
-    method = planner.recipe.method
-    assert isinstance(method, DPO)
-    prompts = planner.sample(method)
-    # a pair is two sequences, and the reference model reads both
-    planner.train("dpo", "dpo", method.tune, min(method.tune.samples or prompts, prompts), 2 * planner.costs.response)
-
-
-def _online(planner: Planner) -> None:
-    method = planner.recipe.method
-    assert isinstance(method, OnlineGRPO | OnlinePPO)
-    planner.online(method.kind, "online", method, planner.costs.response)
-
-
-def _think_sft(planner: Planner) -> None:
-    method, counts, costs = planner.recipe.method, planner.counts, planner.costs
-    assert isinstance(method, ThinkSFT | ThinkGRPO)
-    samples = min(method.tune.samples or counts.id_train, counts.id_train)
-    planner.train("think-sft", "think_sft", method.tune, samples, costs.reasoning + costs.response)
-
-
-def _think_grpo(planner: Planner) -> None:
-    method, costs = planner.recipe.method, planner.costs
-    assert isinstance(method, ThinkGRPO)
-    _think_sft(planner)
-    planner.online("think-grpo", "think_online", method, costs.reasoning + costs.response)
-
-
-Steps = Callable[[Planner], None]
-METHODS: dict[str, tuple[Steps, Steps]] = {
-    "coevolution": (Planner.warm_simulator, _coevolution),
-    "sft": (_nothing, _nothing),
-    "augmented_sft": (_nothing, _augmented_sft),
-    "rejection_sft": (_nothing, _rejection_sft),
-    "dpo": (_nothing, _dpo),
-    "grpo": (_nothing, _online),
-    "ppo": (_nothing, _online),
-    "think_sft": (_nothing, _think_sft),
-    "think_grpo": (_nothing, _think_grpo),
-}
-"""A method's kind -> what it adds before the first evaluation, and between that and the last. What comes before is the same
-for all, with the same numbers and so the same seeds: methods on one recipe share their SFT model, scorer and audit."""

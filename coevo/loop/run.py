@@ -47,14 +47,7 @@ RUNNERS: dict[tuple[str, str | None], Runner] = {
     ("grpo", "reasoner"): corl.run_reasoner,
     ("grpo", "scorer"): corl.run_scorer,
     ("ablation", "scorer"): ablation.run_ablation,
-    ("augment", "rpm"): methods.run_augment,
-    ("augmented_sft", "rpm"): methods.run_augmented_sft,
-    ("sample", "rpm"): methods.run_sample,
-    ("rejection_sft", "rpm"): methods.run_rejection_sft,
-    ("dpo", "rpm"): methods.run_dpo,
-    ("online", "rpm"): methods.run_online,
-    ("think_sft", "rpm"): methods.run_think_sft,
-    ("think_online", "rpm"): methods.run_online,
+    **{(kind, "rpm"): run for kind, run in methods.RUNNERS.items()},
 }
 """(kind, role) of a planned phase -> what runs it."""
 

@@ -7,7 +7,7 @@ alone is hacked within 80 steps (method section 3).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from coevo.config import ReasonerPhase, RewardWeights
@@ -80,10 +80,22 @@ def rpm_reward(fit: Fit, reference: Fit, baseline: float, weights: RewardWeights
         "likelihood_gap": fit.likelihood - reference.likelihood,
         ("anchor_remi" if anchor else "negative_remid"): remi - baseline,
     }
-    if weights.agreement:
-        parts["agreement"] = match(fit.evidence, reference.evidence)
-        total += weights.agreement * parts["agreement"]
+    for name, part in FURTHER_PARTS.items():
+        if weight := getattr(weights, name):
+            parts[name] = part(fit, reference)
+            total += weight * parts[name]
     return Reward(total, parts)
+
+
+def agreement(fit: Fit, reference: Fit) -> float:
+    """R3: how far the response goes along with its scenario's reasoning, in (0, 1]; 1 at the reference's level."""
+    return match(fit.evidence, reference.evidence)
+
+
+FURTHER_PARTS: dict[str, Callable[[Fit, Fit], float]] = {
+    "agreement": agreement,
+}
+"""Name of a weight -> the part that it weighs, beside information and register gap: of a response and the reference."""
 
 
 def evidence(reasoned: Score, unreasoned: Score) -> float:

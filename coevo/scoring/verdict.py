@@ -13,11 +13,13 @@ from coevo.maths.stats import Interval
 REWARD = "reward"
 """Name of the weighted sum, beside the names of its parts."""
 PARTS = tuple(RewardWeights.model_fields)
+ALWAYS = ("information", "register_gap")
+"""Parts that every reward is audited by."""
 
 
 def parts_of(weights: Mapping[str, float]) -> tuple[str, ...]:
-    """The parts that a reward with these weights is audited by; the agreement (R3) is worked out only where it counts."""
-    return tuple(part for part in PARTS if part != "agreement" or weights.get(part))
+    """The parts that a reward with these weights is audited by; the others, as agreement (R3), only where they count."""
+    return tuple(part for part in PARTS if part in ALWAYS or weights.get(part))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from peft import PeftModel
-from transformers import Qwen3ForCausalLM
+from transformers import AutoTokenizer, Qwen3ForCausalLM
 from transformers.integrations import deepspeed as hf_deepspeed
 
 from coevo.errors import CheckpointError
@@ -229,6 +229,23 @@ def test_a_tokenizer_without_chat_template_is_refused(tmp_path):
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="has no chat_template"):
         load_tokenizer(tmp_path)
+
+
+def test_a_tokenizer_that_adds_special_tokens_is_told_not_to(tmp_path):
+    # as Llama 3's: its file has a post-processor that writes the first token, and so has its chat template
+    save_base(tmp_path / "base", build_base(TOKENIZER, TINY, seed=1), TOKENIZER)
+    first = TOKENIZER.convert_ids_to_tokens(0)
+    file = tmp_path / "base" / "tokenizer.json"
+    tree = json.loads(file.read_text(encoding="utf-8"))
+    own = [{"SpecialToken": {"id": first, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    tokens = {first: {"id": first, "ids": [0], "tokens": [first]}}
+    tree["post_processor"] = {"type": "TemplateProcessing", "single": own, "pair": own, "special_tokens": tokens}
+    file.write_text(json.dumps(tree), encoding="utf-8")
+    assert AutoTokenizer.from_pretrained(tmp_path / "base")("Ada")["input_ids"][0] == 0
+    loaded = load_tokenizer(tmp_path / "base")
+    assert (
+        loaded("Ada")["input_ids"] == loaded("Ada", add_special_tokens=False)["input_ids"] == TOKENIZER("Ada")["input_ids"]
+    )
 
 
 def test_a_failed_write_leaves_the_old_directory_and_no_rubbish(tmp_path):

@@ -10,8 +10,9 @@ from coevo.config import RewardWeights, SimulatorPhase
 from coevo.errors import ScoreError
 from coevo.loop.coevolution import replay_weights
 from coevo.scoring.gates import Naturalness, Thresholds, natural_gates, novelty, thresholds, whole
-from coevo.scoring.rewards import Fit, fits, regret, repetition, rpm_reward, simulator_reward, value
+from coevo.scoring.rewards import FURTHER_PARTS, Fit, fits, regret, repetition, rpm_reward, simulator_reward, value
 from coevo.scoring.scorer import Ask
+from coevo.scoring.verdict import ALWAYS
 from coevo.types import Scenario, Score, Turn
 
 PLAIN = RewardWeights(information=1.0, register_gap=1.0)
@@ -53,6 +54,10 @@ def test_rpm_reward_is_r1_plus_r4() -> None:
     # on an ID scenario remi itself counts, under its own name: R2 = -5, R4 = -6
     anchor = rpm_reward(Fit(-6.0, -10.0), Fit(-3.0, -12.0), 0.0, PLAIN, anchor=True)
     assert anchor.total == pytest.approx(-11.0) and anchor.parts["anchor_remi"] == pytest.approx(-5.0)
+
+
+def test_parts_and_weights_have_the_same_names() -> None:
+    assert [*ALWAYS, *FURTHER_PARTS] == list(RewardWeights.model_fields)
 
 
 def test_reward_differences_do_not_depend_on_the_baseline() -> None:
