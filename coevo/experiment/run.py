@@ -24,7 +24,7 @@ from coevo.experiment.matrix import ASKED_FILE, Cell, Experiment, cell_of, judge
 from coevo.files import write_atomic
 from coevo.loop.folder import RunFolder, dump_row, read_resolved, read_rows
 from coevo.loop.material import load_material
-from coevo.loop.plan import PhasePlan, plan
+from coevo.loop.plan import Counts, PhasePlan, count, plan
 from coevo.loop.table import duration
 
 LOG_FILE, LOCK_FILE = "log.txt", ".lock"
@@ -68,9 +68,13 @@ def plans(experiment: Experiment) -> dict[str, list[PhasePlan]]:
         ConfigError, DataError: as of `plan`, with the cell's name.
     """
     found = {}
+    # a file that all cells share is read through once
+    counts: dict[str, Counts] = {}
     for cell in (*experiment.estimators, *experiment.cells):
+        data = cell.recipe.data.model_dump_json()
         try:
-            phases = plan(cell.recipe)
+            counts[data] = counts.get(data) or count(cell.recipe)
+            phases = plan(cell.recipe, counts[data])
         except ConfigError as error:
             raise ConfigError(f"{cell.name}: {error}") from None
         names = [phase.name.partition("-")[2] for phase in phases]
