@@ -36,10 +36,8 @@ def digests(recipe: Recipe, phases: Iterable[PhasePlan]) -> dict[str, str]:
 def _read_by(recipe: Recipe, phase: PhasePlan) -> dict[str, Any]:
     """The recipe without what the phase does not read."""
     tree = recipe.model_dump(mode="json", exclude={"name", "tracking"})
-    if phase.kind in ("pretrain", "sft", "tune", "ablation") or phase.name.endswith("evaluate-sft"):
-        # what a method begins with; CoRL's rounds that refresh the estimator within the game are of the kind tune, too
-        if phase.iteration is None:
-            del tree["method"], tree["loop"]
+    if _is_common(recipe, phase):
+        del tree["method"], tree["loop"]
     elif phase.kind == "audit" and phase.iteration is None:
         del tree["method"], tree["loop"]
         tree["weights"] = recipe.weights.model_dump(mode="json")
@@ -52,6 +50,15 @@ def _read_by(recipe: Recipe, phase: PhasePlan) -> dict[str, Any]:
         loop["rpm"] = {"weights": loop["rpm"]["weights"]}
         del loop["tolerance_nats"]
     return tree
+
+
+def _is_common(recipe: Recipe, phase: PhasePlan) -> bool:
+    """Whether a phase is of what every method begins with, the audit apart."""
+    if phase.kind in ("pretrain", "sft", "ablation") or phase.name.endswith("evaluate-sft"):
+        return True
+    # CoRL's rounds, but for those that refresh the estimator within the game
+    rounds = recipe.corl.iterations if recipe.corl else 0
+    return phase.role in ("reasoner", "scorer", "plain") and phase.kind != "audit" and (phase.iteration or 0) <= rounds
 
 
 def adopt(folder: RunFolder, wanted: dict[str, str], donors: Iterable[tuple[Path, dict[str, str]]]) -> list[str]:

@@ -145,6 +145,17 @@ def test_a_phase_is_shared_where_nothing_that_it_reads_differs(override: str, ex
     assert shared(override) == (every if expected is None else expected)
 
 
+def test_corls_rounds_are_common_and_those_within_the_game_are_not() -> None:
+    keys = ["corl.refresh_every=1", "loop.iterations=2"]
+    first, second = (
+        load_recipe(SMOKE.parent / "corl" / "smoke.yaml", [*keys, more]) for more in ("seed=0", "loop.rpm.id_share=0")
+    )
+    known, other = digests(first, plan(first)), digests(second, plan(second))
+    common = {name.partition("-")[2] for name in known if other.get(name) == known[name]}
+    assert {"reasoner-1", "tune-scorer-1", "scorer-1", "harvest-1"} < common
+    assert not {"reasoner-2", "tune-scorer-2", "audit-2", "rpm-1"} & common
+
+
 def finished(root: Path, recipe: Any, phases: dict[str, str]) -> RunFolder:
     """A run folder in which these phases are done, each with a policy of this text."""
     folder = RunFolder.create(root, recipe)
