@@ -46,7 +46,8 @@ REQUEST_TO_THINK = 48
 """Tokens at most of the request to think first, which a prompt has beyond the plain one's."""
 
 
-def _folder_name(name: str) -> str:
+def folder_name(name: str) -> str:
+    """Checks a name that becomes a folder's."""
     if not name.strip() or name[0] in ". " or len(name) > 60 or not name.isprintable() or set(name) & set("/\\"):
         raise ValueError("it names the run folder: expected 1 to 60 printable characters without / and \\, not led by a dot")
     return name
@@ -287,7 +288,7 @@ class Tracking(Model):
 class Recipe(Model):
     """A whole run."""
 
-    name: Annotated[str, AfterValidator(_folder_name)]
+    name: Annotated[str, AfterValidator(folder_name)]
     seed: Annotated[Count, Field(ge=0, le=10**18)] = 0
     data: Annotated[WorldData | FileData, Field(discriminator="kind")] = WorldData()
     base: Annotated[SmallBase | HubBase, Field(discriminator="kind")] = SmallBase()

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from coevo.cli import ablation, audit, calibrate, data, judge, report, score, train
+from coevo.cli import ablation, audit, calibrate, data, experiment, judge, report, score, train
 from coevo.cli.console import complain
 from coevo.errors import CoevoError
 
@@ -18,7 +18,7 @@ USERS_ERRNO = frozenset(
 )
 """What the system refuses for a reason that a user can put right: rights, space, names."""
 EXIT_ERROR = 2
-COMMANDS = (train, audit, score, judge, data, report, ablation, calibrate)
+COMMANDS = (train, audit, experiment, score, judge, data, report, ablation, calibrate)
 """In the order of `coevo --help`."""
 
 

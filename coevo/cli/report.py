@@ -1,4 +1,4 @@
-"""`coevo report`: rebuild tables and plots of a run, a diagnosis or judgements."""
+"""`coevo report`: rebuild tables and plots of a run, an experiment, a diagnosis or judgements."""
 
 from __future__ import annotations
 
@@ -12,17 +12,25 @@ REPORT_EXAMPLES = """examples:
   coevo report runs/quickstart
   coevo report scores/mine
   coevo report judged/mine
+  coevo report experiments/world
 """
 
 
 def add(commands: Commands) -> None:
     """Adds the command."""
-    report = command(commands, "report", "rebuild tables and plots of a run, a diagnosis or judgements", REPORT_EXAMPLES)
+    report = command(
+        commands, "report", "rebuild tables and plots of a run, an experiment, a diagnosis or judgements", REPORT_EXAMPLES
+    )
     report.add_argument("folder", type=path, metavar="DIR")
     report.set_defaults(run=_report)
 
 
 def _report(options: argparse.Namespace) -> int:
+    if (options.folder / "experiment.json").is_file():
+        from coevo.cli.experiment import show_experiment
+
+        show_experiment(options.folder)
+        return 0
     if (options.folder / "result.json").is_file():
         show_diagnosis(options.folder)
         return 0
@@ -32,7 +40,7 @@ def _report(options: argparse.Namespace) -> int:
     if not (options.folder / "resolved.yaml").is_file():
         raise CheckpointError(
             f"{options.folder} holds no run: resolved.yaml is missing. Give the folder that coevo train --out named, "
-            "or that of coevo score or coevo judge."
+            "or that of coevo experiment, score or judge."
         )
     show_report(options.folder)
     return 0

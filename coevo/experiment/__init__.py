@@ -1,0 +1,1 @@
+"""Methods × bases × seeds under the same shifts: the file, its cells, their runs, and one report of all."""

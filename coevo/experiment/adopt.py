@@ -1,0 +1,98 @@
+"""Phases that two cells have in common are run once: the second takes over what the first one made.
+
+A phase is a function of the recipe keys that it reads, of its name (which seeds it) and of the phases before it that trained
+or wrote something. So two cells share a phase where all of that is equal. What a phase does not read is listed here; a key
+that is listed nowhere counts as read.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from coevo.config import Recipe
+from coevo.files import content_key, write_atomic
+from coevo.loop.folder import STREAMS, RunFolder, dump_row, read_rows
+from coevo.loop.plan import PhasePlan
+
+MEASURING = ("audit", "evaluate", "ablation")
+"""Kinds of phases that no later one reads, but for the evaluation's own references, which it would compute alike."""
+
+
+def digests(recipe: Recipe, phases: Iterable[PhasePlan]) -> dict[str, str]:
+    """Phase -> hash of all that its result depends on."""
+    found: dict[str, str] = {}
+    above = ""
+    for phase in phases:
+        found[phase.name] = content_key(above, phase.name, phase.kind, phase.role, _read_by(recipe, phase))
+        if phase.kind not in MEASURING:
+            above = found[phase.name]
+    return found
+
+
+def _read_by(recipe: Recipe, phase: PhasePlan) -> dict[str, Any]:
+    """The recipe without what the phase does not read."""
+    tree = recipe.model_dump(mode="json", exclude={"name", "tracking"})
+    if phase.kind in ("pretrain", "sft", "tune", "ablation") or phase.name.endswith("evaluate-sft"):
+        # what a method begins with; CoRL's rounds that refresh the estimator within the game are of the kind tune, too
+        if phase.iteration is None:
+            del tree["method"], tree["loop"]
+    elif phase.kind == "audit" and phase.iteration is None:
+        del tree["method"], tree["loop"]
+        tree["weights"] = recipe.weights.model_dump(mode="json")
+    elif phase.kind == "grpo" and phase.role == "simulator":
+        loop = tree["loop"]
+        loop["rpm"] = {"weights": loop["rpm"]["weights"]}
+        del loop["harvest"], loop["past_share"], loop["tolerance_nats"]
+    elif phase.kind == "harvest":
+        loop = tree["loop"]
+        loop["rpm"] = {"weights": loop["rpm"]["weights"]}
+        del loop["tolerance_nats"]
+    return tree
+
+
+def adopt(folder: RunFolder, wanted: dict[str, str], donors: Iterable[tuple[Path, dict[str, str]]]) -> list[str]:
+    """Takes over finished phases of other runs, as far as they have them.
+
+    Args:
+        folder: the cell's own, created; what is finished in it stays.
+        wanted: of the cell, see `digests`.
+        donors: folders of other cells with their digests.
+
+    Returns:
+        Names of the phases that were taken over now.
+    """
+    taken = []
+    others = list(donors)
+    for name, digest in wanted.items():
+        if (folder.phase(name) / "done.json").is_file():
+            continue
+        donor = next((path for path, has in others if has.get(name) == digest and _is_done(path, name)), None)
+        if donor is not None and not (folder.phase(name) / "checkpoints").exists():
+            _copy_phase(donor, folder, name)
+            taken.append(name)
+    return taken
+
+
+def _is_done(run: Path, phase: str) -> bool:
+    return (run / "phases" / phase / "done.json").is_file()
+
+
+def _copy_phase(donor: Path, folder: RunFolder, name: str) -> None:
+    """Copies one phase; its mark of being done comes last, so that a kill leaves a phase that is copied again."""
+    source, target = donor / "phases" / name, folder.phase(name)
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("done.json", "checkpoints"))
+    done = json.loads((source / "done.json").read_text(encoding="utf-8"))
+    for relative in done["manifest"]:
+        if not (folder.root / relative).is_file():
+            (folder.root / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(donor / relative, folder.root / relative)
+    for stream in (*STREAMS, "timing.jsonl"):
+        kept = [row for row in read_rows(folder.root / stream) if row["phase"] != name]
+        kept += [row for row in read_rows(donor / stream) if row["phase"] == name]
+        write_atomic(folder.root / stream, "".join(dump_row(row) for row in kept))
+    write_atomic(target / "done.json", (source / "done.json").read_text(encoding="utf-8"))

@@ -1,0 +1,255 @@
+"""The experiment file: which methods are compared, on which bases and seeds, and what measures them. Without torch.
+
+A method is a handful of recipe overrides; a cell is a recipe. So each cell can be run alone, by `coevo train`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from coevo.config import Recipe, folder_name
+from coevo.errors import ConfigError
+from coevo.recipe import load_recipe, parse_yaml
+from coevo.tuning import Count, Model
+
+Overrides = dict[str, Any]
+"""Dotted keys of a recipe -> values, as on the command line of `coevo train`."""
+Name = Annotated[str, AfterValidator(folder_name)]
+Seed = Annotated[Count, Field(ge=0, le=10**18)]
+
+METHOD_KEYS = ("method", "loop", "simulator_sft", "corl.refresh_every")
+"""What a method may set. Everything else is the same for all methods of a table, or it would not compare methods."""
+NOT_A_BASE = ("name", "seed", "data", "evaluation", "method", "loop")
+NOT_AN_ESTIMATOR = ("name", "data", "evaluation", "method", "loop", "base", "pretrain")
+
+
+ASKED_FILE = "experiment.json"
+
+
+def cell_of(base: str, method: str, seed: int) -> str:
+    """Where a cell's run is, below the experiment's folder."""
+    return f"cells/{base}/{method}/seed-{seed}"
+
+
+def scores_of(base: str, estimator: str, seed: int) -> str:
+    """Where an estimator's measurement of one seed's cells is, below the experiment's folder."""
+    return f"scores/{base}/{estimator}/seed-{seed}"
+
+
+def judged_of(base: str, seed: int) -> str:
+    """Where a language model's judgements of one seed's cells are, below the experiment's folder."""
+    return f"judged/{base}/seed-{seed}"
+
+
+class Quick(Model):
+    """What `--quick` runs."""
+
+    methods: Annotated[tuple[str, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+
+
+class Matrix(Model):
+    """An experiment: the cells are methods × bases × seeds."""
+
+    name: Name
+    recipe: str
+    """What all cells share: a recipe, by its path from the experiment file."""
+    shared: Overrides = Field(default_factory=dict)
+    """Overrides of that recipe, for all cells."""
+    bases: Annotated[dict[Name, Overrides], Field(min_length=1)] = Field(default={"base": {}})
+    """Name -> overrides that make the recipe one of this base model."""
+    methods: Annotated[dict[Name, Overrides], Field(min_length=1)]
+    """Name -> overrides that make the recipe one of this method."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
+    baseline: str = "sft"
+    """The method that all others are tested against."""
+    estimators: Annotated[dict[Name, Overrides], Field(min_length=1)] = Field(default={"scorer": {}})
+    """What measures the cells, by name -> overrides of the recipe. Each is trained in a run of its own, with another seed,
+    and rewards nobody; the first one makes the tables, all of them the correlations."""
+    estimator_seed: Seed = 1000
+    judge: str | None = None
+    """Options of `coevo judge`, such as `--rubric coser --endpoint http://localhost:8000/v1 --no-key --model NAME`; null
+    leaves it out."""
+    quick: Quick | None = None
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Matrix:
+        quick = self.quick.methods if self.quick else ()
+        for key, name in [("baseline", self.baseline), *(("quick.methods", name) for name in quick)]:
+            if name not in self.methods:
+                raise ValueError(f"{key}: {name!r} is no method of this file; expected one of {', '.join(self.methods)}")
+        if quick and self.baseline not in quick:
+            raise ValueError(f"quick.methods lacks the baseline {self.baseline!r}; add it")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: {list(self.seeds)} has one twice; expected each once")
+        if self.estimator_seed in self.seeds:
+            raise ValueError(f"estimator_seed={self.estimator_seed} is also a cell's seed; expected another one")
+        for name, overrides in self.methods.items():
+            _only(f"methods.{name}", overrides, METHOD_KEYS)
+        for group, entries, kept in (("bases", self.bases, NOT_A_BASE), ("estimators", self.estimators, NOT_AN_ESTIMATOR)):
+            for name, overrides in entries.items():
+                _none_of(f"{group}.{name}", overrides, kept)
+        return self
+
+
+def _only(place: str, overrides: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
+    for key in overrides:
+        if not any(key == name or key.startswith(f"{name}.") for name in allowed):
+            raise ValueError(
+                f"{place} sets {key!r}: methods of one table differ in {', '.join(allowed)} alone; "
+                "put what all of them share under `shared`"
+            )
+
+
+def _none_of(place: str, overrides: Mapping[str, Any], refused: tuple[str, ...]) -> None:
+    for key in overrides:
+        if key.partition(".")[0] in refused:
+            raise ValueError(f"{place} sets {key!r}, which must be the same for all; put it under `shared`")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the experiment."""
+
+    base: str
+    method: str
+    """The name of a method, or of an estimator."""
+    seed: int
+    recipe: Recipe
+    overrides: tuple[str, ...]
+    """Of the shared recipe, as `coevo train` takes them."""
+    until: str | None = None
+    """An estimator's run ends with this phase, named without its number; None goes to the end."""
+
+    @property
+    def name(self) -> str:
+        """Also its folder below the experiment's."""
+        if self.until is not None:
+            return f"estimators/{self.base}/{self.method}"
+        return cell_of(self.base, self.method, self.seed)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment file that has been read, and every recipe in it checked."""
+
+    matrix: Matrix
+    path: Path
+    recipe: Path
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    cells: list[Cell]
+    """In the order of running: by method, the seeds of each; cells that share phases come after the one that has them."""
+    estimators: list[Cell]
+
+    def as_json(self) -> dict[str, Any]:
+        """What was asked, for the experiment's folder: all that its report needs to know."""
+        return {
+            "name": self.matrix.name,
+            "file": str(self.path),
+            "baseline": self.matrix.baseline,
+            "bases": list(self.matrix.bases),
+            "methods": list(self.methods),
+            "seeds": list(self.seeds),
+            "estimators": list(self.matrix.estimators),
+            "judge": self.matrix.judge,
+            "commands": {cell.name: self._command(cell) for cell in (*self.estimators, *self.cells)},
+        }
+
+    def _command(self, cell: Cell) -> str:
+        """What makes a cell alone."""
+        until = ["--until", cell.until] if cell.until else []
+        return shlex.join(["coevo", "train", str(self.recipe), *cell.overrides, *until])
+
+
+def read_experiment(path: Path, quick: bool = False) -> Experiment:
+    """Reads an experiment file and builds all of its recipes.
+
+    Raises:
+        ConfigError: an unreadable file, an unknown key, a name that is not there, a recipe that does not validate.
+    """
+    matrix = _validated(path, _tree(path))
+    if quick and matrix.quick is None:
+        raise ConfigError(f"{path}: --quick: the file has no block `quick`; add one with methods and seeds.")
+    methods = tuple(_baseline_first(matrix.quick.methods if quick and matrix.quick else matrix.methods, matrix.baseline))
+    seeds = matrix.quick.seeds if quick and matrix.quick else matrix.seeds
+    recipe = Path(os.path.normpath(path.parent / matrix.recipe))
+    cells = [
+        _cell(matrix, recipe, base, name, seed, matrix.methods[name])
+        for base in matrix.bases
+        for name in methods
+        for seed in seeds
+    ]
+    estimators = [
+        _cell(matrix, recipe, base, name, matrix.estimator_seed, overrides, estimator=True)
+        for base in matrix.bases
+        for name, overrides in matrix.estimators.items()
+    ]
+    return Experiment(matrix, path, recipe, methods, seeds, cells, estimators)
+
+
+def _baseline_first(methods: Iterable[str], baseline: str) -> Iterator[str]:
+    """Its phases are shared by all, so it runs first."""
+    yield baseline
+    yield from (name for name in methods if name != baseline)
+
+
+def _tree(path: Path) -> dict[str, Any]:
+    try:
+        tree = parse_yaml(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such experiment file. Shipped ones are under recipes/paper/.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}; expected a YAML file in UTF-8.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: an experiment is a mapping of keys to values, found {type(tree).__name__}.")
+    if "methods" not in tree and "rpm_sft" in tree:
+        raise ConfigError(f"{path}: this is a recipe, not an experiment; run it with coevo train {path}.")
+    return tree
+
+
+def _validated(path: Path, tree: dict[str, Any]) -> Matrix:
+    try:
+        return Matrix.model_validate(tree)
+    except ValidationError as error:
+        known = ", ".join(Matrix.model_fields)
+        lines = []
+        for problem in error.errors():
+            place = ".".join(map(str, problem["loc"]))
+            message = f"unknown key; known keys: {known}" if problem["type"] == "extra_forbidden" else problem["msg"]
+            lines.append(f"  {place}: {message}" if place else f"  {message}")
+        raise ConfigError(f"{path}: {len(lines)} problem(s) in the experiment:\n" + "\n".join(lines)) from None
+
+
+def _cell(matrix: Matrix, recipe: Path, base: str, method: str, seed: int, own: Overrides, estimator: bool = False) -> Cell:
+    named = {"name": method, "seed": seed}
+    overrides = tuple(f"{key}={_yaml(value)}" for key, value in (matrix.shared | matrix.bases[base] | own | named).items())
+    try:
+        loaded = load_recipe(recipe, overrides)
+    except ConfigError as error:
+        kind = "estimator" if estimator else "method"
+        raise ConfigError(f"{kind} {method!r} of base {base!r}: {error}") from None
+    return Cell(base, method, seed, loaded, overrides, _last(loaded) if estimator else None)
+
+
+def _last(recipe: Recipe) -> str:
+    """The phase that leaves a scorer behind."""
+    from coevo.loop.naming import estimator_kinds
+
+    return estimator_kinds(recipe)[0]
+
+
+def _yaml(value: Any) -> str:
+    """A value as it stands after `key=`; JSON is YAML."""
+    return json.dumps(value, ensure_ascii=False)

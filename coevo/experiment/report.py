@@ -1,0 +1,257 @@
+"""The report of an experiment: report.md, table.csv, result.json, plots and one HTML page, read off its folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coevo.experiment.read import result
+from coevo.experiment.table import SHIFTED, SHIFTS
+from coevo.layout import align
+from coevo.report.write import plain, write_bytes
+
+Record = dict[str, Any]
+BEYOND = 0.05
+"""A corrected p value below it gets a star."""
+CAPTIONS = {
+    "methods.png": "Share of right slots and R-EMID by shift and method, with 95 % intervals over scenarios and seeds",
+    "metrics.png": "Each metric against the share of right slots, a point per method and shifted subset",
+    "bounds.png": "The risk index B2 against the measured R-EMID, a point per method and shifted subset",
+}
+LEGEND = (
+    "Means over seeds; in brackets 95 % intervals, by a bootstrap over seeds and scenarios in which all methods share the "
+    "draws. A shift is the unweighted mean over its subsets, `shifted` that over all of them. R-EMI, M and R-EMID in nats. "
+    "* differs from {baseline} with p < 0.05 after Holm's correction over all methods and shifts of the measure. Worst case "
+    "is the largest B2 over the subsets of a seed: mean and, in brackets, range over seeds."
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as strings; the first column is text."""
+
+    title: str
+    headings: list[str]
+    rows: list[list[str]]
+
+
+def build(folder: Path) -> list[Path]:
+    """Writes the report into an experiment's folder.
+
+    Returns:
+        The files written.
+
+    Raises:
+        CheckpointError: no experiment in the folder.
+        DataError: measurements that cannot be compared, or a broken file.
+    """
+    # drawing is slow to import
+    from coevo.experiment.plots import draw
+    from coevo.report.html import environment, figures
+
+    found = result(folder)
+    images = draw(found)
+    page = (
+        environment()
+        .get_template("experiment.html.j2")
+        .render(
+            result=found,
+            legend=LEGEND.format(baseline=found["baseline"]),
+            parts=[(heading, tables(found, *which), words(found, *which)) for heading, which in parts(found)],
+            missing=missing(found),
+            figures=figures(images, CAPTIONS),
+        )
+    )
+    files = {
+        "result.json": (json.dumps(found, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode(),
+        "report.md": markdown(found).encode(),
+        "table.csv": csv_text(found).encode(),
+        **images,
+        "report.html": page.encode(),
+    }
+    for name in CAPTIONS.keys() - images.keys():
+        (folder / "report" / name).unlink(missing_ok=True)
+    return [write_bytes(folder / "report" / name, content) for name, content in files.items()]
+
+
+def parts(found: Mapping[str, Any]) -> list[tuple[str, tuple[str, str]]]:
+    """A heading and (base, estimator) for each table of the experiment."""
+    return [
+        (f"Base {base}, measured by {estimator}", (base, estimator))
+        for base, entry in found["results"].items()
+        for estimator in entry["estimators"]
+    ]
+
+
+def missing(found: Mapping[str, Any]) -> list[str]:
+    """What is not there yet."""
+    return [note for entry in found["results"].values() for note in entry["missing"]]
+
+
+def tables(found: Mapping[str, Any], base: str, estimator: str) -> list[Table]:
+    """The tables of one base and estimator."""
+    table = found["results"][base]["estimators"][estimator]
+    made = [
+        _by_shift(table, "share_right", "Share of right slots, %", 100.0, (*SHIFTS, SHIFTED)),
+        _by_shift(table, "remid", "R-EMID, nats: above 0 the shift costs", 1.0, (*SHIFTS[1:], SHIFTED)),
+        _by_shift(table, "remi", "R-EMI, nats: 0 is the reference's level", 1.0, (*SHIFTS, SHIFTED)),
+        _by_shift(table, "register_gap", "M, the register gap, nats", 1.0, (*SHIFTS, SHIFTED)),
+        _by_shift(table, "judge", "The judge's mean score", 1.0, (*SHIFTS, SHIFTED)),
+        _risk(table),
+        _by_subset(table, "share_right", "Share of right slots by subset, %", 100.0),
+        _by_subset(table, "remid", "R-EMID by subset, nats", 1.0),
+        _correlations(table),
+    ]
+    return [one for one in made if one.rows]
+
+
+def _by_shift(table: Record, measure: str, title: str, factor: float, levels: Sequence[str]) -> Table:
+    known = [level for level in levels if any(measure in m["levels"].get(level, {}) for m in table["methods"].values())]
+    tests = table["tests"].get(measure, {})
+    rows = [
+        [name, *(_cell(m["levels"][level].get(measure), factor, tests.get(name, {}).get(level)) for level in known)]
+        for name, m in table["methods"].items()
+    ]
+    return Table(title, ["method", *known], rows if known else [])
+
+
+def _by_subset(table: Record, measure: str, title: str, factor: float) -> Table:
+    tags = [level for level in table["n"] if level not in (*SHIFTS, SHIFTED)]
+    tags = [tag for tag in tags if any(measure in m["levels"][tag] for m in table["methods"].values())]
+    digits = 0 if factor == 100.0 else 1
+    rows = [
+        [name, *(f"{m['levels'][tag][measure]['value'] * factor:.{digits}f}" for tag in tags)]
+        for name, m in table["methods"].items()
+    ]
+    return Table(title, ["method", *tags], rows if tags else [])
+
+
+def _risk(table: Record) -> Table:
+    rows = [
+        [name, _cell(m["worst_case"], 1.0, None), str(m["worst_case"].get("subset") or "n/a")]
+        for name, m in table["methods"].items()
+        if "value" in m["worst_case"]
+    ]
+    return Table("Worst-case risk: the largest B2 over the subsets, no unit", ["method", "B2", "subset"], rows)
+
+
+def _correlations(table: Record) -> Table:
+    rows = [
+        [f"{name} ({next(iter(kinds.values()))['n']} points)", *(_coefficient(record) for record in kinds.values())]
+        for name, kinds in table["correlations"].items()
+    ]
+    return Table(
+        "Correlations over methods × subsets, intervals over methods", ["of", "Pearson", "Spearman", "Kendall"], rows
+    )
+
+
+def _coefficient(record: Record) -> str:
+    if record["value"] is None:
+        return "n/a"
+    span = "" if record["low"] is None else f" [{record['low']:.2f}, {record['high']:.2f}]"
+    return f"{record['value']:.2f}{span}"
+
+
+def _cell(record: Record | None, factor: float, test: Record | None) -> str:
+    if not record or "value" not in record:
+        return "n/a"
+    value, low, high = (record[name] * factor for name in ("value", "low", "high"))
+    star = "*" if test and test["p_holm"] < BEYOND else ""
+    digits = 1 if factor == 100.0 else 2
+    return f"{value:.{digits}f}{star} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def words(found: Mapping[str, Any], base: str, estimator: str) -> list[str]:
+    """What the tables say, in sentences: who leads, and whether that is beyond the others' intervals."""
+    table = found["results"][base]["estimators"][estimator]
+    said = []
+    rankings = (
+        ("highest share of right slots over shifted subsets", "share_right", 100.0, True),
+        ("lowest R-EMID over shifted subsets", "remid", 1.0, False),
+    )
+    for title, measure, factor, higher in rankings:
+        known = {n: m["levels"][SHIFTED][measure] for n, m in table["methods"].items() if measure in m["levels"][SHIFTED]}
+        if len(known) > 1:
+            said.append(_lead(title, known, factor, higher))
+    risks = {n: m["worst_case"] for n, m in table["methods"].items() if "value" in m["worst_case"]}
+    if len(risks) > 1:
+        said.append(_lead("lowest worst-case risk", risks, 1.0, False))
+    return said
+
+
+def _lead(title: str, known: Mapping[str, Record], factor: float, higher: bool) -> str:
+    ranked = sorted(known, key=lambda name: known[name]["value"], reverse=higher)
+    first = known[ranked[0]]
+    near = [n for n in ranked[1:] if first["low"] <= known[n]["high"] and known[n]["low"] <= first["high"]]
+    others = "no other interval meets its own" if not near else f"its interval meets that of {', '.join(near)}"
+    digits = 1 if factor == 100.0 else 2
+    span = f"[{first['low'] * factor:.{digits}f}, {first['high'] * factor:.{digits}f}]"
+    return f"{title}: {ranked[0]}, {first['value'] * factor:.{digits}f} {span}; {others}."
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """report.md."""
+    pieces = [f"# Experiment {plain(found['name'])}", *(f"> {plain(note)}" for note in missing(found))]
+    pieces.append(plain(LEGEND.format(baseline=found["baseline"])))
+    for heading, which in parts(found):
+        pieces.append(f"## {plain(heading)}")
+        pieces.append("\n".join(f"- {plain(line)}" for line in words(found, *which)))
+        for table in tables(found, *which):
+            rule = ["---", *["---:"] * (len(table.headings) - 1)]
+            lines = [table.headings, rule, *([plain(cell) for cell in row] for row in table.rows)]
+            pieces.append(f"### {table.title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
+    pieces.append("## Each cell alone")
+    pieces.append("\n".join(f"- `{name}`: `{command}`" for name, command in found["commands"].items()))
+    return "\n\n".join(piece for piece in pieces if piece) + "\n"
+
+
+def csv_text(found: Mapping[str, Any]) -> str:
+    """table.csv: a row per base, estimator, method, level and measure."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["base", "estimator", "method", "level", "measure", "value", "low", "high", "p", "p_holm"])
+    for _, (base, estimator) in parts(found):
+        table = found["results"][base]["estimators"][estimator]
+        for name, method in table["methods"].items():
+            for level, measures in method["levels"].items():
+                for measure, record in measures.items():
+                    test = table["tests"].get(measure, {}).get(name, {}).get(level, {})
+                    numbers = [record["value"], record["low"], record["high"], test.get("p"), test.get("p_holm")]
+                    writer.writerow([base, estimator, name, level, measure, *map(_number, numbers)])
+            for tag, record in method["bound"].items():
+                numbers = [(record or {}).get(key) for key in ("value", "low", "high")]
+                writer.writerow([base, estimator, name, tag, "bound", *map(_number, numbers), "", ""])
+    return stream.getvalue()
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or not math.isfinite(value) else f"{value:.6g}"
+
+
+def console(folder: Path) -> str:
+    """The main table and the sentences, as plain text."""
+    found = result(folder)
+    blocks = list(missing(found))
+    for heading, (base, estimator) in parts(found):
+        table = found["results"][base]["estimators"][estimator]
+        chosen = list(tables(found, base, estimator)[:2])
+        blocks += ["", heading]
+        for one in chosen:
+            blocks += [one.title, align([one.headings, *one.rows])]
+        blocks += words(found, base, estimator)
+        blocks += [f"scored: {_scored(table)}"]
+    return "\n".join(blocks)
+
+
+def _scored(table: Record) -> str:
+    counts = {name: m["statuses"] for name, m in table["methods"].items()}
+    short = {n: c for n, c in counts.items() if c.get("ok", 0) < sum(c.values())}
+    if not short:
+        return "every answer of every method"
+    return "; ".join(f"{n} {c.get('ok', 0)} of {sum(c.values())} answers" for n, c in short.items()) + "; all of the others"

@@ -1,0 +1,283 @@
+"""From the measurements of an experiment's cells to one table: means over seeds with intervals, tests, correlations.
+
+A seed is a training run and a scenario a test; both are drawn again. Of S seeds a draw takes S - 1: the variance of a mean
+over seeds is then right, where drawing S of them makes it (S - 1)/S of what it is (Rao and Wu 1988). All methods share
+every draw, so that differences between them are paired.
+
+Shape suffixes: M methods, S seeds, N scenarios of one subset, R resamples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from coevo.errors import DataError
+from coevo.maths.correlation import Kind, correlate
+from coevo.maths.stats import Floats, Ints, interval, seed_of
+from coevo.scoring.summary import Row
+from coevo.types import shift_of
+
+MEASURES = ("share_right", "remi", "register_gap", "likelihood_gap", "judge")
+"""Of one scenario; `remid` is made of them. share_right is known in the world alone, `judge` where there is one."""
+SHIFTS = ("id", "user", "character", "dialogue")
+SHIFTED = "shifted"
+"""The unweighted mean over all shifted subsets."""
+Means = Mapping[str, tuple[Floats, Floats]]
+"""Measure -> its means by method (M,) and their draws (R, M)."""
+KINDS: tuple[Kind, ...] = ("pearson", "spearman", "kendall")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One base's cells by one estimator."""
+
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    rows: Mapping[tuple[str, int], Sequence[Row]]
+    """By method and seed; all of the same scenarios."""
+    bounds: Mapping[tuple[str, int], Mapping[str, float | None]]
+    """B2 by method and seed, and by subset."""
+    judged: Mapping[tuple[str, int], Mapping[str, float]] = field(default_factory=dict)
+    """A language model's mean score by method and seed, and by sample_id; empty without a judge."""
+
+
+def tabulate(measured: Measured, baseline: str, resamples: int, seed: int) -> dict[str, Any]:
+    """The table of one base.
+
+    Args:
+        measured: every method with every seed.
+        baseline: the method that the others are tested against.
+        resamples: bootstrap draws; the smallest p value is 2 / (resamples + 1).
+        seed: of the bootstrap.
+
+    Returns:
+        `methods`: per method `levels` (subsets, shifts and `shifted`), each with its measures as intervals; `bound` by
+        subset and `worst_case`, each with its value by seed. `tests`: per measure, method and shift the difference from the
+        baseline with its interval, p value, and p value corrected by Holm over all methods and shifts of the measure.
+
+    Raises:
+        DataError: cells of different scenarios.
+    """
+    draws = _Draws(measured, resamples, seed)
+    levels = _levels(draws.tags)
+    found: dict[str, dict[str, tuple[Floats, Floats]]] = {
+        level: draws.level(tags, level != "id") for level, tags in levels.items()
+    }
+    methods = {
+        name: {
+            "levels": {
+                level: {
+                    measure: interval(value_m[place], draws_rm[:, place]).as_json()
+                    for measure, (value_m, draws_rm) in measures.items()
+                }
+                for level, measures in found.items()
+            },
+            **_risks(measured, name),
+            "statuses": _statuses(measured, name),
+        }
+        for place, name in enumerate(measured.methods)
+    }
+    return {
+        "seeds": list(measured.seeds),
+        "resamples": resamples,
+        "n": {level: sum(len(draws.ids[tag]) for tag in tags) for level, tags in levels.items()},
+        "methods": methods,
+        "tests": _tests(measured.methods, found, baseline),
+    }
+
+
+def _levels(tags: Sequence[str]) -> dict[str, list[str]]:
+    """Level -> its subsets: each shift, all shifted ones, and each subset by itself."""
+    levels = {shift: [tag for tag in tags if shift_of(tag) == shift] for shift in SHIFTS}
+    levels[SHIFTED] = [tag for tag in tags if shift_of(tag) != "id"]
+    levels |= {tag: [tag] for tag in tags}
+    return {level: members for level, members in levels.items() if members}
+
+
+class _Draws:
+    """Means of every subset, measure and method, and their bootstrap draws."""
+
+    def __init__(self, measured: Measured, resamples: int, seed: int) -> None:
+        self._measured = measured
+        first = next(iter(measured.rows.values()))
+        self.tags = list(dict.fromkeys(row.subset_tag for row in first))
+        self.ids = {tag: [row.sample_id for row in first if row.subset_tag == tag] for tag in self.tags}
+        self._by_id = {key: {row.sample_id: row for row in rows} for key, rows in measured.rows.items()}
+        expected = {row.sample_id for row in first}
+        for (method, number), rows in self._by_id.items():
+            if rows.keys() != expected:
+                raise DataError(f"{method}, seed {number}: its scenarios are not those of the others; measure it anew.")
+        n_seeds = len(measured.seeds)
+        generator = np.random.default_rng(seed_of(seed, "seeds"))
+        self._chosen = generator.integers(0, n_seeds, size=(resamples, max(1, n_seeds - 1)))
+        self._means: dict[str, dict[str, tuple[Floats, Floats]]] = {
+            tag: self._subset(tag, resamples, seed_of(seed, tag)) for tag in self.tags
+        }
+        self._id_remi = self._mean([tag for tag in self.tags if shift_of(tag) == "id"], "remi")
+
+    def level(self, tags: Sequence[str], shifted: bool) -> dict[str, tuple[Floats, Floats]]:
+        """Measures of the mean over subsets: (M,) values and (R, M) draws. R-EMID where it is asked for."""
+        known = [name for name in MEASURES if all(name in self._means[tag] for tag in tags)]
+        found = {name: self._mean(tags, name) for name in known}
+        if shifted and "remi" in found and self._id_remi is not None:
+            (id_value, id_draws), (value, drawn) = self._id_remi, found["remi"]
+            found["remid"] = (id_value - value, id_draws - drawn)
+        return found
+
+    def _mean(self, tags: Sequence[str], name: str) -> Any:
+        if not tags or any(name not in self._means[tag] for tag in tags):
+            return None
+        pairs = [self._means[tag][name] for tag in tags]
+        return np.mean([value for value, _ in pairs], axis=0), np.mean([drawn for _, drawn in pairs], axis=0)
+
+    def _subset(self, tag: str, resamples: int, seed: Sequence[int]) -> dict[str, tuple[Floats, Floats]]:
+        ids = self.ids[tag]
+        drawn_rn = np.random.default_rng(seed).integers(0, len(ids), size=(resamples, len(ids)))
+        counts_rn = _counts(drawn_rn, len(ids))
+        found = {}
+        for name in MEASURES:
+            values_msn = self._values(ids, name)
+            # a measure that a whole cell lacks has no mean over its cells
+            if np.isfinite(values_msn).any(axis=2).all():
+                found[name] = self._bootstrapped(values_msn, counts_rn)
+        return found
+
+    def _values(self, ids: Sequence[str], name: str) -> Floats:
+        measured = self._measured
+
+        def values(key: tuple[str, int]) -> list[float]:
+            if name == "judge":
+                return [measured.judged.get(key, {}).get(i, math.nan) for i in ids]
+            return [getattr(self._by_id[key][i], name) for i in ids]
+
+        return np.array(
+            [[values((method, seed)) for seed in measured.seeds] for method in measured.methods], dtype=np.float64
+        )
+
+    def _bootstrapped(self, values_msn: Floats, counts_rn: Floats) -> tuple[Floats, Floats]:
+        known_msn = np.isfinite(values_msn).astype(np.float64)
+        filled_msn = np.where(known_msn > 0, values_msn, 0.0)
+        value_m = (filled_msn.sum(axis=2) / known_msn.sum(axis=2)).mean(axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean_rms = np.einsum("rn,msn->rms", counts_rn, filled_msn) / np.einsum("rn,msn->rms", counts_rn, known_msn)
+        # a draw of none but unscored scenarios has no mean; the plain one stands in its place
+        plain_ms = filled_msn.sum(axis=2) / known_msn.sum(axis=2)
+        mean_rms = np.where(np.isfinite(mean_rms), mean_rms, plain_ms[None])
+        drawn_rm = np.take_along_axis(mean_rms, self._chosen[:, None, :], axis=2).mean(axis=2)
+        return value_m, drawn_rm
+
+
+def _counts(drawn_rn: Ints, size: int) -> Floats:
+    flat = drawn_rn + size * np.arange(len(drawn_rn))[:, None]
+    return np.bincount(flat.ravel(), minlength=size * len(drawn_rn)).reshape(-1, size).astype(np.float64)
+
+
+# --- risks and counts -----------------------------------------------------------------------------------------------
+
+
+def _risks(measured: Measured, method: str) -> dict[str, Any]:
+    """B2 by subset, and the worst-case risk: the largest of them in each seed, and its mean over seeds."""
+    by_seed = [measured.bounds[method, seed] for seed in measured.seeds]
+    tags = list(by_seed[0])
+    bound = {tag: _over_seeds([bounds.get(tag) for bounds in by_seed]) for tag in tags}
+    largest = [max((b for b in bounds.values() if b is not None), default=None) for bounds in by_seed]
+    known = {tag: entry["value"] for tag, entry in bound.items() if entry}
+    where = max(known, key=lambda tag: known[tag]) if known else None
+    return {"bound": bound, "worst_case": (_over_seeds(largest) or {}) | {"subset": where}}
+
+
+def _over_seeds(values: Sequence[float | None]) -> dict[str, Any] | None:
+    """Mean and range of one number a seed; None if a seed lacks it."""
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return None
+    return {"value": float(np.mean(known)), "low": min(known), "high": max(known), "by_seed": known}
+
+
+def _statuses(measured: Measured, method: str) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for seed in measured.seeds:
+        for row in measured.rows[method, seed]:
+            counts[row.status] = counts.get(row.status, 0) + 1
+    return counts
+
+
+# --- tests ----------------------------------------------------------------------------------------------------------
+
+
+def _tests(
+    methods: Sequence[str], found: Mapping[str, Mapping[str, tuple[Floats, Floats]]], baseline: str
+) -> dict[str, Any]:
+    """Differences from the baseline, per measure; see `tabulate`."""
+    base = methods.index(baseline)
+    tests: dict[str, Any] = {}
+    for measure in ("share_right", "remi", "remid", "judge"):
+        cells = {}
+        for level in (*SHIFTS, SHIFTED):
+            if measure not in found.get(level, {}):
+                continue
+            value_m, draws_rm = found[level][measure]
+            for place, name in enumerate(methods):
+                if place != base:
+                    drawn = draws_rm[:, place] - draws_rm[:, base]
+                    difference = interval(value_m[place] - value_m[base], drawn)
+                    cells[name, level] = difference.as_json() | {"p": p_value(drawn)}
+        corrected = holm([cell["p"] for cell in cells.values()])
+        for (name, level), p in zip(cells, corrected, strict=True):
+            tests.setdefault(measure, {}).setdefault(name, {})[level] = cells[name, level] | {"p_holm": p}
+    return tests
+
+
+def p_value(draws: Floats) -> float:
+    """Two-sided, of a difference being 0, from its bootstrap draws (R,): at least 2 / (R + 1)."""
+    below, above = int((draws <= 0).sum()), int((draws >= 0).sum())
+    return min(1.0, 2 * (1 + min(below, above)) / (len(draws) + 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: the family-wise error rate holds whatever the tests' dependence.
+
+    The k-th smallest of m is multiplied by m - k + 1 and is at least what the smaller ones became; at most 1.
+    """
+    corrected = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = largest
+    return corrected
+
+
+# --- correlations ---------------------------------------------------------------------------------------------------
+
+
+def correlations(table: Mapping[str, Any], resamples: int, seed: int) -> dict[str, Any]:
+    """How well a metric follows the share of right slots or a judge, over methods × shifted subsets; a method is one group.
+
+    Returns:
+        Per pair of measures and kind of coefficient: value, interval, number of points. A pair without numbers is left out.
+    """
+    pairs = [(x, y) for y in ("share_right", "judge") for x in ("remid", "bound")] + [("bound", "remid")]
+    found = {}
+    for x, y in pairs:
+        points = [
+            (_value(method, tag, x), _value(method, tag, y), place)
+            for place, method in enumerate(table["methods"].values())
+            for tag in method["bound"]
+        ]
+        known = np.array([point for point in points if all(map(math.isfinite, point))])
+        if len(known) >= 3:
+            found[f"{x}, {y}"] = {
+                kind: correlate(known[:, 0], known[:, 1], kind, resamples=resamples, seed=seed, groups=known[:, 2]).as_json()
+                for kind in KINDS
+            }
+    return found
+
+
+def _value(method: Mapping[str, Any], tag: str, measure: str) -> float:
+    record = method["bound"].get(tag) if measure == "bound" else method["levels"][tag].get(measure)
+    return float(record["value"]) if record else math.nan

@@ -1,0 +1,391 @@
+"""The experiment file, what cells share, the pool of processes, and the statistics of the table."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coevo import cli
+from coevo.errors import CheckpointError, ConfigError, DataError
+from coevo.experiment import report
+from coevo.experiment.adopt import adopt, digests
+from coevo.experiment.matrix import read_experiment
+from coevo.experiment.run import Pool, Task, check_folder, failures, plans, to_run
+from coevo.experiment.table import SHIFTED, Measured, correlations, holm, p_value, tabulate
+from coevo.loop.folder import RunFolder
+from coevo.loop.plan import plan
+from coevo.recipe import load_recipe
+from coevo.scoring.summary import Row
+
+ROOT = Path(__file__).resolve().parents[2]
+SMOKE = ROOT / "recipes" / "smoke.yaml"
+
+
+def write(tmp_path: Path, **keys: Any) -> Path:
+    tree = {"name": "t", "recipe": str(SMOKE), "methods": {"sft": {"method": "sft"}, "loop": {}}, "seeds": [0, 1]}
+    path = tmp_path / "experiment.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in (tree | keys).items() if v is not None}, sort_keys=False))
+    return path
+
+
+# --- the file -------------------------------------------------------------------------------------------------------
+
+
+def test_cells_are_methods_bases_and_seeds_with_the_baseline_first(tmp_path: Path) -> None:
+    methods = {"loop": {"loop.iterations": 1}, "sft": {"method": "sft"}}
+    bases = {"small": {}, "narrow": {"lora.r": 4}}
+    experiment = read_experiment(write(tmp_path, methods=methods, bases=bases, shared={"evaluation.k": 3}))
+    names = [cell.name for cell in experiment.cells]
+    assert names[:4] == [f"cells/small/{m}/seed-{s}" for m in ("sft", "loop") for s in (0, 1)]
+    assert len(names) == 8
+    last = experiment.cells[-1].recipe
+    assert (last.seed, last.lora.r if last.lora else None, last.loop.iterations, last.evaluation.k) == (1, 4, 1, 3)
+    assert [cell.until for cell in experiment.estimators] == ["sft-scorer", "sft-scorer"]
+    # what a cell's command says is its recipe
+    assert load_recipe(SMOKE, experiment.cells[-1].overrides) == last
+
+
+def test_quick_is_a_part_of_the_cells(tmp_path: Path) -> None:
+    path = write(tmp_path, quick={"methods": ["loop", "sft"], "seeds": [1]})
+    quick, whole = read_experiment(path, quick=True), read_experiment(path)
+    assert [cell.name for cell in quick.cells] == ["cells/base/sft/seed-1", "cells/base/loop/seed-1"]
+    assert {cell.name for cell in quick.cells} < {cell.name for cell in whole.cells}
+    with pytest.raises(ConfigError, match="no block `quick`"):
+        read_experiment(write(tmp_path), quick=True)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"methods": {"sft": {"evaluation.k": 9}}}, r"methods\.sft sets 'evaluation\.k'.*under `shared`"),
+        ({"bases": {"b": {"data.train": 9}}}, r"bases\.b sets 'data\.train'"),
+        ({"estimators": {"e": {"base.path": "x"}}}, r"estimators\.e sets 'base\.path'"),
+        ({"baseline": "dpo"}, r"baseline: 'dpo' is no method of this file; expected one of sft, loop"),
+        ({"quick": {"methods": ["loop"]}}, "quick.methods lacks the baseline 'sft'"),
+        ({"seeds": [0, 0]}, "has one twice"),
+        ({"seeds": [1000]}, "estimator_seed=1000 is also a cell's seed"),
+        ({"seedz": [0]}, "seedz: unknown key; known keys: name, recipe"),
+        ({"methods": {"../x": {}, "sft": {}}}, "it names the run folder"),
+        ({"methods": {"sft": {"method": "dpoo"}}}, "method 'sft' of base 'base'"),
+        ({"recipe": "nowhere.yaml"}, "no such recipe"),
+        ({"name": None}, "name: Field required"),
+    ],
+)
+def test_a_bad_file_is_refused_with_the_place(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_experiment(write(tmp_path, **keys))
+
+
+def test_a_recipe_in_the_place_of_an_experiment_is_named_as_such(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="this is a recipe, not an experiment"):
+        read_experiment(SMOKE)
+    with pytest.raises(ConfigError, match="no such experiment file"):
+        read_experiment(tmp_path / "no.yaml")
+
+
+def test_what_a_method_cannot_do_is_said_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, methods={"sft": {"method": "sft"}, "big": {"method": "dpo", "method.tune.batch_size": 4096}})
+    assert cli.main(["experiment", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert "cells/base/big/seed-0" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_dry_run_counts_shared_phases_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["experiment", str(write(tmp_path)), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "cells/base/sft/seed-0" in said and "5 of 5" in said and "11 of 14" in said
+
+
+# --- what cells share -----------------------------------------------------------------------------------------------
+
+
+def shared(*overrides: str) -> set[str]:
+    """Phases that the smoke recipe's loop has in common with a variant of it, without their numbers."""
+    first, second = load_recipe(SMOKE), load_recipe(SMOKE, overrides)
+    known = digests(first, plan(first))
+    other = digests(second, plan(second))
+    return {name.partition("-")[2] for name in known if other.get(name) == known[name]}
+
+
+BEFORE = {"sft-rpm", "sft-scorer", "audit", "sft-simulator", "evaluate-sft"}
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("name=other", None),
+        ("tracking.project=other", None),
+        ("loop.rpm.id_share=0", BEFORE | {"simulator-1", "harvest-1"}),
+        ("loop.rpm.algorithm=ppo", BEFORE | {"simulator-1", "harvest-1"}),
+        ("loop.past_share=0", BEFORE | {"simulator-1"}),
+        ("loop.harvest=16", BEFORE | {"simulator-1"}),
+        ("loop.tolerance_nats=9", BEFORE | {"simulator-1", "harvest-1"}),
+        ("loop.simulator.gates=[]", BEFORE),
+        ("loop.shifts=[german]", BEFORE),
+        # the audit and the simulator's regret weigh as the RPM's reward does
+        ("loop.rpm.weights.information=0", BEFORE - {"audit"}),
+        ("method=dpo", {"sft-rpm", "sft-scorer", "audit"}),
+        # which the scorer does not read: where in doubt, a phase is run again
+        ("simulator_sft.learning_rate=1e-4", set()),
+        ("seed=1", set()),
+        ("evaluation.k=3", set()),
+        ("limits.response=60", set()),
+    ],
+)
+def test_a_phase_is_shared_where_nothing_that_it_reads_differs(override: str, expected: set[str] | None) -> None:
+    every = shared()
+    assert shared(override) == (every if expected is None else expected)
+
+
+def finished(root: Path, recipe: Any, phases: dict[str, str]) -> RunFolder:
+    """A run folder in which these phases are done, each with a policy of this text."""
+    folder = RunFolder.create(root, recipe)
+    for name, text in phases.items():
+        folder.policy(name).mkdir(parents=True)
+        (folder.policy(name) / "weights").write_text(text)
+        folder.append("metrics.jsonl", [{"phase": name, "step": 1}])
+        folder.finish(name, {"rows": 1})
+        folder.clock(name, 1.0)
+    return folder
+
+
+def test_adopted_phases_are_whole_and_later_ones_stay_to_be_done(tmp_path: Path) -> None:
+    recipe = load_recipe(SMOKE)
+    donor = finished(tmp_path / "donor", recipe, {"01-sft-rpm": "a", "02-sft-scorer": "b", "03-audit": "c"})
+    folder = RunFolder.create(tmp_path / "cell", recipe)
+    folder.append("metrics.jsonl", [{"phase": "01-sft-rpm", "step": 0, "half": True}])
+    (folder.phase("02-sft-scorer") / "checkpoints").mkdir(parents=True)
+    wanted = {"01-sft-rpm": "x", "02-sft-scorer": "y", "03-audit": "z", "04-sft-simulator": "w"}
+    others = [(tmp_path / "none", {"01-sft-rpm": "x"}), (donor.root, wanted | {"03-audit": "another"})]
+    assert adopt(folder, wanted, others) == ["01-sft-rpm"], "the second is under way here, the third is another's"
+    assert folder.facts("01-sft-rpm") == {"rows": 1} and folder.facts("02-sft-scorer") is None
+    rows = [json.loads(line) for line in (folder.root / "metrics.jsonl").read_text().splitlines()]
+    assert rows == [{"phase": "01-sft-rpm", "step": 1}], (
+        "rows of a phase that was begun are not kept beside the adopted ones"
+    )
+    assert adopt(folder, wanted, others) == []
+
+
+def test_a_folder_keeps_its_recipes(tmp_path: Path) -> None:
+    experiment = read_experiment(write(tmp_path))
+    finished(tmp_path / "out" / experiment.cells[0].name, experiment.cells[0].recipe, {})
+    (tmp_path / "out" / "experiment.json").write_text("{}")
+    check_folder(experiment, tmp_path / "out")
+    with pytest.raises(ConfigError, match="is of another recipe"):
+        check_folder(read_experiment(write(tmp_path, shared={"evaluation.k": 3})), tmp_path / "out")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    with pytest.raises(ConfigError, match="holds no experiment"):
+        check_folder(experiment, tmp_path / "full")
+
+
+def test_to_run_leaves_each_phase_to_the_first_that_has_it(tmp_path: Path) -> None:
+    experiment = read_experiment(write(tmp_path, seeds=[0]))
+    own = {name: [phase.name for phase in phases] for name, phases in to_run(experiment, plans(experiment)).items()}
+    assert own["cells/base/sft/seed-0"][0] == "01-sft-rpm" and own["cells/base/loop/seed-0"][0] == "04-sft-simulator"
+
+
+# --- processes ------------------------------------------------------------------------------------------------------
+
+
+def pool(tmp_path: Path, jobs: int, said: list[str]) -> Pool:
+    program = "import pathlib, sys; assert sys.argv[2] != 'bad', 'this one breaks'; pathlib.Path(sys.argv[3]).touch()"
+    return Pool(tmp_path, jobs, [sys.executable, "-c", program], (tmp_path / "lock").open("ab"), said.append)
+
+
+def task(tmp_path: Path, name: str, *needs: str, kind: str = "good") -> Task:
+    mark = tmp_path / f"{name}.done"
+    return Task(name, ["train", kind, str(mark)], mark.is_file, needs=frozenset(needs))
+
+
+def test_a_task_that_fails_stops_only_what_needs_it(tmp_path: Path) -> None:
+    said: list[str] = []
+    tasks = [task(tmp_path, "a", "b"), task(tmp_path, "b"), task(tmp_path, "c", kind="bad"), task(tmp_path, "d", "c")]
+    tasks.append(task(tmp_path, "e", "d"))
+    outcome = pool(tmp_path, 2, said).run(tasks)
+    assert outcome.done == ["b", "a"] or set(outcome.done) == {"a", "b"}
+    assert list(outcome.failed) == ["c"] and sorted(outcome.left) == ["d", "e"]
+    assert any("this one breaks" in line for line in said), "the end of its log is shown"
+    with pytest.raises(CheckpointError, match=r"1 of the experiment's processes failed:\n  c: exit 1.*\nNot run.*d, e"):
+        failures(outcome)
+    again = pool(tmp_path, 1, said).run([task(tmp_path, "a", "b"), task(tmp_path, "b")])
+    assert again.done == ["a", "b"] and not again.failed
+
+
+def test_a_process_that_ends_well_without_its_result_has_failed(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", ""]
+    found = Pool(tmp_path, 1, program, (tmp_path / "lock").open("ab"), lambda _: None).run([task(tmp_path, "a")])
+    assert list(found.failed) == ["a"]
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
+
+TAGS = {"IDTest": 30, "german": 20, "korean": 20, "Gaming": 20, "WordLevelComposition": 20}
+
+
+def row(sample_id: str, tag: str, remi: float) -> Row:
+    return Row(sample_id, tag, "", "", "", "", "ok", remi=remi, share_right=0.5)
+
+
+def measured(level: dict[str, dict[str, float]], seeds: int = 3, spread: float = 1.0, drift: float = 0.0) -> Measured:
+    """Rows whose R-EMI is a method's level of a subset, plus a scenario's own part, plus a seed's, plus noise."""
+    rows = {}
+    own = np.random.default_rng(7)
+    part = {tag: own.normal(0, spread, n) for tag, n in TAGS.items()}
+    for method, levels in level.items():
+        for seed in range(seeds):
+            rng = np.random.default_rng([seed, len(method)])
+            of_seed = rng.normal(0, drift)
+            rows[method, seed] = [
+                Row(
+                    f"{tag}-{i}",
+                    tag,
+                    "",
+                    "",
+                    "",
+                    "",
+                    "ok",
+                    remi=levels.get(tag, 0.0) + of_seed + part[tag][i],
+                    share_right=0.5,
+                )
+                for tag, n in TAGS.items()
+                for i in range(n)
+            ]
+    bounds = {key: {tag: 1.0 + place for place, tag in enumerate(TAGS) if tag != "IDTest"} for key in rows}
+    return Measured(tuple(level), tuple(range(seeds)), rows, bounds)
+
+
+def test_levels_are_means_over_subsets_and_remid_is_against_id() -> None:
+    data = measured({"sft": {"german": -4.0, "korean": -2.0}, "dpo": {}}, spread=0.0)
+    table = tabulate(data, "sft", 200, seed=0)
+    levels = table["methods"]["sft"]["levels"]
+    assert levels["user"]["remi"]["value"] == pytest.approx(-3.0) and levels["user"]["remid"]["value"] == pytest.approx(3.0)
+    # by hand: the mean over the four shifted subsets, (-4 - 2 + 0 + 0) / 4
+    assert levels[SHIFTED]["remid"]["value"] == pytest.approx(1.5)
+    assert "remid" not in levels["id"] and table["n"][SHIFTED] == 80
+    assert table["methods"]["dpo"]["worst_case"] == {
+        "value": 5.0, "low": 5.0, "high": 5.0, "by_seed": [5.0] * 3, "subset": "WordLevelComposition",
+    }  # fmt: skip
+
+
+def test_differences_are_paired_by_scenario() -> None:
+    # scenarios differ by tens of nats, methods by one: only the pairs can tell
+    data = measured({"sft": {}, "dpo": dict.fromkeys(TAGS, 1.0)}, spread=30.0)
+    test = tabulate(data, "sft", 2000, seed=0)["tests"]["remi"]["dpo"]["user"]
+    assert test["value"] == pytest.approx(1.0) and test["low"] == pytest.approx(1.0) and test["p_holm"] < 0.05
+
+
+def test_what_is_equal_is_no_difference() -> None:
+    table = tabulate(measured({"sft": {}, "dpo": {}}, spread=5.0), "sft", 500, seed=0)
+    assert {cell["p"] for cell in table["tests"]["remi"]["dpo"].values()} == {1.0}
+
+
+def test_seeds_count_as_much_as_they_vary() -> None:
+    # Only the seed varies: its mean over S = 3 has the standard error s / sqrt(3). The bootstrap's draws of S - 1 = 2 seeds
+    # have the variance (plug-in variance) / 2 = (2/3 s^2) / 2 = s^2 / 3, the same; draws of 3 would have 2/9 s^2.
+    data = measured({"sft": {}, "dpo": {}}, spread=0.0, drift=3.0)
+    table = tabulate(data, "sft", 20_000, seed=0)
+    by_seed = [data.rows["dpo", seed][0].remi for seed in range(3)]
+    found = table["methods"]["dpo"]["levels"]["id"]["remi"]
+    # with two of three seeds there are 9 equally likely draws; the interval's ends are the extreme ones
+    assert found["low"] == pytest.approx(min(by_seed)) and found["high"] == pytest.approx(max(by_seed))
+    draws = np.random.default_rng(0).integers(0, 3, size=(200_000, 2))
+    assert np.array(by_seed)[draws].mean(axis=1).var() == pytest.approx(np.var(by_seed, ddof=1) / 3, rel=0.02)
+
+
+def test_false_alarms_are_as_rare_as_they_should_be() -> None:
+    # one seed, no true difference, 20 + 20 scenarios of the user shift: p < 0.05 in about 5 % of 300 draws
+    alarms = 0
+    for draw in range(300):
+        rng = np.random.default_rng([11, draw])
+        rows = {
+            (method, 0): [row(f"{tag}-{i}", tag, rng.normal()) for tag, n in TAGS.items() for i in range(n)]
+            for method in ("sft", "dpo")
+        }
+        bounds: Any = {key: {} for key in rows}
+        table = tabulate(Measured(("sft", "dpo"), (0,), rows, bounds), "sft", 400, seed=draw)
+        alarms += table["tests"]["remi"]["dpo"]["user"]["p"] < 0.05
+    assert 5 <= alarms <= 30, alarms
+
+
+def test_unscored_answers_are_left_out_and_counted() -> None:
+    data = measured({"sft": {}, "dpo": {}}, spread=0.0)
+    rows = {key: list(value) for key, value in data.rows.items()}
+    broken = rows["dpo", 1][0]
+    rows["dpo", 1][0] = Row(broken.sample_id, broken.subset_tag, "", "", "", "", "truncated", share_right=0.0)
+    table = tabulate(Measured(data.methods, data.seeds, rows, data.bounds), "sft", 200, seed=0)
+    assert table["methods"]["dpo"]["statuses"] == {"ok": 329, "truncated": 1}
+    assert table["methods"]["dpo"]["levels"]["id"]["remi"]["value"] == pytest.approx(0.0)
+    # share_right is known of every answer: 0.5 but for one of 90
+    assert table["methods"]["dpo"]["levels"]["id"]["share_right"]["value"] == pytest.approx(0.5 * 89 / 90)
+
+
+def test_cells_of_other_scenarios_are_refused() -> None:
+    data = measured({"sft": {}, "dpo": {}})
+    rows = {key: value if key != ("dpo", 1) else list(value)[1:] for key, value in data.rows.items()}
+    with pytest.raises(DataError, match="dpo, seed 1: its scenarios are not those of the others"):
+        tabulate(Measured(data.methods, data.seeds, rows, data.bounds), "sft", 100, seed=0)
+
+
+def test_holm_by_hand() -> None:
+    # sorted 0.01, 0.02, 0.03, 0.04: times 4, 3, 2, 1 = 0.04, 0.06, 0.06, 0.04, and none below the one before it
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_lies_between_the_p_value_and_bonferroni(values: list[float]) -> None:
+    for p, corrected in zip(values, holm(values), strict=True):
+        assert p - 1e-12 <= corrected <= min(1.0, len(values) * p) + 1e-12 or corrected == max(holm(values))
+        assert p - 1e-12 <= corrected <= 1.0
+
+
+def test_p_values_by_hand() -> None:
+    # 99 draws above 0 and none below: 2 (0 + 1) / (99 + 1)
+    assert p_value(np.arange(1.0, 100.0)) == pytest.approx(0.02)
+    assert p_value(np.array([-1.0, 1.0])) == 1.0 and p_value(np.zeros(5)) == 1.0
+
+
+def test_the_metric_that_follows_the_truth_correlates_with_it() -> None:
+    levels = {f"m{k}": {tag: -k * place for place, tag in enumerate(TAGS)} for k in range(4)}
+    data = measured(levels, seeds=1, spread=0.0)
+    rows = {
+        key: [Row(**{**{f: getattr(r, f) for f in ("sample_id", "subset_tag", "persona", "query", "response", "reference")},
+                     "status": "ok", "remi": r.remi, "share_right": 0.5 + r.remi / 100}) for r in value]
+        for key, value in data.rows.items()
+    }  # fmt: skip
+    table = tabulate(Measured(data.methods, data.seeds, rows, data.bounds), "m0", 100, seed=0)
+    found = correlations(table, 200, seed=0)
+    assert found["remid, share_right"]["pearson"]["value"] == pytest.approx(-1.0)
+    assert found["remid, share_right"]["spearman"]["n"] == 16
+
+
+# --- the report -----------------------------------------------------------------------------------------------------
+
+
+def test_the_report_of_an_unfinished_experiment_says_what_is_missing(tmp_path: Path) -> None:
+    experiment = read_experiment(write(tmp_path))
+    (tmp_path / "experiment.json").write_text(json.dumps(experiment.as_json()))
+    files = report.build(tmp_path)
+    assert {file.name for file in files} == {"result.json", "report.md", "table.csv", "report.html"}
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "scores/base/scorer/seed-0 has not been measured yet" in text.replace("\\", "")
+    assert "coevo train" in text and 'name="loop"' in text
+    with pytest.raises(CheckpointError, match="holds no experiment"):
+        report.build(tmp_path / "elsewhere")
+
+
+def test_names_are_escaped_in_the_page(tmp_path: Path) -> None:
+    path = write(tmp_path, methods={"sft": {"method": "sft"}, "<b>x": {}}, bases={"<script>y": {}})
+    (tmp_path / "experiment.json").write_text(json.dumps(read_experiment(path).as_json()))
+    report.build(tmp_path)
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "<script>y" not in page and "<b>x" not in page and "&lt;script&gt;y" in page
