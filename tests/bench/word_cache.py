@@ -18,10 +18,11 @@ from functools import cache
 from pathlib import Path
 
 from coevo.data import read_rpgbench
+from coevo.data.world.exact import COMPONENTS
 from coevo.prompts import character_text
 from coevo.report import blame as report
 from coevo.report.calibration import console
-from coevo.scoring.calibration.blame import COMPONENTS, blame
+from coevo.scoring.calibration.blame import blame
 from coevo.scoring.calibration.settings import Settings
 from coevo.scoring.calibration.shelf import Shelf
 from coevo.scoring.scorer import Ask
@@ -56,6 +57,7 @@ class WordCache:
         self.version = f"word-cache/{name}"
         said = [words(text) for x in fitted for text in (x.reference, *(turn.text for turn in x.dialogue))]
         self._seen = Counter(word for text in said for word in (*text, END))
+        self._whole = self._seen.total() + 0.5 * (len(self._seen) + UNSEEN)
         self._weights = {"": 0.7} | dict.fromkeys(COMPONENTS, 0.1)
         for _ in range(ROUNDS):
             expected: Counter[str] = Counter()
@@ -81,8 +83,7 @@ class WordCache:
         return Score(sum(math.log(sum(self._parts(word, context).values()) / whole) for word in text), len(text))
 
     def _parts(self, word: str, context: dict[str, dict[str, float]]) -> dict[str, float]:
-        anywhere = (self._seen[word] + 0.5) / (self._seen.total() + 0.5 * (len(self._seen) + UNSEEN))
-        parts = {"": self._weights[""] * anywhere}
+        parts = {"": self._weights[""] * (self._seen[word] + 0.5) / self._whole}
         return parts | {z: self._weights[z] * law.get(word, 0.0) for z, law in context.items()}
 
 

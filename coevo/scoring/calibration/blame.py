@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from coevo.data.world.exact import COMPONENTS, Component
 from coevo.errors import DataError
 from coevo.files import content_key
 from coevo.maths.information import Floats, component_remi
 from coevo.maths.stats import bootstrap_mean, seed_of
-from coevo.prompts import NOTHING, Component, character_text
+from coevo.prompts import character_text
 from coevo.scoring.calibration.attribution import ASKED, judged
 from coevo.scoring.calibration.settings import Result, Settings, Tick, verdict
 from coevo.scoring.calibration.shelf import Shelf
-from coevo.scoring.calibration.swaps import COMPONENTS, Swap, swap
+from coevo.scoring.calibration.swaps import Swap, swap
 from coevo.scoring.evaluate import Scores
 from coevo.scoring.scorer import Ask
 from coevo.types import Scenario
@@ -33,9 +34,10 @@ FEWEST = 10
 """Scenarios a case at least; fewer say nothing."""
 CHUNK = 16
 """Scenarios scored at once: their asks share prompts."""
-DROPS: tuple[frozenset[Component], ...] = (NOTHING, *(frozenset((z,)) for z in COMPONENTS))
+DROPS: tuple[frozenset[Component], ...] = (frozenset(), *(frozenset((z,)) for z in COMPONENTS))
 """What is not shown: nothing, u, c, d."""
 WORDS: Mapping[Component, str] = {"u": "user", "c": "character", "d": "dialogue"}
+Array = np.ndarray[Any, Any]
 Swaps = Mapping[Component, Swap]
 
 
@@ -57,7 +59,7 @@ def blame(scorer: Scores, scenarios: Sequence[Scenario], settings: Settings, she
     key = f"blame/{scorer.version}/{content_key(shown)}"
     nats = shelf.arrays(key, lambda: {"nats": _score(scorer, scenarios, swaps, tick)})["nats"]
     lost = losses(nats)
-    scored = ~np.isnan(lost).any(axis=(1, 2))
+    scored = np.array(~np.isnan(lost).any(axis=(1, 2)))
     tags = np.array([x.subset_tag for x in scenarios])
     parts = deal(tags, scored, settings.seed)
     cases = [
@@ -122,7 +124,7 @@ def losses(nats: Floats) -> Floats:
     return found
 
 
-def deal(tags: np.ndarray[Any, Any], scored: np.ndarray[Any, Any], seed: int) -> dict[tuple[str, int], np.ndarray[Any, Any]]:
+def deal(tags: Array, scored: Array, seed: int) -> dict[tuple[str, int], Array]:
     """Each subset's scored places in random order, dealt into disjoint parts: CASES of them or a few more in all.
 
     Raises:
@@ -130,7 +132,7 @@ def deal(tags: np.ndarray[Any, Any], scored: np.ndarray[Any, Any], seed: int) ->
     """
     names = list(dict.fromkeys(tags.tolist()))
     n_parts = math.ceil(CASES / max(1, len(names)))
-    parts = {}
+    parts: dict[tuple[str, int], Array] = {}
     for tag in names:
         places = np.flatnonzero((tags == tag) & scored)
         if len(places) < n_parts * FEWEST:

@@ -16,10 +16,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from coevo.prompts import Component, character_text
+from coevo.data.world.exact import Component
+from coevo.prompts import character_text
 from coevo.types import Scenario
 
-COMPONENTS: tuple[Component, ...] = ("u", "c", "d")
 _NAME_END = re.compile(r"[,.;:\n，。；：]")
 
 
