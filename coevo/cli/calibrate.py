@@ -1,4 +1,4 @@
-"""`coevo calibrate`: set the estimates against the world's exact truth."""
+"""`coevo calibrate`: set the estimates against the world's exact truth, or A1 against components swapped in a file."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ import time
 from dataclasses import replace
 
 from coevo.cli.console import Commands, command, is_main, path, say, whole
+from coevo.errors import ConfigError
 
 CALIBRATE_EXAMPLES = """examples:
   coevo calibrate --out calibration
   coevo calibrate --out calibration --scorer runs/quickstart
   coevo calibrate --out glance --quick
+  coevo calibrate --out attribution --scorer runs/drama --data drama.json
+
+With --data it asks one thing of the scorer, on scenarios whose law nobody knows: whether answers that mistake the user,
+the character or the dialogue lose most in that component.
 
 Run again with the same --out after an interruption: parts that are there are kept.
 """
@@ -24,12 +29,17 @@ def add(commands: Commands) -> None:
     calibrate = command(commands, "calibrate", purpose, CALIBRATE_EXAMPLES)
     calibrate.add_argument("--out", type=path, required=True, metavar="DIR", help="new, empty, or of the same settings")
     calibrate.add_argument("--scorer", type=path, metavar="RUN", help="a run folder whose scorer is judged as well")
+    calibrate.add_argument(
+        "--data", type=path, metavar="FILE", help="scenarios in the RPGBench layout: attribution on them, and nothing else"
+    )
     calibrate.add_argument("--quick", action="store_true", help="two minutes; too coarse to judge by")
     calibrate.add_argument("--seed", type=whole, default=0, metavar="S", help="default 0")
     calibrate.set_defaults(run=_calibrate)
 
 
 def _calibrate(options: argparse.Namespace) -> int:
+    if options.data is not None:
+        return _attribute(options)
     # numpy, matplotlib and, for a scorer, torch: help stays quick without them
     from coevo.report import calibration as report
     from coevo.scoring.calibration import QUICK, Settings, calibrate
@@ -43,6 +53,29 @@ def _calibrate(options: argparse.Namespace) -> int:
     result = calibrate(options.out, settings, scorer, Pace())
     files = report.write(options.out, result)
     say("\n" + report.console(result))
+    for file in files:
+        say(str(file))
+    return 0
+
+
+def _attribute(options: argparse.Namespace) -> int:
+    if options.scorer is None:
+        raise ConfigError(f"--data {options.data}: nobody knows the law of a file; give a scorer to judge: --scorer RUN.")
+    if options.quick:
+        raise ConfigError("--quick makes the world's parts smaller, and --data has none of them; leave one of the two away.")
+    from coevo.loop.scorers import load_scorer, unseen
+    from coevo.report import blame as report
+    from coevo.report.calibration import console
+    from coevo.scoring.calibration import Settings
+    from coevo.scoring.calibration.blame import blame
+    from coevo.scoring.calibration.shelf import Shelf
+
+    scorer, scenarios = load_scorer(options.scorer), unseen(options.scorer, options.data)
+    settings, pace = replace(Settings(), seed=options.seed), Pace()
+    shelf = Shelf(options.out, settings)
+    result = blame(scorer, scenarios, settings, shelf, lambda done, total: pace("attribution", done, total))
+    files = report.write(options.out, result)
+    say("\n" + console(result))
     for file in files:
         say(str(file))
     return 0

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coevo.errors import CheckpointError, ConfigError
-from coevo.loop.context import Context
+from coevo.config import FileData
+from coevo.data import read_rpgbench, split_names
+from coevo.errors import CheckpointError, ConfigError, DataError
+from coevo.loop.context import Policies
 from coevo.loop.folder import RunFolder
-from coevo.loop.material import load_material
 from coevo.loop.plan import plan
-from coevo.loop.progress import Silent
 from coevo.loop.run import start_processes
 from coevo.scoring.scorer import Scorer
+from coevo.types import Scenario
 
 PHASE = "sft-scorer"
+ID_TRAIN = "IDTrain"
+"""The split that a run on the world is tuned on."""
 
 
 def load_scorer(run: Path) -> Scorer:
@@ -33,10 +36,25 @@ def load_scorer(run: Path) -> Scorer:
             "needs every likelihood, and a scenario whose reasoning is not whole has none. Give a run without corl."
         )
     start_processes()
-    context = Context(recipe, folder, load_material(recipe), plan(recipe), Silent())
-    name = context.phase_name(PHASE)
+    policies = Policies(recipe, folder, [phase.name for phase in plan(recipe)])
+    name = policies.phase_name(PHASE)
     if folder.facts(name) is None:
         raise CheckpointError(
             f"{run} has no scorer yet: phase {name} has not finished. Go on with: coevo train --resume {run} --until {PHASE}"
         )
-    return context.scorer(name)
+    return policies.scorer(name)
+
+
+def unseen(run: Path, data: Path) -> list[Scenario]:
+    """The scenarios of a file's splits that a run's recipe does not train on: a scorer flatters references that it has read.
+
+    Raises:
+        CheckpointError: it is no run folder.
+        DataError: the file breaks its format, or holds nothing else.
+    """
+    _, recipe = RunFolder.open(run)
+    taught = recipe.data.train_split if isinstance(recipe.data, FileData) else ID_TRAIN
+    splits = [name for name in split_names(data) if name != taught]
+    if not splits:
+        raise DataError(f"{data}: {taught} is its only split, and {run} trains on that; give a file with a test split.")
+    return list(read_rpgbench(data, splits))
