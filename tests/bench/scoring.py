@@ -140,7 +140,7 @@ def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [*WORKLOADS, "long"]
-    parser.add_argument("workloads", nargs="*", default=names, choices=names, metavar="WORKLOAD")
+    parser.add_argument("workloads", nargs="*", default=[], choices=[*names, []], metavar="WORKLOAD")
     parser.add_argument("--tokens-per-batch", type=int, default=LIMITS.tokens_per_batch)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--contexts", type=int, default=2, help="of long")
@@ -150,7 +150,7 @@ def main() -> None:
         seconds, _, nats = run(model, pairs, options.tokens_per_batch, share)
         return seconds, nats
 
-    for name in options.workloads:
+    for name in options.workloads or names:
         if name != "long":
             compare(name, options.tokens_per_batch, options.repeats)
             continue
