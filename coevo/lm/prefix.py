@@ -164,5 +164,10 @@ class Prefixes:
             return self.mask_BP[rows], None
         chosen = copy.copy(self.cache)
         chosen.layers = [copy.copy(layer) for layer in self.cache.layers]
-        chosen.batch_select_indices(rows)
+        if len(self.mask_BP) > 1:
+            chosen.batch_select_indices(rows)
+        else:  # one prefix for all rows: views of it, which the model's first addition copies anyway
+            for layer in chosen.layers:
+                if layer.get_seq_length() > 0:
+                    layer.keys, layer.values = (kept.expand(len(rows), -1, -1, -1) for kept in (layer.keys, layer.values))
         return self.mask_BP[rows], chosen

@@ -1,12 +1,13 @@
 """What shared prefixes spare: every pair fed whole against each prompt computed once, side by side in one process.
 
-    python -m tests.bench.scoring [evaluation] [evaluation-again] [reward] [long] [--tokens-per-batch N] [--repeats N]
+    python -m tests.bench.scoring [evaluation] [evaluation-again] [reward] [long]
+        [--tokens-per-batch N] [--repeats N] [--contexts N]
 
 `evaluation` is a circulant design on the world: 12 subsets of 50 scenarios, K = 4, references included, and
 `evaluation-again` the same with the references' likelihoods known. `reward` is one call of GRPO's: 64 completions in 8
-groups, each in its own context and in none. Both on the base that ships. `long` has 2 contexts of 1,000 tokens with 17
-responses of 100 each, on random weights of 29 M parameters. Seconds are of processor time, the least of the repeats; on a
-GPU, of wall time.
+groups, each in its own context and in none. Both on the base that ships. `long` has contexts of 1,000 tokens with 17
+responses of 100 each, on random weights, and beside these two the released code's procedure: see `tests.bench.long`.
+Seconds are of processor time, the least of the repeats; on a GPU, of wall time.
 """
 
 from __future__ import annotations
@@ -28,15 +29,14 @@ from coevo.data import world
 from coevo.lm.likelihood import score_pairs
 from coevo.lm.loading import load_policy, load_tokenizer
 from coevo.lm.prefix import Pair
-from coevo.lm.small import build_base
 from coevo.scoring.evaluate import measure
 from coevo.scoring.rewards import fits
 from coevo.scoring.scorer import Scorer
 from coevo.types import Response, Scenario, Score
+from tests.bench import long
 
 BUILTIN = Path(str(resources.files("coevo.lm") / "builtin"))
 TOKENIZER = load_tokenizer(BUILTIN)
-LONG = {"hidden": 512, "layers": 9, "heads": 8, "kv_heads": 4, "intermediate": 1408, "max_position": 2048}
 LIMITS = Limits()
 
 
@@ -86,18 +86,10 @@ def asked(ask: Callable[[Scorer], None]) -> list[Pair]:
     return pairs
 
 
-def long() -> list[Pair]:
-    """2 contexts, K = 16."""
-    rng = random.Random(0)
-    prompts = [[rng.randrange(5, 4096) for _ in range(1000)] for _ in range(2)]
-    return [(prompt, [rng.randrange(5, 4096) for _ in range(100)]) for prompt in prompts for _ in range(17)]
-
-
 WORKLOADS: dict[str, Callable[[], list[Pair]]] = {
     "evaluation": lambda: asked(evaluation),
     "evaluation-again": lambda: asked(lambda scorer: evaluation(scorer, again=True)),
     "reward": lambda: asked(reward),
-    "long": long,
 }
 
 
@@ -129,8 +121,8 @@ def compare(name: str, budget: int, repeats: int) -> None:
     """Prints one workload's table."""
     print(name)
     pairs = WORKLOADS[name]()
-    model = build_base(TOKENIZER, LONG) if name == "long" else load_policy(BUILTIN, None, trainable=False, dtype="float32")
-    model.requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_policy(BUILTIN, None, trainable=False, dtype="float32")
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
     # each distinct prompt once but for its last token, and each response after that token but for its own last
     prompts = {tuple(prompt) for prompt, _ in pairs}
     floor = sum(len(prompt) - 1 for prompt in prompts) + sum(len(response) for _, response in pairs)
@@ -147,12 +139,23 @@ def compare(name: str, budget: int, repeats: int) -> None:
 def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workloads", nargs="*", default=list(WORKLOADS), choices=[*WORKLOADS, []], metavar="WORKLOAD")
+    names = [*WORKLOADS, "long"]
+    parser.add_argument("workloads", nargs="*", default=[], choices=[*names, []], metavar="WORKLOAD")
     parser.add_argument("--tokens-per-batch", type=int, default=LIMITS.tokens_per_batch)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--contexts", type=int, default=2, help="of long")
     options = parser.parse_args()
-    for name in options.workloads:
-        compare(name, options.tokens_per_batch, options.repeats)
+
+    def resident(model: Any, pairs: list[Pair], share: bool) -> tuple[float, torch.Tensor]:
+        seconds, _, nats = run(model, pairs, options.tokens_per_batch, share)
+        return seconds, nats
+
+    for name in options.workloads or names:
+        if name != "long":
+            compare(name, options.tokens_per_batch, options.repeats)
+            continue
+        for shape in long.shapes():
+            long.compare(shape, resident, options.contexts, options.repeats)
 
 
 if __name__ == "__main__":
