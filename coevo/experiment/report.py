@@ -137,9 +137,11 @@ def _risk(table: Record) -> Table:
     rows = [
         [name, _cell(m["worst_case"], 1.0, None), str(m["worst_case"].get("subset") or "n/a")]
         for name, m in table["methods"].items()
-        if "value" in m["worst_case"]
     ]
-    return Table("Worst-case risk: the largest B2 over the subsets, no unit", ["method", "B2", "subset"], rows)
+    known = any("value" in m["worst_case"] for m in table["methods"].values())
+    return Table(
+        "Worst-case risk: the largest B2 over the subsets, no unit", ["method", "B2", "subset"], rows if known else []
+    )
 
 
 def _correlations(table: Record) -> Table:

@@ -221,11 +221,20 @@ class _Chance:
 
 
 def _risks(measured: Measured, method: str) -> dict[str, Any]:
-    """B2 by subset, and the worst-case risk: the largest of them in each seed, and its mean over seeds."""
+    """B2 by subset, and the worst-case risk: the largest of them in each seed, and its mean over seeds.
+
+    A method that lacks the bound of a subset of which another method or seed has it has no worst case: it may be there.
+    """
+    wanted = {tag for bounds in measured.bounds.values() for tag, value in bounds.items() if value is not None}
     by_seed = [measured.bounds[method, seed] for seed in measured.seeds]
     tags = list(by_seed[0])
     bound = {tag: _over_seeds([bounds.get(tag) for bounds in by_seed]) for tag in tags}
-    largest = [max((b for b in bounds.values() if b is not None), default=None) for bounds in by_seed]
+    largest = [
+        max((b for b in bounds.values() if b is not None), default=None)
+        if all(bounds.get(tag) is not None for tag in wanted)
+        else None
+        for bounds in by_seed
+    ]
     known = {tag: entry["value"] for tag, entry in bound.items() if entry}
     where = max(known, key=lambda tag: known[tag]) if known else None
     return {"bound": bound, "worst_case": (_over_seeds(largest) or {}) | {"subset": where}}

@@ -278,6 +278,20 @@ def test_levels_are_means_over_subsets_and_remid_is_against_id() -> None:
     }  # fmt: skip
 
 
+def test_a_subset_without_a_bound_leaves_no_worst_case() -> None:
+    data = measured({"sft": {}, "dpo": {}}, spread=0.0)
+    bounds = {key: dict(value) for key, value in data.bounds.items()}
+    bounds["dpo", 1]["WordLevelComposition"] = None
+    table = tabulate(Measured(data.methods, data.seeds, data.rows, bounds), "sft", 50, seed=0)
+    # the largest of sft, 5, is there; what dpo has left would be 4, and look better
+    assert table["methods"]["sft"]["worst_case"]["value"] == 5.0
+    assert "value" not in table["methods"]["dpo"]["worst_case"]
+    # a subset of which nobody has a bound is nobody's
+    nobody = {key: value | {"WordLevelComposition": None} for key, value in bounds.items()}
+    table = tabulate(Measured(data.methods, data.seeds, data.rows, nobody), "sft", 50, seed=0)
+    assert {m["worst_case"]["value"] for m in table["methods"].values()} == {4.0}
+
+
 def test_differences_are_paired_by_scenario() -> None:
     # scenarios differ by tens of nats, methods by one: only the pairs can tell
     data = measured({"sft": {}, "dpo": dict.fromkeys(TAGS, 1.0)}, spread=30.0)
