@@ -25,10 +25,11 @@ CAPTIONS = {
     "bounds.png": "The risk index B2 against the measured R-EMID, a point per method and shifted subset",
 }
 LEGEND = (
-    "Means over seeds; in brackets 95 % intervals, by a bootstrap over seeds and scenarios in which all methods share the "
-    "draws. A shift is the unweighted mean over its subsets, `shifted` that over all of them. R-EMI, M and R-EMID in nats. "
-    "* differs from {baseline} with p < 0.05 after Holm's correction over all methods and shifts of the measure. Worst case "
-    "is the largest B2 over the subsets of a seed: mean and, in brackets, range over seeds."
+    "Means over seeds; in brackets 95 % intervals of each method by itself: scenarios by bootstrap, seeds by Student's t. "
+    "A shift is the unweighted mean over its subsets, `shifted` that over all of them. R-EMI, M and R-EMID in nats. "
+    "* differs from {baseline}, paired by scenario and seed, with p < 0.05 after Holm's correction over all methods and "
+    "shifts of the measure; two methods may differ though their intervals meet. Worst case is the largest B2 over the "
+    "subsets of a seed: mean and, in brackets, range over seeds."
 )
 
 
@@ -136,9 +137,11 @@ def _risk(table: Record) -> Table:
     rows = [
         [name, _cell(m["worst_case"], 1.0, None), str(m["worst_case"].get("subset") or "n/a")]
         for name, m in table["methods"].items()
-        if "value" in m["worst_case"]
     ]
-    return Table("Worst-case risk: the largest B2 over the subsets, no unit", ["method", "B2", "subset"], rows)
+    known = any("value" in m["worst_case"] for m in table["methods"].values())
+    return Table(
+        "Worst-case risk: the largest B2 over the subsets, no unit", ["method", "B2", "subset"], rows if known else []
+    )
 
 
 def _correlations(table: Record) -> Table:
@@ -168,31 +171,39 @@ def _cell(record: Record | None, factor: float, test: Record | None) -> str:
 
 
 def words(found: Mapping[str, Any], base: str, estimator: str) -> list[str]:
-    """What the tables say, in sentences: who leads, and whether that is beyond the others' intervals."""
+    """What the tables say, in sentences: who leads, and which others may be as good."""
     table = found["results"][base]["estimators"][estimator]
     said = []
-    rankings = (
-        ("highest share of right slots over shifted subsets", "share_right", 100.0, True),
-        ("lowest R-EMID over shifted subsets", "remid", 1.0, False),
-    )
-    for title, measure, factor, higher in rankings:
-        known = {n: m["levels"][SHIFTED][measure] for n, m in table["methods"].items() if measure in m["levels"][SHIFTED]}
-        if len(known) > 1:
-            said.append(_lead(title, known, factor, higher))
+    for title, measure, factor in (
+        ("highest share of right slots over shifted subsets", "share_right", 100.0),
+        ("lowest R-EMID over shifted subsets", "remid", 1.0),
+    ):
+        if lead := table["leads"].get(measure):
+            levels = {name: m["levels"][SHIFTED][measure] for name, m in table["methods"].items()}
+            said.append(_lead(title, lead, levels, factor))
     risks = {n: m["worst_case"] for n, m in table["methods"].items() if "value" in m["worst_case"]}
     if len(risks) > 1:
-        said.append(_lead("lowest worst-case risk", risks, 1.0, False))
+        said.append(_least(risks))
     return said
 
 
-def _lead(title: str, known: Mapping[str, Record], factor: float, higher: bool) -> str:
-    ranked = sorted(known, key=lambda name: known[name]["value"], reverse=higher)
-    first = known[ranked[0]]
-    near = [n for n in ranked[1:] if first["low"] <= known[n]["high"] and known[n]["low"] <= first["high"]]
-    others = "no other interval meets its own" if not near else f"its interval meets that of {', '.join(near)}"
+def _lead(title: str, lead: Record, levels: Mapping[str, Record], factor: float) -> str:
+    first = levels[lead["first"]]
+    near = [name for name in lead["p"] if lead["p"][name] >= BEYOND]
+    near.sort(key=lambda name: abs(levels[name]["value"] - first["value"]))
+    others = f"not beyond noise from {', '.join(near)}" if near else "every other method is behind it beyond noise"
     digits = 1 if factor == 100.0 else 2
     span = f"[{first['low'] * factor:.{digits}f}, {first['high'] * factor:.{digits}f}]"
-    return f"{title}: {ranked[0]}, {first['value'] * factor:.{digits}f} {span}; {others}."
+    return f"{title}: {lead['first']}, {first['value'] * factor:.{digits}f} {span}; {others}."
+
+
+def _least(risks: Mapping[str, Record]) -> str:
+    """Without a test: there is one number a seed."""
+    ranked = sorted(risks, key=lambda name: risks[name]["value"])
+    first = risks[ranked[0]]
+    near = [name for name in ranked[1:] if risks[name]["low"] <= first["high"]]
+    others = f"its range over seeds meets that of {', '.join(near)}" if near else "no other range over seeds meets its own"
+    return f"lowest worst-case risk: {ranked[0]}, {first['value']:.2f} [{first['low']:.2f}, {first['high']:.2f}]; {others}."
 
 
 def markdown(found: Mapping[str, Any]) -> str:

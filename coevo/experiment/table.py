@@ -1,8 +1,10 @@
 """From the measurements of an experiment's cells to one table: means over seeds with intervals, tests, correlations.
 
-A seed is a training run and a scenario a test; both are drawn again. Of S seeds a draw takes S - 1: the variance of a mean
-over seeds is then right, where drawing S of them makes it (S - 1)/S of what it is (Rao and Wu 1988). All methods share
-every draw, so that differences between them are paired.
+A seed is a training run and a scenario a test; both vary. Scenarios are drawn again (bootstrap), the same for all methods,
+so that differences between methods are paired. Seeds are too few for that: of three, a bootstrap's interval holds the truth
+in 75 % of cases. What they vary is drawn by Student's t: of a level by its own S - 1 degrees of freedom; of a difference by
+a variance that is pooled over methods, as a test by three runs alone has next to no power. A method whose differences vary
+more than the pooled ones keeps its own variance.
 
 Shape suffixes: M methods, S seeds, N scenarios of one subset, R resamples.
 """
@@ -18,7 +20,7 @@ import numpy as np
 
 from coevo.errors import DataError
 from coevo.maths.correlation import Kind, correlate
-from coevo.maths.stats import Floats, Ints, interval, seed_of
+from coevo.maths.stats import Floats, Ints, interval, run_multipliers, seed_of, student
 from coevo.scoring.summary import Row
 from coevo.types import shift_of
 
@@ -27,8 +29,8 @@ MEASURES = ("share_right", "remi", "register_gap", "likelihood_gap", "judge")
 SHIFTS = ("id", "user", "character", "dialogue")
 SHIFTED = "shifted"
 """The unweighted mean over all shifted subsets."""
-Means = Mapping[str, tuple[Floats, Floats]]
-"""Measure -> its means by method (M,) and their draws (R, M)."""
+LEADS: Mapping[str, bool] = {"share_right": True, "remid": False}
+"""What methods are ranked by, over all shifted subsets, and whether more of it is better."""
 KINDS: tuple[Kind, ...] = ("pearson", "spearman", "kendall")
 
 
@@ -46,6 +48,19 @@ class Measured:
     """A language model's mean score by method and seed, and by sample_id; empty without a judge."""
 
 
+@dataclass(frozen=True)
+class _Level:
+    """One measure over some subsets."""
+
+    by_seed_ms: Floats
+    draws_rm: Floats
+    """Of the mean over seeds, scenarios drawn again."""
+
+    @property
+    def value_m(self) -> Floats:
+        return self.by_seed_ms.mean(axis=1)
+
+
 def tabulate(measured: Measured, baseline: str, resamples: int, seed: int) -> dict[str, Any]:
     """The table of one base.
 
@@ -59,21 +74,21 @@ def tabulate(measured: Measured, baseline: str, resamples: int, seed: int) -> di
         `methods`: per method `levels` (subsets, shifts and `shifted`), each with its measures as intervals; `bound` by
         subset and `worst_case`, each with its value by seed. `tests`: per measure, method and shift the difference from the
         baseline with its interval, p value, and p value corrected by Holm over all methods and shifts of the measure.
+        `leads`: see `_leads`.
 
     Raises:
         DataError: cells of different scenarios.
     """
     draws = _Draws(measured, resamples, seed)
     levels = _levels(draws.tags)
-    found: dict[str, dict[str, tuple[Floats, Floats]]] = {
-        level: draws.level(tags, level != "id") for level, tags in levels.items()
-    }
+    found = {level: draws.level(tags, level != "id") for level, tags in levels.items()}
+    chance = _Chance(len(measured.methods), len(measured.seeds), resamples, seed)
     methods = {
         name: {
             "levels": {
                 level: {
-                    measure: interval(value_m[place], draws_rm[:, place]).as_json()
-                    for measure, (value_m, draws_rm) in measures.items()
+                    measure: interval(one.value_m[place], chance.level(one, place)).as_json()
+                    for measure, one in measures.items()
                 }
                 for level, measures in found.items()
             },
@@ -87,7 +102,8 @@ def tabulate(measured: Measured, baseline: str, resamples: int, seed: int) -> di
         "resamples": resamples,
         "n": {level: sum(len(draws.ids[tag]) for tag in tags) for level, tags in levels.items()},
         "methods": methods,
-        "tests": _tests(measured.methods, found, baseline),
+        "tests": _tests(measured.methods, found, baseline, chance),
+        "leads": _leads(measured.methods, found.get(SHIFTED, {}), chance),
     }
 
 
@@ -112,30 +128,27 @@ class _Draws:
         for (method, number), rows in self._by_id.items():
             if rows.keys() != expected:
                 raise DataError(f"{method}, seed {number}: its scenarios are not those of the others; measure it anew.")
-        n_seeds = len(measured.seeds)
-        generator = np.random.default_rng(seed_of(seed, "seeds"))
-        self._chosen = generator.integers(0, n_seeds, size=(resamples, max(1, n_seeds - 1)))
-        self._means: dict[str, dict[str, tuple[Floats, Floats]]] = {
+        self._means: dict[str, dict[str, _Level]] = {
             tag: self._subset(tag, resamples, seed_of(seed, tag)) for tag in self.tags
         }
         self._id_remi = self._mean([tag for tag in self.tags if shift_of(tag) == "id"], "remi")
 
-    def level(self, tags: Sequence[str], shifted: bool) -> dict[str, tuple[Floats, Floats]]:
-        """Measures of the mean over subsets: (M,) values and (R, M) draws. R-EMID where it is asked for."""
-        known = [name for name in MEASURES if all(name in self._means[tag] for tag in tags)]
-        found = {name: self._mean(tags, name) for name in known}
+    def level(self, tags: Sequence[str], shifted: bool) -> dict[str, _Level]:
+        """Measures of the mean over subsets. R-EMID where it is asked for."""
+        means = {name: self._mean(tags, name) for name in MEASURES}
+        found = {name: mean for name, mean in means.items() if mean is not None}
         if shifted and "remi" in found and self._id_remi is not None:
-            (id_value, id_draws), (value, drawn) = self._id_remi, found["remi"]
-            found["remid"] = (id_value - value, id_draws - drawn)
+            here, home = found["remi"], self._id_remi
+            found["remid"] = _Level(home.by_seed_ms - here.by_seed_ms, home.draws_rm - here.draws_rm)
         return found
 
-    def _mean(self, tags: Sequence[str], name: str) -> Any:
+    def _mean(self, tags: Sequence[str], name: str) -> _Level | None:
         if not tags or any(name not in self._means[tag] for tag in tags):
             return None
-        pairs = [self._means[tag][name] for tag in tags]
-        return np.mean([value for value, _ in pairs], axis=0), np.mean([drawn for _, drawn in pairs], axis=0)
+        means = [self._means[tag][name] for tag in tags]
+        return _Level(np.mean([m.by_seed_ms for m in means], axis=0), np.mean([m.draws_rm for m in means], axis=0))
 
-    def _subset(self, tag: str, resamples: int, seed: Sequence[int]) -> dict[str, tuple[Floats, Floats]]:
+    def _subset(self, tag: str, resamples: int, seed: Sequence[int]) -> dict[str, _Level]:
         ids = self.ids[tag]
         drawn_rn = np.random.default_rng(seed).integers(0, len(ids), size=(resamples, len(ids)))
         counts_rn = _counts(drawn_rn, len(ids))
@@ -144,7 +157,7 @@ class _Draws:
             values_msn = self._values(ids, name)
             # a measure that a whole cell lacks has no mean over its cells
             if np.isfinite(values_msn).any(axis=2).all():
-                found[name] = self._bootstrapped(values_msn, counts_rn)
+                found[name] = _bootstrapped(values_msn, counts_rn)
         return found
 
     def _values(self, ids: Sequence[str], name: str) -> Floats:
@@ -159,17 +172,16 @@ class _Draws:
             [[values((method, seed)) for seed in measured.seeds] for method in measured.methods], dtype=np.float64
         )
 
-    def _bootstrapped(self, values_msn: Floats, counts_rn: Floats) -> tuple[Floats, Floats]:
-        known_msn = np.isfinite(values_msn).astype(np.float64)
-        filled_msn = np.where(known_msn > 0, values_msn, 0.0)
-        value_m = (filled_msn.sum(axis=2) / known_msn.sum(axis=2)).mean(axis=1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mean_rms = np.einsum("rn,msn->rms", counts_rn, filled_msn) / np.einsum("rn,msn->rms", counts_rn, known_msn)
-        # a draw of none but unscored scenarios has no mean; the plain one stands in its place
-        plain_ms = filled_msn.sum(axis=2) / known_msn.sum(axis=2)
-        mean_rms = np.where(np.isfinite(mean_rms), mean_rms, plain_ms[None])
-        drawn_rm = np.take_along_axis(mean_rms, self._chosen[:, None, :], axis=2).mean(axis=2)
-        return value_m, drawn_rm
+
+def _bootstrapped(values_msn: Floats, counts_rn: Floats) -> _Level:
+    known_msn = np.isfinite(values_msn).astype(np.float64)
+    filled_msn = np.where(known_msn > 0, values_msn, 0.0)
+    by_seed_ms = filled_msn.sum(axis=2) / known_msn.sum(axis=2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean_rms = np.einsum("rn,msn->rms", counts_rn, filled_msn) / np.einsum("rn,msn->rms", counts_rn, known_msn)
+    # a draw of none but unscored scenarios has no mean; the plain one stands in its place
+    mean_rms = np.where(np.isfinite(mean_rms), mean_rms, by_seed_ms[None])
+    return _Level(by_seed_ms, mean_rms.mean(axis=2))
 
 
 def _counts(drawn_rn: Ints, size: int) -> Floats:
@@ -177,15 +189,52 @@ def _counts(drawn_rn: Ints, size: int) -> Floats:
     return np.bincount(flat.ravel(), minlength=size * len(drawn_rn)).reshape(-1, size).astype(np.float64)
 
 
+class _Chance:
+    """Draws of what seeds vary, beside those of scenarios; with one seed there are none."""
+
+    def __init__(self, n_methods: int, n_seeds: int, resamples: int, seed: int) -> None:
+        self._multipliers_rs = run_multipliers(n_seeds, resamples, seed_of(seed, "seeds"))
+        self._freedom = (n_methods - 1) * (n_seeds - 1)
+        self._t_r = student(self._freedom, resamples, seed_of(seed, "differences")) if self._freedom else None
+
+    def level(self, one: _Level, place: int) -> Floats:
+        """Draws (R,) of one method's level."""
+        by_seed_s = one.by_seed_ms[place]
+        drawn_r: Floats = one.draws_rm[:, place] + self._multipliers_rs @ (by_seed_s - by_seed_s.mean())
+        return drawn_r
+
+    def difference(self, one: _Level, first: int, second: int) -> Floats:
+        """Draws (R,) of the first method's level less the second's, paired by scenario and seed."""
+        drawn_r: Floats = one.draws_rm[:, first] - one.draws_rm[:, second]
+        if self._t_r is None:
+            return drawn_r
+        n_seeds = one.by_seed_ms.shape[1]
+        own = float((one.by_seed_ms[first] - one.by_seed_ms[second]).var(ddof=1))
+        # what is left of methods x seeds without either's means; a difference of two methods has twice its variance
+        left_ms = one.by_seed_ms - one.by_seed_ms.mean(axis=1, keepdims=True)
+        left_ms = left_ms - left_ms.mean(axis=0)
+        pooled = 2 * float((left_ms**2).sum()) / self._freedom
+        return drawn_r + math.sqrt(max(own, pooled) / n_seeds) * self._t_r
+
+
 # --- risks and counts -----------------------------------------------------------------------------------------------
 
 
 def _risks(measured: Measured, method: str) -> dict[str, Any]:
-    """B2 by subset, and the worst-case risk: the largest of them in each seed, and its mean over seeds."""
+    """B2 by subset, and the worst-case risk: the largest of them in each seed, and its mean over seeds.
+
+    A method that lacks the bound of a subset of which another method or seed has it has no worst case: it may be there.
+    """
+    wanted = {tag for bounds in measured.bounds.values() for tag, value in bounds.items() if value is not None}
     by_seed = [measured.bounds[method, seed] for seed in measured.seeds]
     tags = list(by_seed[0])
     bound = {tag: _over_seeds([bounds.get(tag) for bounds in by_seed]) for tag in tags}
-    largest = [max((b for b in bounds.values() if b is not None), default=None) for bounds in by_seed]
+    largest = [
+        max((b for b in bounds.values() if b is not None), default=None)
+        if all(bounds.get(tag) is not None for tag in wanted)
+        else None
+        for bounds in by_seed
+    ]
     known = {tag: entry["value"] for tag, entry in bound.items() if entry}
     where = max(known, key=lambda tag: known[tag]) if known else None
     return {"bound": bound, "worst_case": (_over_seeds(largest) or {}) | {"subset": where}}
@@ -211,7 +260,7 @@ def _statuses(measured: Measured, method: str) -> dict[str, int]:
 
 
 def _tests(
-    methods: Sequence[str], found: Mapping[str, Mapping[str, tuple[Floats, Floats]]], baseline: str
+    methods: Sequence[str], found: Mapping[str, Mapping[str, _Level]], baseline: str, chance: _Chance
 ) -> dict[str, Any]:
     """Differences from the baseline, per measure; see `tabulate`."""
     base = methods.index(baseline)
@@ -221,16 +270,33 @@ def _tests(
         for level in (*SHIFTS, SHIFTED):
             if measure not in found.get(level, {}):
                 continue
-            value_m, draws_rm = found[level][measure]
+            one = found[level][measure]
             for place, name in enumerate(methods):
                 if place != base:
-                    drawn = draws_rm[:, place] - draws_rm[:, base]
-                    difference = interval(value_m[place] - value_m[base], drawn)
-                    cells[name, level] = difference.as_json() | {"p": p_value(drawn)}
+                    drawn_r = chance.difference(one, place, base)
+                    difference = interval(one.value_m[place] - one.value_m[base], drawn_r)
+                    cells[name, level] = difference.as_json() | {"p": p_value(drawn_r)}
         corrected = holm([cell["p"] for cell in cells.values()])
         for (name, level), p in zip(cells, corrected, strict=True):
             tests.setdefault(measure, {}).setdefault(name, {})[level] = cells[name, level] | {"p_holm": p}
     return tests
+
+
+def _leads(methods: Sequence[str], shifted: Mapping[str, _Level], chance: _Chance) -> dict[str, Any]:
+    """Per measure the best method over the shifted subsets, and of each other one the p value of its being as good.
+
+    Times M - 1 (Bonferroni): if the best of all methods is not the one that leads, it is in 95 % of experiments among those
+    whose p is not below 0.05, whichever leads (Gupta 1965; Hsu 1984).
+    """
+    leads: dict[str, Any] = {}
+    for measure, higher in LEADS.items():
+        if measure in shifted and len(methods) > 1:
+            one = shifted[measure]
+            first = int(np.argmax(one.value_m if higher else -one.value_m))
+            others = [place for place in range(len(methods)) if place != first]
+            p = {methods[place]: p_value(chance.difference(one, first, place)) * len(others) for place in others}
+            leads[measure] = {"first": methods[first], "p": {name: min(1.0, value) for name, value in p.items()}}
+    return leads
 
 
 def p_value(draws: Floats) -> float:

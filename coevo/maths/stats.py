@@ -3,7 +3,10 @@
 A scenario is the unit that is resampled; rows of a circulant design share contexts, which the interval does not count.
 Percentile intervals: what is bootstrapped here are means and sums of means, for which they are first-order exact.
 
-Shape suffixes: R resamples, N scenarios.
+Runs (seeds) are too few for the bootstrap: of three, its interval reaches from the smallest to the largest at most, which
+holds the truth in 75 % of cases. What they vary is drawn by Student's t instead: `run_multipliers` and `student`.
+
+Shape suffixes: R resamples, N scenarios, S runs.
 """
 
 from __future__ import annotations
@@ -118,6 +121,26 @@ def bootstrap_stratified(subsets: Sequence[ArrayLike], resamples: int, seed: int
     assert arrays, "a mean over subsets needs a subset"
     draws = [mean_draws(array, resamples, [seed, place]) for place, array in enumerate(arrays)]
     return interval(float(np.mean([array.mean() for array in arrays])), np.mean(draws, axis=0))
+
+
+def run_multipliers(runs: int, resamples: int, seed: int | Sequence[int]) -> Floats:
+    """(R, S) multipliers c: mean(x) + c (x - mean(x)) is distributed as mean(x) + s / sqrt(S) * t.
+
+    t is Student's with S - 1 degrees of freedom and s the deviation of (S,) values x, so the 95 % interval is the t test's.
+    Whatever is measured of the same runs shares the multipliers, so that differences are paired by run. With one run there
+    is nothing to draw: all are 0.
+    """
+    if runs < 2:
+        return np.zeros((resamples, runs))
+    generator = np.random.default_rng(seed)
+    # c (x - mean) has the variance sum (x - mean)^2 = (S - 1) s^2 for standard normals c
+    normal_rs = generator.normal(size=(resamples, runs)) / math.sqrt(runs * (runs - 1))
+    return normal_rs * np.sqrt((runs - 1) / generator.chisquare(runs - 1, size=(resamples, 1)))
+
+
+def student(freedom: int, resamples: int, seed: int | Sequence[int]) -> Floats:
+    """(R,) draws of Student's t."""
+    return np.random.default_rng(seed).standard_t(freedom, size=resamples)
 
 
 def wilson(successes: int, trials: int) -> Interval:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from coevo.errors import ScoreError
-from coevo.maths.stats import Floats, bootstrap, interval, seed_of
+from coevo.maths.stats import Floats, bootstrap, interval, run_multipliers, seed_of
 from coevo.types import Score, shift_of
 
 CORL, COLD, WITHOUT = "reasoning + CoRL", "without CoRL", "without reasoning"
@@ -59,7 +59,8 @@ def tabulate(runs: Sequence[Sequence[Reading]], resamples: int, seed: int) -> di
     """The ablation's table from the readings of one run or of several that differ by their seed.
 
     Perplexities are means over runs of each run's own; intervals come of drawing runs, and scenarios, again. Beside each
-    stands its ratio to `reasoning + CoRL`, paired, whose interval says whether the two differ beyond noise.
+    stands its ratio to `reasoning + CoRL`, paired, whose interval says whether the two differ beyond noise. Runs are
+    drawn by Student's t of S - 1 degrees of freedom, of logarithms: two or three have wide intervals.
 
     Args:
         runs: per run, its readings; every run of the same scenarios and variants.
@@ -105,36 +106,37 @@ def _entry(scores: list[list[list[Score]]], variants: list[str], resamples: int,
         return entry
     nats_snv = np.array([[[s.logprob_nats for s in row] for row in run] for run in scores])[:, shared_n]
     tokens_snv = np.array([[[s.n_tokens for s in row] for row in run] for run in scores])[:, shared_n]
-    value_v, draws_rv = _perplexities(nats_snv, tokens_snv, resamples, seed)
+    value_v, log_rv = _perplexities(nats_snv, tokens_snv, resamples, seed)
     for place, name in enumerate(variants):
-        found: dict[str, Any] = {"perplexity": interval(value_v[place], draws_rv[:, place]).as_json()}
+        found: dict[str, Any] = {"perplexity": interval(value_v[place], _exp(log_rv[:, place])).as_json()}
         found["by_run"] = [_perplexity(nats_snv[s, :, place], tokens_snv[s, :, place]) for s in range(len(scores))]
         if CORL in variants and name != CORL:
             first = variants.index(CORL)
-            ratio_r = draws_rv[:, place] / draws_rv[:, first]
+            ratio_r = _exp(log_rv[:, place] - log_rv[:, first])
             found["ratio_to_corl"] = interval(value_v[place] / value_v[first], ratio_r).as_json()
         entry["variants"][name] = found
     return entry
 
 
 def _perplexities(nats_snv: Floats, tokens_snv: Floats, resamples: int, seed: Sequence[int]) -> tuple[Floats, Floats]:
-    """Mean perplexity over runs (V,), and its draws (R, V): runs with replacement, and scenarios, the same for all runs."""
-    n_runs, n_scenarios = nats_snv.shape[:2]
-    chosen_rs = np.random.default_rng([*seed, 1]).integers(0, n_runs, size=(resamples, n_runs))
-    done = 0
+    """Mean perplexity over runs (V,), and draws of its logarithm (R, V): scenarios, the same for all runs, and runs."""
+    by_run_sv = np.exp(-(nats_snv.sum(axis=1) / tokens_snv.sum(axis=1)))
 
     def statistic(index_rn: Any) -> Floats:
-        nonlocal done
-        runs_rs = chosen_rs[done : done + len(index_rn)]
-        done += len(index_rn)
         # one run of the whole table at a time, so that memory does not grow with their number
-        by_run = [nats_snv[s][index_rn].sum(axis=1) / tokens_snv[s][index_rn].sum(axis=1) for s in range(n_runs)]
-        perplexity_srv = np.exp(-np.array(by_run))
-        return perplexity_srv[runs_rs.T, np.arange(len(index_rn))].mean(axis=0)
+        pairs = zip(nats_snv, tokens_snv, strict=True)
+        by_run = [nats[index_rn].sum(axis=1) / tokens[index_rn].sum(axis=1) for nats, tokens in pairs]
+        return np.mean(np.exp(-np.array(by_run)), axis=0)
 
-    draws_rv = bootstrap(statistic, n_scenarios, resamples, seed)
-    value_v = np.exp(-(nats_snv.sum(axis=1) / tokens_snv.sum(axis=1))).mean(axis=0)
-    return value_v, draws_rv
+    log_rv = np.log(bootstrap(statistic, nats_snv.shape[1], resamples, seed))
+    log_sv = np.log(by_run_sv)
+    drawn_rv = run_multipliers(len(by_run_sv), resamples, [*seed, 1]) @ (log_sv - log_sv.mean(axis=0))
+    return by_run_sv.mean(axis=0), log_rv + drawn_rv
+
+
+def _exp(logs_r: Floats) -> Floats:
+    # of two runs a draw may be anywhere; e^700 is as large as a float is
+    return np.exp(np.clip(logs_r, -700.0, 700.0))
 
 
 def _perplexity(nats: Floats, tokens: Floats) -> float:
@@ -159,7 +161,8 @@ def markdown(table: Mapping[str, Any]) -> str:
     scored = ", ".join(f"{shift} {table['shifts'][shift]['n']} of {table['shifts'][shift]['n_all']}" for shift in shifts)
     note = (
         f"{table['runs']} run(s); scenarios scored by every variant: {scored}. Lower is better. In brackets 95 % intervals "
-        "(bootstrap over scenarios and runs). × is the ratio to the first row, paired; without 1 in it, beyond noise."
+        "(scenarios by bootstrap, runs by Student's t). × is the ratio to the first row, paired; without 1 in it, beyond "
+        "noise."
     )
     return "\n".join([*lines, "", note]) + "\n"
 

@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from coevo import cli
@@ -48,8 +49,22 @@ def test_runs_are_averaged_and_drawn_again() -> None:
     table = tabulate([run(corl=2), run(corl=4), run(corl=6)], resamples=4000, seed=0)
     entry = table["shifts"]["id"]["variants"][CORL]
     assert entry["by_run"] == pytest.approx([2, 4, 6]) and table["runs"] == 3
-    # three draws of (2, 4, 6): all 2 or all 6 have probability 1/27 = 3.7 %, above 2.5 %, so the 95 % interval is [2, 6]
-    assert entry["perplexity"] == pytest.approx({"value": 4, "low": 2, "high": 6})
+    # of logarithms, the t test's: 4 times or over e^(4.303 s / sqrt(3)), with s the deviation of ln 2, ln 4 and ln 6
+    reach = 4.3027 * np.std(np.log([2, 4, 6]), ddof=1) / math.sqrt(3)
+    assert math.log(entry["perplexity"]["high"] / 4) == pytest.approx(reach, rel=0.15)
+    assert math.log(4 / entry["perplexity"]["low"]) == pytest.approx(reach, rel=0.15)
+
+
+def test_runs_that_agree_by_chance_are_no_finding() -> None:
+    # Of three runs each, both variants of one law: all three ratios are on one side of 1 in a quarter of cases, and the
+    # t test's interval leaves 1 out in 5 %. 200 draws have a standard error of 1.5 %
+    missed = 0
+    for draw in range(200):
+        rng = np.random.default_rng(draw)
+        runs = [run(corl=math.exp(1 + rng.normal(0, 0.1)), cold=math.exp(1 + rng.normal(0, 0.1))) for _ in range(3)]
+        ratio = tabulate(runs, resamples=400, seed=draw)["shifts"]["id"]["variants"][COLD]["ratio_to_corl"]
+        missed += not ratio["low"] <= 1 <= ratio["high"]
+    assert missed <= 20, missed
 
 
 def test_what_one_variant_cannot_score_is_left_out_of_all_and_counted() -> None:
@@ -106,9 +121,9 @@ def test_the_command_pools_runs_and_writes_what_it_prints(tmp_path: Path, capsys
     out = tmp_path / "pooled"
     assert cli.main(["ablation", *map(str, runs), "--resamples", "100", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "| reasoning + CoRL | 3.000 [2.000, 4.000] |" in printed
+    assert "| reasoning + CoRL | 3.000 [" in printed and "| without reasoning | 6.000 [" in printed
     # each run's without is twice its own CoRL, so the paired ratio is 2 in every draw
-    assert "| without reasoning | 6.000 [4.000, 8.000] ×2.000 [2.000, 2.000] |" in printed
+    assert "] ×2.000 [2.000, 2.000] |" in printed
     assert (out / "ablation.md").read_text().strip() in printed
     assert json.loads((out / "ablation.json").read_text())["runs"] == 2
 

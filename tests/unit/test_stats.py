@@ -13,6 +13,7 @@ from coevo.maths.stats import (
     bootstrap_mean,
     bootstrap_stratified,
     mean_draws,
+    run_multipliers,
     seed_of,
     wilson,
 )
@@ -112,6 +113,15 @@ def test_unscored_values_are_the_callers_to_leave_out():
 def test_intervals_overlap():
     assert Interval(1, 0, 2).overlaps(Interval(2, 2, 3))
     assert not Interval(1, 0, 2).overlaps(Interval(3, 2.1, 4))
+
+
+def test_runs_are_drawn_by_students_t():
+    # 97.5 % points of t: 4.303 of 2 degrees and 2.776 of 4; in 100,000 draws a quantile is known to 2 and 1 %
+    for runs, point in ((3, 4.3027), (5, 2.7764)):
+        x = np.random.default_rng(runs).normal(size=runs)
+        draws = run_multipliers(runs, 100_000, 1) @ (x - x.mean())
+        assert np.quantile(draws, 0.975) == pytest.approx(point * x.std(ddof=1) / math.sqrt(runs), rel=0.04)
+    np.testing.assert_array_equal(run_multipliers(1, 4, 0), np.zeros((4, 1)))
 
 
 def test_wilson_has_a_width_where_every_trial_succeeds():
