@@ -51,7 +51,7 @@ def judged_of(base: str, seed: int) -> str:
 
 
 class Quick(Model):
-    """What `--quick` runs."""
+    """What `--quick` runs; the first estimator alone measures it."""
 
     methods: Annotated[tuple[str, ...], Field(min_length=1)]
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
@@ -160,7 +160,7 @@ class Experiment:
             "bases": list(self.matrix.bases),
             "methods": list(self.methods),
             "seeds": list(self.seeds),
-            "estimators": list(self.matrix.estimators),
+            "estimators": list(dict.fromkeys(cell.method for cell in self.estimators)),
             "judge": self.matrix.judge,
             "commands": {cell.name: self._command(cell) for cell in (*self.estimators, *self.cells)},
         }
@@ -192,7 +192,7 @@ def read_experiment(path: Path, quick: bool = False) -> Experiment:
     estimators = [
         _cell(matrix, recipe, base, name, matrix.estimator_seed, overrides, estimator=True)
         for base in matrix.bases
-        for name, overrides in matrix.estimators.items()
+        for name, overrides in list(matrix.estimators.items())[: 1 if quick else None]
     ]
     return Experiment(matrix, path, recipe, methods, seeds, cells, estimators)
 

@@ -56,9 +56,10 @@ def test_cells_are_methods_bases_and_seeds_with_the_baseline_first(tmp_path: Pat
 
 
 def test_quick_is_a_part_of_the_cells(tmp_path: Path) -> None:
-    path = write(tmp_path, quick={"methods": ["loop", "sft"], "seeds": [1]})
+    path = write(tmp_path, quick={"methods": ["loop", "sft"], "seeds": [1]}, estimators={"a": {}, "b": {"lora.r": 4}})
     quick, whole = read_experiment(path, quick=True), read_experiment(path)
     assert [cell.name for cell in quick.cells] == ["cells/base/sft/seed-1", "cells/base/loop/seed-1"]
+    assert [cell.method for cell in quick.estimators] == quick.as_json()["estimators"] == ["a"]
     assert {cell.name for cell in quick.cells} < {cell.name for cell in whole.cells}
     with pytest.raises(ConfigError, match="no block `quick`"):
         read_experiment(write(tmp_path), quick=True)
