@@ -167,6 +167,9 @@ class CoRL(Model):
     """0 is the cold start alone."""
     sections: Sections | None = None
     """Names of a reasoning's sections, in their order; None takes those that the data's own reasonings have."""
+    temperature: Weight = 0.0
+    """Of the reasonings that scorer and measures read: 0 is greedy. A model that repeats itself without end when it decodes
+    greedily needs some; each is then drawn by a seed of its scenario's content, always the same."""
     reasoner_sft: SFT = SFT()
     """Cold start of the reasoner. The scorer's is the recipe's `scorer_sft`, with the reasoning shown."""
     reasoner: ReasonerPhase = ReasonerPhase()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
@@ -167,6 +167,7 @@ class Prefixes:
         if len(self.mask_BP) > 1:
             chosen.batch_select_indices(rows)
         else:  # one prefix for all rows: views of it, which the model's first addition copies anyway
+            layer: Any
             for layer in chosen.layers:
                 if layer.get_seq_length() > 0:
                     layer.keys, layer.values = (kept.expand(len(rows), -1, -1, -1) for kept in (layer.keys, layer.values))

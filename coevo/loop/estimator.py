@@ -39,7 +39,7 @@ def scorer_phase(context: Context, iteration: int) -> str:
 
 def reasoner(policies: Policies, name: str) -> Reasoner:
     """The reasoner that phase `name` wrote, frozen, with what the run has kept of its reasonings."""
-    limits = policies.recipe.limits
+    limits, corl = policies.recipe.limits, policies.recipe.corl
     version = weights_hash(policies.folder.policy(name))
     return Reasoner(
         policies.load(name, trainable=False),
@@ -48,6 +48,7 @@ def reasoner(policies: Policies, name: str) -> Reasoner:
         policies.sections,
         max_prompt=limits.prompt + REASONING_FRAME,
         max_new_tokens=limits.reasoning,
+        temperature=corl.temperature if corl else 0.0,
         known=_kept(policies, version),
     )
 

@@ -123,7 +123,8 @@ def _reason(request: Request, policies: Policies, store: Store, progress: Progre
     name, limits = own.phase_name(request.reasoner.kind), own.recipe.limits
     version = weights_hash(own.folder.policy(name))
     by_content = {scenario_key(x): x for x in request.answers.scenarios}
-    keys = {key: content_key(version, own.sections, limits.prompt, limits.reasoning, key) for key in by_content}
+    heat = own.recipe.corl.temperature if own.recipe.corl else 0.0
+    keys = {key: content_key(version, own.sections, limits.prompt, limits.reasoning, heat, key) for key in by_content}
     progress.phase(REASONINGS, len(keys))
     writer: Reasoner | None = None
     contents = list(keys)

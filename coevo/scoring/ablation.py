@@ -1,7 +1,8 @@
 """What reasoning and CoRL are worth: perplexity of the references, with and without, by shift and with intervals.
 
 Perplexity is exp(-sum of nats / sum of tokens) over the references of a shift, end of turn included: the scorer's, not the
-role-playing model's. Variants are compared on the same scenarios: what one of them cannot score is left out of all.
+role-playing model's. Variants are compared on the same scenarios: what one of them cannot score is left out of all. A
+variant that scores fewer than half of a shift's scenarios is not compared there, and the table says why.
 
 Shape suffixes: N scenarios, S runs (seeds), V variants, R resamples.
 """
@@ -24,6 +25,8 @@ VARIANTS = (CORL, COLD, WITHOUT, WITHHELD, ORACLE, EXACT)
 """The paper's three rows, and three that say where a difference comes from: what CoRL's scorer knows by itself and, in the
 world alone, what it would do with perfect reasonings, and the least that any scorer can reach."""
 SHIFTS = ("id", "user", "character", "dialogue")
+LEAST_SCORED = 0.5
+"""Share of a shift's scenarios that a variant must score to be compared there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +102,13 @@ def _table(readings: Sequence[Reading]) -> dict[tuple[str, str, str], Score]:
 def _entry(scores: list[list[list[Score]]], variants: list[str], resamples: int, seed: Sequence[int]) -> dict[str, Any]:
     """One shift: scores by run, scenario and variant (S, N, V)."""
     ok_snv = np.array([[[s.status == "ok" for s in row] for row in run] for run in scores])
-    shared_n = ok_snv.all(axis=(0, 2))
     counts = {v: _statuses([row[place] for run in scores for row in run]) for place, v in enumerate(variants)}
+    # one that can score next to nothing has no perplexity, and would leave none to the others
+    usable = [place for place in range(len(variants)) if ok_snv[:, :, place].mean() >= LEAST_SCORED]
+    shared_n = ok_snv[:, :, usable].all(axis=(0, 2)) if usable else np.zeros(len(scores[0]), dtype=bool)
     entry: dict[str, Any] = {"n": int(shared_n.sum()), "n_all": len(scores[0]), "statuses": counts, "variants": {}}
+    scores = [[[row[place] for place in usable] for row in run] for run in scores]
+    variants = [variants[place] for place in usable]
     if not shared_n.any():
         return entry
     nats_snv = np.array([[[s.logprob_nats for s in row] for row in run] for run in scores])[:, shared_n]
@@ -153,23 +160,26 @@ def _statuses(scores: Sequence[Score]) -> dict[str, int]:
 def markdown(table: Mapping[str, Any]) -> str:
     """The table as Markdown, one row a variant, lower is better, 95 % intervals in brackets."""
     shifts = [shift for shift in SHIFTS if shift in table["shifts"]]
-    names = list(dict.fromkeys(v for shift in shifts for v in table["shifts"][shift]["variants"]))
+    names = list(dict.fromkeys(v for shift in shifts for v in table["shifts"][shift]["statuses"]))
     lines = ["| perplexity of the reference | " + " | ".join(shifts) + " |", "|---|" + "---:|" * len(shifts)]
     for name in names:
-        cells = [_cell(table["shifts"][shift]["variants"].get(name)) for shift in shifts]
+        cells = [_cell(table["shifts"][shift], name) for shift in shifts]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     scored = ", ".join(f"{shift} {table['shifts'][shift]['n']} of {table['shifts'][shift]['n_all']}" for shift in shifts)
     note = (
-        f"{table['runs']} run(s); scenarios scored by every variant: {scored}. Lower is better. In brackets 95 % intervals "
-        "(scenarios by bootstrap, runs by Student's t). × is the ratio to the first row, paired; without 1 in it, beyond "
-        "noise."
+        f"{table['runs']} run(s); scenarios scored by every variant that is compared: {scored}. Lower is better. In "
+        "brackets 95 % intervals (scenarios by bootstrap, runs by Student's t). × is the ratio to the first row, paired; "
+        "without 1 in it, beyond noise."
     )
     return "\n".join([*lines, "", note]) + "\n"
 
 
-def _cell(found: Mapping[str, Any] | None) -> str:
+def _cell(entry: Mapping[str, Any], name: str) -> str:
+    found = entry["variants"].get(name)
     if found is None:
-        return "n/a"
+        statuses = entry["statuses"][name]
+        failed = ", ".join(f"{count} {status}" for status, count in statuses.items() if status != "ok")
+        return f"n/a: of {sum(statuses.values())} not scored {failed}" if failed else "n/a"
     perplexity, ratio = found["perplexity"], found.get("ratio_to_corl")
     text = f"{perplexity['value']:.3f} [{perplexity['low']:.3f}, {perplexity['high']:.3f}]"
     return text if ratio is None else f"{text} ×{ratio['value']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]"

@@ -41,16 +41,18 @@ class Reasoner:
     max_new_tokens: int
     known: MutableMapping[str, Reasoning] = field(default_factory=dict)
     """By `content_key`; filled by the caller alone, so that what is written does not depend on what came before."""
+    temperature: float = 0.0
+    """0 is greedy; above it, a reasoning is drawn by a seed of its scenario's content."""
 
     def reason(self, scenarios: Sequence[Scenario]) -> list[Reasoning]:
-        """The reasoning of each scenario, in order: known, or written now, greedily, equal scenarios once."""
+        """The reasoning of each scenario, in order: known, or written now, equal scenarios once."""
         keys = [content_key(x) for x in scenarios]
         missing = {key: x for key, x in zip(keys, scenarios, strict=True) if key not in self.known}
         found = dict(zip(missing, self.write(list(missing.values())), strict=True))
         return [found[key] if key in found else self.known[key] for key in keys]
 
     def write(self, scenarios: Sequence[Scenario]) -> list[Reasoning]:
-        """Writes a reasoning for each scenario, greedily, on this process."""
+        """Writes a reasoning for each scenario on this process."""
         prompts = [encode_prompt(self.tokenizer, render(self.tokenizer, messages("reasoner", x))) for x in scenarios]
         room = [place for place, prompt in enumerate(prompts) if len(prompt) <= self.max_prompt]
         written = generate(
@@ -58,7 +60,8 @@ class Reasoner:
             self.tokenizer,
             [prompts[place] for place in room],
             max_new_tokens=self.max_new_tokens,
-            temperature=0.0,
+            temperature=self.temperature,
+            seeds=[int(content_key(scenarios[place])[:8], 16) % 2**31 for place in room],
         )
         result = [Reasoning("", "too_long", 0.0)] * len(scenarios)
         for place, text in zip(room, written, strict=True):

@@ -75,11 +75,18 @@ def test_what_one_variant_cannot_score_is_left_out_of_all_and_counted() -> None:
     assert entry["variants"][CORL]["perplexity"]["value"] == pytest.approx(2)
 
 
+def test_a_variant_that_scores_next_to_nothing_leaves_the_others_theirs() -> None:
+    readings = [*run(corl=2), *(reading(name, COLD, 0.0, status="reasoning") for name in ("s0", "s1"))]
+    table = tabulate([readings], resamples=20, seed=0)
+    assert table["shifts"]["id"]["n"] == 2 and COLD not in table["shifts"]["id"]["variants"]
+    assert f"| {COLD} | n/a: of 2 not scored 2 reasoning |" in markdown(table)
+
+
 def test_a_shift_of_which_nothing_was_scored_is_shown_as_such() -> None:
     readings = [*run(corl=2), reading("g", CORL, 0.0, tag="german", status="too_long")]
     table = tabulate([readings], resamples=20, seed=0)
     assert table["shifts"]["user"]["variants"] == {}
-    assert "| n/a |" in markdown(table) and "user 0 of 1" in markdown(table)
+    assert "| n/a: of 1 not scored 1 too_long |" in markdown(table) and "user 0 of 1" in markdown(table)
     json.dumps(table, allow_nan=False)
 
 
