@@ -126,7 +126,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             # `method: dpo` is short for `method: {kind: dpo}`
             child = node[part] = {"kind": child}
         if not isinstance(child, dict):
-            raise ConfigError(f"override {override!r}: {part!r} holds {_shown(child)}, it has no keys of its own.")
+            raise ConfigError(f"override {override!r}: {part!r} holds {shown(child)}, it has no keys of its own.")
         node = child
     node[last] = value
 
@@ -164,16 +164,20 @@ def _explain(problem: Any) -> str:
     if union is not None and len(location) > len(place):
         # pydantic names the chosen member of a discriminated union in the location; users never wrote it
         member = location.pop(len(place))
-    where = ".".join(_name(part) for part in location) or "recipe"
+    where = plain_place(location) or "recipe"
     if problem["type"] == "extra_forbidden":
         return f"{where}: {_unknown_key(location, place, member)}"
     if problem["type"].startswith("union_tag"):
         assert union is not None
-        found = f"is {_shown(problem['input'][union.key])}" if union.key in problem["input"] else "is missing"
+        found = f"is {shown(problem['input'][union.key])}" if union.key in problem["input"] else "is missing"
         return f"{where}.{union.key}: {found}; expected one of {', '.join(union.members)}"
+    return f"{where}: {plain_message(problem)}"
+
+
+def plain_message(problem: Any) -> str:
+    """What pydantic found wrong, in a person's words and with the value."""
     message = _PLAIN_MESSAGES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
-    shown = "" if isinstance(problem["input"], (dict, Model)) else f" (got {_shown(problem['input'])})"
-    return f"{where}: {message}{shown}"
+    return message if isinstance(problem["input"], (dict, Model)) else f"{message} (got {shown(problem['input'])})"
 
 
 def _unknown_key(location: Sequence[str], place: tuple[str, ...], member: str) -> str:
@@ -191,15 +195,21 @@ def _unknown_key(location: Sequence[str], place: tuple[str, ...], member: str) -
     return f"unknown key; {hint}{f' ({own.key} {member})' if own is not None else ''}"
 
 
-def _name(part: str) -> str:
-    return part if part.isprintable() and len(part) <= 80 else _shown(part)
+def plain_place(location: Sequence[Any]) -> str:
+    """Where in a file that is, as dotted keys on one line."""
+    parts = [str(part) for part in location if part != "[key]"]
+    return ".".join(part if part.isprintable() and len(part) <= 80 else shown(part) for part in parts)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value for a message: short whatever a recipe holds, for aliases can make a few lines expand without end."""
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother, short.maxlong = 2, 120, 120, 40
-    return short.repr(value)
+    try:
+        return short.repr(value)
+    except ValueError:
+        # Python writes no number of thousands of digits
+        return "a number too long to show"
 
 
 def _fields_at(location: Sequence[str], block: type[Model]) -> list[str]:

@@ -11,10 +11,22 @@ from collections.abc import Sequence
 
 from coevo.cli import ablation, audit, calibrate, data, experiment, judge, report, score, train
 from coevo.cli.console import complain
+from coevo.cli.train import EXIT_INTERRUPTED
 from coevo.errors import CoevoError
 
 USERS_ERRNO = frozenset(
-    (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP)
+    (
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.ENAMETOOLONG,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EEXIST,
+        errno.ELOOP,
+    )
 )
 """What the system refuses for a reason that a user can put right: rights, space, names."""
 EXIT_ERROR = 2
@@ -44,8 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in USERS_ERRNO:
             raise
-        sys.stderr.write(f"coevo: {error.filename}: {error.strerror}; check the path, its rights and the space left.\n")
+        # a write that fails does not know its file
+        where = "" if error.filename is None else f"{error.filename}: "
+        sys.stderr.write(f"coevo: {where}{error.strerror}; check the path, its rights and the space left.\n")
         return EXIT_ERROR
+    except KeyboardInterrupt:
+        # commands that have more to say about it say it themselves
+        sys.stderr.write("\ncoevo: interrupted.\n")
+        return EXIT_INTERRUPTED
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

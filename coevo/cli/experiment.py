@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coevo.cli.console import Commands, command, count, path, say
+from coevo.cli.judge import check_options
 from coevo.cli.train import EXIT_INTERRUPTED
 from coevo.errors import ConfigError
 
@@ -50,12 +51,17 @@ def _experiment(options: argparse.Namespace) -> int:
     from coevo.experiment.run import failures, plans, run
 
     experiment = read_experiment(options.file, options.quick)
+    if experiment.judge is not None:
+        try:
+            check_options(experiment.judge, asks=not options.dry_run)
+        except ConfigError as error:
+            raise ConfigError(f"{options.file}: judge: {error}") from None
     out = options.out or Path("experiments") / experiment.matrix.name
     if options.dry_run:
         _show(experiment, plans(experiment), options.jobs or 1)
         return 0
     jobs = options.jobs or _jobs()
-    launch = shlex.split(options.launch) if options.launch else [sys.executable, "-m", "coevo"]
+    launch = _words(options.launch) if options.launch is not None else [sys.executable, "-m", "coevo"]
     if not launch:
         raise ConfigError("--launch: no command given; for example: --launch 'accelerate launch -m coevo'")
     if "RANK" in os.environ:
@@ -69,6 +75,13 @@ def _experiment(options: argparse.Namespace) -> int:
     show_experiment(out)
     failures(outcome)
     return 0
+
+
+def _words(launch: str) -> list[str]:
+    try:
+        return shlex.split(launch)
+    except ValueError as error:
+        raise ConfigError(f"--launch {launch}: {error}; expected words as in a shell.") from None
 
 
 def _jobs() -> int:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from coevo.cli.console import Commands, command, count, is_main, path, say, whole
 from coevo.cli.progress import ConsoleProgress
@@ -32,6 +34,7 @@ examples:
 Killed, interrupted or cut off from the endpoint, the same call goes on where it was, and pays for no answer twice.
 docs/judge.md says how to read the result and how to write a rubric.
 """
+_SECRET = re.compile(r"(api.?key|authorization|password|secret)[\"']?\s*[:=]", re.IGNORECASE)
 _OWN_FIELDS = ("model", "messages", "stream", "n")
 """Fields of a request that are not the user's to set."""
 
@@ -122,6 +125,41 @@ def _judge(options: argparse.Namespace) -> int:
     return 0
 
 
+class _Raising(argparse.ArgumentParser):
+    """Bad options are an error of who gave them, wherever they were written."""
+
+    def error(self, message: str) -> NoReturn:
+        """Instead of the usage."""
+        raise ConfigError(message)
+
+
+def check_options(words: Sequence[str], asks: bool) -> None:
+    """Finds what is wrong with a judge's options before there is anything to judge.
+
+    Args:
+        words: options of `coevo judge` without its data, responses and result folder.
+        asks: whether it is to be asked, for which the key must be there.
+
+    Raises:
+        ConfigError: options that it does not take, or a rubric, endpoint or key that cannot be.
+    """
+    refused = {"--data", "--responses", "--out", "--pairwise", "--dry-run", "--help", "-h"}
+    found = refused & {word.partition("=")[0] for word in words}
+    if found:
+        raise ConfigError(f"{', '.join(sorted(found))} cannot be given here; leave it out.")
+    parser = _Raising(allow_abbrev=False)
+    add(parser.add_subparsers())
+    options, rest = parser.parse_known_args(["judge", *words, "--data", "-", "--responses", "-"])
+    if rest:
+        # without what follows it, which may be a key
+        raise ConfigError(f"unknown option {rest[0].partition('=')[0]}; coevo judge --help lists them.")
+    from coevo.loop.judge import check
+
+    key_name = None if options.no_key or options.local or not asks else options.key_env
+    check(options.rubric, _judge_of(options), key_name)
+    _prices(options)
+
+
 def _judge_of(options: argparse.Namespace) -> Address | LocalModel:
     if options.local:
         if options.model or options.extra or options.price_in is not None or options.price_out is not None:
@@ -146,6 +184,10 @@ def _extra(word: str) -> tuple[str, Any]:
     import yaml
 
     name, separator, text = word.partition("=")
+    if _SECRET.search(word):
+        raise ConfigError(
+            f"--extra {name.split()[0]} seems to hold a key, which would be written down; use --key-env instead."
+        )
     if not separator or not name or name in _OWN_FIELDS:
         raise ConfigError(f"--extra {word}: expected KEY=VALUE, and not {', '.join(_OWN_FIELDS)}; a value is YAML or JSON.")
     from coevo.recipe import parse_yaml

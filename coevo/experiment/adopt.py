@@ -7,7 +7,6 @@ that is listed nowhere counts as read.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -71,6 +70,9 @@ def adopt(folder: RunFolder, wanted: dict[str, str], donors: Iterable[tuple[Path
 
     Returns:
         Names of the phases that were taken over now.
+
+    Raises:
+        CheckpointError: a file of a donor is damaged.
     """
     taken = []
     others = list(donors)
@@ -89,13 +91,17 @@ def _is_done(run: Path, phase: str) -> bool:
 
 
 def _copy_phase(donor: Path, folder: RunFolder, name: str) -> None:
-    """Copies one phase; its mark of being done comes last, so that a kill leaves a phase that is copied again."""
-    source, target = donor / "phases" / name, folder.phase(name)
+    """Copies one phase; its mark of being done comes last, so that a kill leaves a phase that is copied again.
+
+    Raises:
+        CheckpointError: a file of the donor is not as its phase left it.
+    """
+    source, target, owner = donor / "phases" / name, folder.phase(name), RunFolder(donor)
+    owner.facts(name)
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("done.json", "checkpoints"))
-    done = json.loads((source / "done.json").read_text(encoding="utf-8"))
-    for relative in done["manifest"]:
-        if not (folder.root / relative).is_file():
+    for relative in owner.manifest(name):
+        if not (folder.root / relative).is_relative_to(target):
             (folder.root / relative).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(donor / relative, folder.root / relative)
     for stream in (*STREAMS, "timing.jsonl"):

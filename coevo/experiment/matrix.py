@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,16 +19,38 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from coevo.config import Recipe, folder_name
 from coevo.errors import ConfigError
-from coevo.recipe import load_recipe, parse_yaml
+from coevo.recipe import load_recipe, parse_yaml, plain_message, plain_place, shown
 from coevo.tuning import Count, Model
 
+LONGEST_NAME = 200
+"""Bytes; a file's name has at most 255, and a seed and an ending come on top."""
+LONGEST_VALUE = 100_000
+"""Characters of an override. Aliases can make a few lines of YAML expand without end."""
 Overrides = dict[str, Any]
 """Dotted keys of a recipe -> values, as on the command line of `coevo train`."""
-Name = Annotated[str, AfterValidator(folder_name)]
+
+
+def _file_name(name: str) -> str:
+    if len(folder_name(name).encode()) > LONGEST_NAME:
+        raise ValueError(f"it names files: expected at most {LONGEST_NAME} bytes of UTF-8")
+    return name
+
+
+def _options(text: str) -> str:
+    try:
+        shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; expected words as in a shell") from None
+    return text
+
+
+Name = Annotated[str, AfterValidator(_file_name)]
 Seed = Annotated[Count, Field(ge=0, le=10**18)]
 
 METHOD_KEYS = ("method", "loop", "simulator_sft", "corl.refresh_every")
 """What a method may set. Everything else is the same for all methods of a table, or it would not compare methods."""
+EACH_ITS_OWN = ("name", "seed")
+"""What the experiment gives each cell."""
 NOT_A_BASE = ("name", "seed", "data", "evaluation", "method", "loop")
 NOT_AN_ESTIMATOR = ("name", "data", "evaluation", "method", "loop", "base", "pretrain")
 
@@ -76,7 +99,7 @@ class Matrix(Model):
     """What measures the cells, by name -> overrides of the recipe. Each is trained in a run of its own, with another seed,
     and rewards nobody; the first one makes the tables, all of them the correlations."""
     estimator_seed: Seed = 1000
-    judge: str | None = None
+    judge: Annotated[str, AfterValidator(_options)] | None = None
     """Options of `coevo judge`, such as `--rubric coser --endpoint http://localhost:8000/v1 --no-key --model NAME`; null
     leaves it out."""
     quick: Quick | None = None
@@ -89,15 +112,25 @@ class Matrix(Model):
                 raise ValueError(f"{key}: {name!r} is no method of this file; expected one of {', '.join(self.methods)}")
         if quick and self.baseline not in quick:
             raise ValueError(f"quick.methods lacks the baseline {self.baseline!r}; add it")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds: {list(self.seeds)} has one twice; expected each once")
+        quick_seeds = self.quick.seeds if self.quick else ()
+        for key, values in (("seeds", self.seeds), ("quick.seeds", quick_seeds), ("quick.methods", quick)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{key}: {list(values)} has one twice; expected each once")
+        if not set(quick_seeds) <= set(self.seeds):
+            raise ValueError(f"quick.seeds: {list(quick_seeds)} are not all among seeds, {list(self.seeds)}; add them there")
+        for key, names in (("bases", self.bases), ("methods", self.methods), ("estimators", self.estimators)):
+            if len({unicodedata.normalize("NFC", name).casefold() for name in names}) < len(names):
+                raise ValueError(
+                    f"{key}: two names differ in case alone, and not every disk tells their folders apart; rename one"
+                )
         if self.estimator_seed in self.seeds:
             raise ValueError(f"estimator_seed={self.estimator_seed} is also a cell's seed; expected another one")
+        _none_of("shared", self.shared, EACH_ITS_OWN, "every cell has its own; use `methods` and `seeds`")
         for name, overrides in self.methods.items():
             _only(f"methods.{name}", overrides, METHOD_KEYS)
         for group, entries, kept in (("bases", self.bases, NOT_A_BASE), ("estimators", self.estimators, NOT_AN_ESTIMATOR)):
             for name, overrides in entries.items():
-                _none_of(f"{group}.{name}", overrides, kept)
+                _none_of(f"{group}.{name}", overrides, kept, "it must be the same for all; put it under `shared`")
         return self
 
 
@@ -110,10 +143,10 @@ def _only(place: str, overrides: Mapping[str, Any], allowed: tuple[str, ...]) ->
             )
 
 
-def _none_of(place: str, overrides: Mapping[str, Any], refused: tuple[str, ...]) -> None:
+def _none_of(place: str, overrides: Mapping[str, Any], refused: tuple[str, ...], why: str) -> None:
     for key in overrides:
         if key.partition(".")[0] in refused:
-            raise ValueError(f"{place} sets {key!r}, which must be the same for all; put it under `shared`")
+            raise ValueError(f"{place} sets {key!r}: {why}")
 
 
 @dataclass(frozen=True)
@@ -151,6 +184,11 @@ class Experiment:
     """In the order of running: by method, the seeds of each; cells that share phases come after the one that has them."""
     estimators: list[Cell]
 
+    @property
+    def judge(self) -> list[str] | None:
+        """Options of `coevo judge`; None without a judge."""
+        return None if self.matrix.judge is None else shlex.split(self.matrix.judge)
+
     def as_json(self) -> dict[str, Any]:
         """What was asked, for the experiment's folder: all that its report needs to know."""
         return {
@@ -161,7 +199,8 @@ class Experiment:
             "methods": list(self.methods),
             "seeds": list(self.seeds),
             "estimators": list(dict.fromkeys(cell.method for cell in self.estimators)),
-            "judge": self.matrix.judge,
+            # not its options: a key may be among them by mistake
+            "judge": self.matrix.judge is not None,
             "commands": {cell.name: self._command(cell) for cell in (*self.estimators, *self.cells)},
         }
 
@@ -184,13 +223,13 @@ def read_experiment(path: Path, quick: bool = False) -> Experiment:
     seeds = matrix.quick.seeds if quick and matrix.quick else matrix.seeds
     recipe = Path(os.path.normpath(path.parent / matrix.recipe))
     cells = [
-        _cell(matrix, recipe, base, name, seed, matrix.methods[name])
+        _cell(path, matrix, recipe, base, name, seed, matrix.methods[name])
         for base in matrix.bases
         for name in methods
         for seed in seeds
     ]
     estimators = [
-        _cell(matrix, recipe, base, name, matrix.estimator_seed, overrides, estimator=True)
+        _cell(path, matrix, recipe, base, name, matrix.estimator_seed, overrides, estimator=True)
         for base in matrix.bases
         for name, overrides in list(matrix.estimators.items())[: 1 if quick else None]
     ]
@@ -226,21 +265,37 @@ def _validated(path: Path, tree: dict[str, Any]) -> Matrix:
         known = ", ".join(Matrix.model_fields)
         lines = []
         for problem in error.errors():
-            place = ".".join(map(str, problem["loc"]))
-            message = f"unknown key; known keys: {known}" if problem["type"] == "extra_forbidden" else problem["msg"]
+            if problem["type"] == "too_short" and problem["input"]:
+                # its entries are wrong, which is said of each
+                continue
+            place = plain_place(problem["loc"])
+            message = f"unknown key; known keys: {known}" if problem["type"] == "extra_forbidden" else plain_message(problem)
             lines.append(f"  {place}: {message}" if place else f"  {message}")
         raise ConfigError(f"{path}: {len(lines)} problem(s) in the experiment:\n" + "\n".join(lines)) from None
 
 
-def _cell(matrix: Matrix, recipe: Path, base: str, method: str, seed: int, own: Overrides, estimator: bool = False) -> Cell:
-    named = {"name": method, "seed": seed}
-    overrides = tuple(f"{key}={_yaml(value)}" for key, value in (matrix.shared | matrix.bases[base] | own | named).items())
+def _cell(
+    path: Path, matrix: Matrix, recipe: Path, base: str, method: str, seed: int, own: Overrides, estimator: bool = False
+) -> Cell:
+    asked = matrix.shared | matrix.bases[base] | own | {"name": method, "seed": seed}
     try:
+        _check_order(list(asked))
+        overrides = tuple(f"{key}={_yaml(key, value)}" for key, value in asked.items())
         loaded = load_recipe(recipe, overrides)
     except ConfigError as error:
         kind = "estimator" if estimator else "method"
-        raise ConfigError(f"{kind} {method!r} of base {base!r}: {error}") from None
+        raise ConfigError(f"{path}: {kind} {method!r} of base {base!r}: {error}") from None
     return Cell(base, method, seed, loaded, overrides, _last(loaded) if estimator else None)
+
+
+def _check_order(keys: Sequence[str]) -> None:
+    """Overrides are applied in turn, so a whole block would undo what was set within it before."""
+    for place, key in enumerate(keys):
+        undone = next((before for before in keys[:place] if before.startswith(f"{key}.")), None)
+        if undone is not None:
+            raise ConfigError(
+                f"{key!r} is set as a whole after {undone!r}, which would be lost; set it first, or key by key."
+            )
 
 
 def _last(recipe: Recipe) -> str:
@@ -250,6 +305,14 @@ def _last(recipe: Recipe) -> str:
     return estimator_kinds(recipe)[0]
 
 
-def _yaml(value: Any) -> str:
+def _yaml(key: str, value: Any) -> str:
     """A value as it stands after `key=`; JSON is YAML."""
-    return json.dumps(value, ensure_ascii=False)
+    text = ""
+    try:
+        for piece in json.JSONEncoder(ensure_ascii=False, allow_nan=False).iterencode(value):
+            text += piece
+            if len(text) > LONGEST_VALUE:
+                raise ValueError(f"it has more than {LONGEST_VALUE} characters")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{key}: {shown(value)} cannot be an override ({error}); expected plain values.") from None
+    return text

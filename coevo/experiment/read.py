@@ -19,6 +19,7 @@ from coevo.scoring.summary import Row
 RESAMPLES = 10_000
 """The smallest p value is 2 / 10,001, which stands a correction for some hundred comparisons."""
 CORRELATED = 2000
+ASKED = ("name", "file", "baseline", "bases", "methods", "seeds", "estimators", "judge", "commands")
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,9 @@ def _measured(question: Mapping[str, Any], out: Path, base: str, estimator: str)
             missing.append(f"{name} has not been measured yet")
             continue
         scored = _by_model(out / name)
-        models = json.loads((out / name / "result.json").read_text(encoding="utf-8"))["models"]
+        models = _models(out / name / "result.json")
         for method in question["methods"]:
-            if method in scored:
+            if method in scored and method in models:
                 truth = _shares(out / cell_of(base, method, seed))
                 rows[method, seed] = [replace(r, share_right=truth.get(r.sample_id, r.share_right)) for r in scored[method]]
                 bounds[method, seed] = _bounds(models[method])
@@ -73,9 +74,19 @@ def _measured(question: Mapping[str, Any], out: Path, base: str, estimator: str)
     if baseline not in whole:
         return Found(None, missing)
     judged = {(m, seed): _judged(out / judged_of(base, seed), m) for m in whole for seed in seeds}
-    if question.get("judge") and not all(judged.values()):
+    if question["judge"] and not all(judged.values()):
         missing.append(f"not all of {base} has been judged yet")
     return Found(Measured(whole, seeds, rows, bounds, judged if all(judged.values()) else {}), missing)
+
+
+def _models(path: Path) -> dict[str, Any]:
+    try:
+        models: dict[str, Any] = json.loads(path.read_bytes())["models"]
+    except (ValueError, KeyError, TypeError):
+        raise DataError(
+            f"{path}: damaged; expected what coevo score wrote. Delete it and give the experiment's command again."
+        ) from None
+    return models
 
 
 def _by_model(folder: Path) -> dict[str, list[Row]]:
@@ -113,7 +124,7 @@ def asked(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{folder} holds no experiment: {ASKED_FILE} is missing. Give the folder that --out named.")
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON ({error}); give the experiment's command again to write it anew.") from None
-    return record
+        record: dict[str, Any] = json.loads(path.read_bytes())
+        return {key: record[key] for key in ASKED}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: damaged ({error!r}); give the experiment's command again to write it anew.") from None

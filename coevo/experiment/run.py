@@ -10,15 +10,17 @@ import fcntl
 import json
 import os
 import shlex
+import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
 from coevo.data import write_rpgbench
-from coevo.errors import CheckpointError, ConfigError
+from coevo.errors import CheckpointError, CoevoError, ConfigError
 from coevo.experiment.adopt import adopt, digests
 from coevo.experiment.matrix import ASKED_FILE, Cell, Experiment, cell_of, judged_of, scores_of
 from coevo.files import write_atomic
@@ -30,6 +32,8 @@ from coevo.loop.table import duration
 LOG_FILE, LOCK_FILE = "log.txt", ".lock"
 POLL_S = 0.5
 SIGN_OF_LIFE_S = 60.0
+PATIENCE_S = 10.0
+"""Between an interrupt, a request to end and a kill."""
 TAIL = 12
 """Lines of a failed cell's log that are shown."""
 
@@ -100,7 +104,9 @@ def check_folder(experiment: Experiment, out: Path) -> None:
     """
     if os.path.lexists(out) and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; expected a folder.")
-    if out.is_dir() and any(out.iterdir()) and not (out / ASKED_FILE).is_file():
+    # a kill at the very beginning leaves the lock
+    begun = {LOCK_FILE, f".{ASKED_FILE}.tmp"}
+    if out.is_dir() and {file.name for file in out.iterdir()} - begun and not (out / ASKED_FILE).is_file():
         raise ConfigError(f"--out {out} exists, is not empty, and holds no experiment; choose another folder.")
     for cell in (*experiment.estimators, *experiment.cells):
         root = out / cell.name
@@ -142,6 +148,7 @@ def _tasks(experiment: Experiment, out: Path, phases: dict[str, list[PhasePlan]]
     every = (*experiment.estimators, *experiment.cells)
     known = {cell.name: digests(cell.recipe, phases[cell.name]) for cell in every}
     fresh = to_run(experiment, phases)
+    ends = {name: own[-1].name for name, own in phases.items()}
     for cell in every:
         estimates = [phase.seconds_estimate for phase in fresh[cell.name]]
         seconds = None if None in estimates else sum(s for s in estimates if s is not None)
@@ -153,9 +160,9 @@ def _tasks(experiment: Experiment, out: Path, phases: dict[str, list[PhasePlan]]
                     # a cell's own last evaluation takes as long
                     last = [phases[cell_of(base, method, seed)][-1].seconds_estimate for method in experiment.methods]
                     seconds = None if None in last else sum(s for s in last if s is not None)
-                    yield replace(_reading(experiment, out, base, seed, estimator), seconds=seconds)
-            if experiment.matrix.judge is not None:
-                yield _reading(experiment, out, base, seed, None)
+                    yield replace(_reading(experiment, out, base, seed, estimator, ends), seconds=seconds)
+            if experiment.judge is not None:
+                yield _reading(experiment, out, base, seed, None, ends)
 
 
 def _training(cell: Cell, out: Path, phases: list[PhasePlan], known: dict[str, dict[str, str]]) -> Task:
@@ -175,39 +182,61 @@ def _training(cell: Cell, out: Path, phases: list[PhasePlan], known: dict[str, d
     return Task(cell.name, words, last.is_file, prepare)
 
 
-def _reading(experiment: Experiment, out: Path, base: str, seed: int, estimator: Cell | None) -> Task:
+def _reading(
+    experiment: Experiment, out: Path, base: str, seed: int, estimator: Cell | None, ends: Mapping[str, str]
+) -> Task:
     """The measurement of one seed's cells by an estimator, or by a language model where there is none."""
     cells = [cell for cell in experiment.cells if (cell.base, cell.seed) == (base, seed)]
     name = scores_of(base, estimator.method, seed) if estimator else judged_of(base, seed)
     record = out / name / ("result.json" if estimator else "summary.json")
+    # the phase that ends each run it rests on
+    marks = [
+        out / cell.name / "phases" / ends[cell.name] / "done.json" for cell in (*cells, *([estimator] if estimator else []))
+    ]
     data, folder = out / "data" / f"{base}.json", out / "responses" / base
     files = [folder / f"{cell.method}.seed-{seed}.jsonl" for cell in cells]
 
     def prepare() -> str:
-        if not data.is_file():
+        if not _is_newer(data, [out / cell.name / "resolved.yaml" for cell in cells]):
             data.parent.mkdir(parents=True, exist_ok=True)
             write_rpgbench(data, load_material(cells[0].recipe).tests)
         for cell, file in zip(cells, files, strict=True):
-            export(out / cell.name, cell.method, file)
+            export(out / cell.name, ends[cell.name], cell.method, file)
         return ""
 
     def is_done() -> bool:
-        return record.is_file() and set(json.loads(record.read_text(encoding="utf-8"))["models"]) == {
-            c.method for c in cells
-        }
+        # a run that was made anew is measured anew
+        return _is_newer(record, marks) and _models(record) == {cell.method for cell in cells}
 
-    command = ["score", "--scorer", str(out / estimator.name)] if estimator else ["judge", *_judge_options(experiment)]
+    command = ["score", "--scorer", str(out / estimator.name)] if estimator else ["judge", *(experiment.judge or [])]
     words = [*command, "--data", str(data), "--out", str(out / name), "--responses", *map(str, files)]
     needs = frozenset((*([estimator.name] if estimator else []), *(cell.name for cell in cells)))
     return Task(name, words, is_done, prepare, needs)
 
 
-def _judge_options(experiment: Experiment) -> list[str]:
-    return shlex.split(experiment.matrix.judge or "")
+def _is_newer(file: Path, sources: Sequence[Path]) -> bool:
+    """Whether a file and what it was made of are there, and none of that has been written since."""
+    if not all(path.is_file() for path in (file, *sources)):
+        return False
+    made = file.stat().st_mtime_ns
+    return all(source.stat().st_mtime_ns <= made for source in sources)
 
 
-def export(run: Path, model: str, file: Path) -> None:
-    """A finished run's answers to the tests as `coevo score` and `coevo judge` read them."""
+def _models(record: Path) -> set[str] | None:
+    """The models of a result; None of one that is damaged."""
+    try:
+        return set(json.loads(record.read_bytes())["models"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def export(run: Path, last: str, model: str, file: Path) -> None:
+    """A finished run's answers to the tests as `coevo score` and `coevo judge` read them.
+
+    Raises:
+        CheckpointError: they are not as its last phase left them.
+    """
+    RunFolder(run).facts(last)
     rows = []
     for row in read_rows(run / "evaluation" / "final.jsonl"):
         status = {"status": "truncated"} if row["status"] == "truncated" else {}
@@ -277,7 +306,12 @@ class Pool:
             if task.name in self._outcome.left:
                 continue
             if len(self._running) < self._jobs and task.needs <= done:
-                said = task.prepare()
+                try:
+                    said = task.prepare()
+                except CoevoError as error:
+                    self._outcome.failed[task.name] = str(error)
+                    self._say(f"[{self._place()}] {task.name}: failed: {error}")
+                    continue
                 self._say(f"[{self._place()}] {task.name}{said}")
                 self._running.append(_Running(task, self._open(task), time.monotonic()))
             else:
@@ -293,15 +327,24 @@ class Pool:
         log.parent.mkdir(parents=True, exist_ok=True)
         threads = str(max(1, (os.cpu_count() or 1) // self._jobs))
         environment = {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", **os.environ}
-        with log.open("ab") as file:
-            return subprocess.Popen(
-                [*self._launch, *task.words],
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                pass_fds=(self._lock.fileno(),),
-            )
+        # a judge is one process, which no launcher multiplies
+        launch = [sys.executable, "-m", "coevo"] if task.words[0] == "judge" else self._launch
+        try:
+            with log.open("ab") as file:
+                return subprocess.Popen(
+                    [*launch, *task.words],
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    pass_fds=(self._lock.fileno(),),
+                    # of its own, so that what a launcher has started is stopped with it
+                    process_group=0,
+                )
+        except OSError as error:
+            if error.filename != launch[0]:
+                raise
+            raise ConfigError(f"{shlex.join(launch)}: cannot be started: {error.strerror}; mend --launch.") from None
 
     def _finish(self, one: _Running, waiting: Sequence[Task]) -> None:
         self._running.remove(one)
@@ -316,8 +359,10 @@ class Pool:
             return
         log = self._log(one.task)
         tail = "\n    ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:])
-        self._outcome.failed[name] = f"exit {one.process.returncode}, see {log}"
-        self._say(f"[{self._place()}] {name}: failed with exit {one.process.returncode}; the end of {log}:\n    {tail}")
+        code = one.process.returncode
+        why = f"exit {code}" if code else "exit 0 without a result, as of a --launch that does not start coevo"
+        self._outcome.failed[name] = f"{why}, see {log}"
+        self._say(f"[{self._place()}] {name}: failed with {why}; the end of {log}:\n    {tail}")
 
     def _sign_of_life(self, waiting: Sequence[Task]) -> None:
         now = time.monotonic()
@@ -340,14 +385,24 @@ class Pool:
         return f"{len(self._outcome.done)}/{self._total}"
 
     def _stop(self) -> None:
-        for one in self._running:
-            one.process.terminate()
-        for one in self._running:
-            try:
-                one.process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                one.process.kill()
-        self._running = []
+        """Ends what runs and whatever that has started: first as a person would, who is told what was paid for."""
+        for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            for one in self._running:
+                _signal(one.process, sign)
+            until = time.monotonic() + PATIENCE_S
+            while self._running and time.monotonic() < until:
+                self._running = [one for one in self._running if _signal(one.process, 0)]
+                time.sleep(0.1)
+
+
+def _signal(process: subprocess.Popen[bytes], sign: int) -> bool:
+    """Whether a process or one that it started was still there to be told."""
+    process.poll()
+    try:
+        os.killpg(process.pid, sign)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _phase(root: Path) -> str:

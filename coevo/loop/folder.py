@@ -18,29 +18,31 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from coevo.config import Recipe
 from coevo.errors import CheckpointError, ConfigError
 from coevo.files import write_atomic
 from coevo.lm import dist
-from coevo.recipe import dump_recipe, parse_recipe
+from coevo.recipe import dump_recipe, load_recipe
 
 PACKAGES = ("coevo", "torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets", "numpy")
 STREAMS = ("metrics.jsonl", "rollouts.jsonl")
+_BEFORE_THE_RECIPE = frozenset(
+    ("environment.json", "code.diff", ".environment.json.tmp", ".code.diff.tmp", ".resolved.yaml.tmp")
+)
+"""What a kill while a folder is made leaves in it; nothing that a run needs."""
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a JSON-lines file; a last line that a kill cut short is left out."""
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if not line.endswith("\n"):
+            if not line.endswith(b"\n"):
                 return
             try:
                 yield json.loads(line)
-            except json.JSONDecodeError:
+            except ValueError:
                 raise CheckpointError(
                     f"{path}:{number}: not valid JSON: {line[:60]!r}. The file was edited or damaged; restore it, or "
                     "start a new run."
@@ -65,7 +67,7 @@ class RunFolder:
         Raises:
             ConfigError: the folder exists and is not empty; it is left untouched.
         """
-        if root.exists() and any(root.iterdir()):
+        if root.exists() and any(file.name not in _BEFORE_THE_RECIPE for file in root.iterdir()):
             raise ConfigError(
                 f"{root} exists and is not empty. Continue it with `coevo train --resume {root}`, or choose another --out."
             )
@@ -107,7 +109,7 @@ class RunFolder:
         path = self.phase(name) / "done.json"
         if not path.exists():
             return None
-        done = json.loads(path.read_text(encoding="utf-8"))
+        done = self._done(name)
         for relative, digest in done["manifest"].items():
             file = self.root / relative
             if not file.exists() or _sha256(file) != digest:
@@ -116,6 +118,21 @@ class RunFolder:
                     f"{digest[:12]}…). Restore it, or delete {self.phase(name)} and those after it to run them again."
                 )
         return done["facts"]
+
+    def manifest(self, name: str) -> dict[str, str]:
+        """Files of a finished phase, from the run's root, with their sha256."""
+        return self._done(name)["manifest"]
+
+    def _done(self, name: str) -> dict[str, Any]:
+        path = self.phase(name) / "done.json"
+        try:
+            done: dict[str, Any] = json.loads(path.read_bytes())
+            return {"facts": done["facts"], "manifest": done["manifest"]}
+        except (ValueError, KeyError, TypeError):
+            raise CheckpointError(
+                f"{path}: damaged; expected what phase {name} left behind as JSON. Restore it, or delete {self.phase(name)} "
+                "and those after it to run them again."
+            ) from None
 
     def finish(self, name: str, facts: Mapping[str, Any], files: Iterable[Path] = ()) -> None:
         """Marks a phase as done: a manifest of its policy and of `files`, written last; its checkpoints go."""
@@ -158,7 +175,7 @@ def read_resolved(root: Path) -> Recipe:
     path = root / "resolved.yaml"
     if not path.exists():
         raise CheckpointError(f"{root} holds no run: resolved.yaml is missing. Give the folder that --out named.")
-    return parse_recipe(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    return load_recipe(path)
 
 
 def _sha256(path: Path) -> str:

@@ -142,18 +142,27 @@ def prepare(question: Question) -> Request:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("coevo judge runs in one process; call it without accelerate or torchrun.")
-    rubric = load_rubric(question.rubric)
-    key = None
-    if isinstance(question.judge, Address):
-        check_library()
-        _check_url(question.judge.url)
-        key = read_key(question.key_name) if question.key_name else None
+    rubric, key = check(question.rubric, question.judge, question.key_name)
     check_out(question.out, REQUEST_FILE, "coevo judge")
     answers = read_answers(question.data, question.files, question.splits)
     if question.pairwise and len(answers.by_model) != 2:
         found = ", ".join(answers.by_model)
         raise ConfigError(f"--pairwise compares two models, the responses are of {len(answers.by_model)}: {found}.")
     return Request(question, rubric, answers, key)
+
+
+def check(rubric: str, judge: Address | LocalModel, key_name: str | None) -> tuple[Rubric, str | None]:
+    """The rubric, and the endpoint's key where there is one, without a look at data.
+
+    Raises:
+        ConfigError: rubric, endpoint or key that cannot be.
+    """
+    found, key = load_rubric(rubric), None
+    if isinstance(judge, Address):
+        check_library()
+        _check_url(judge.url)
+        key = read_key(key_name) if key_name else None
+    return found, key
 
 
 def read_key(name: str) -> str:

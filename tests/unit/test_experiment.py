@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import _thread
+import functools
 import json
 import math
+import os
+import re
 import sys
+import threading
+import time
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +27,7 @@ from coevo.errors import CheckpointError, ConfigError, DataError
 from coevo.experiment import report
 from coevo.experiment.adopt import adopt, digests
 from coevo.experiment.matrix import read_experiment
-from coevo.experiment.run import Pool, Task, check_folder, failures, plans, to_run
+from coevo.experiment.run import Pool, Task, _tasks, check_folder, failures, plans, to_run
 from coevo.experiment.table import SHIFTED, Measured, correlations, holm, p_value, tabulate
 from coevo.loop.folder import RunFolder
 from coevo.loop.plan import plan
@@ -29,6 +36,12 @@ from coevo.scoring.summary import Row
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = ROOT / "recipes" / "smoke.yaml"
+
+
+BOMB: Any = functools.reduce(lambda inner, _: [inner] * 10, range(9), "x")
+"""A thousand million characters, once its aliases are written out."""
+LOOP: dict[str, Any] = {}
+LOOP["again"] = LOOP
 
 
 def write(tmp_path: Path, **keys: Any) -> Path:
@@ -80,11 +93,42 @@ def test_quick_is_a_part_of_the_cells(tmp_path: Path) -> None:
         ({"methods": {"sft": {"method": "dpoo"}}}, "method 'sft' of base 'base'"),
         ({"recipe": "nowhere.yaml"}, "no such recipe"),
         ({"name": None}, "name: Field required"),
+        ({"name": 5}, r"name: Input should be a valid string \(got 5\)"),
+        ({"seeds": [-1]}, r"1 problem\(s\) in the experiment:\n  seeds\.0: .*\(got -1\)"),
+        ({"methods": {"sft": None}}, r"methods\.sft: expected a mapping of keys to values \(got None\)"),
+        ({"methods": {"sft": {}, "a\nb": {}}}, r"methods\.'a\\nb': it names the run folder"),
+        ({"methods": {"sft": {}, "SFT": {}}}, "methods: two names differ in case alone"),
+        ({"bases": {"\U0001f600" * 60: {}}}, "at most 200 bytes"),
+        ({"quick": {"methods": ["sft", "loop", "loop"]}}, r"quick\.methods: .* has one twice"),
+        ({"quick": {"methods": ["sft"], "seeds": [7]}}, r"quick\.seeds: \[7\] are not all among seeds, \[0, 1\]"),
+        ({"shared": {"seed": 5}}, "shared sets 'seed': every cell has its own"),
+        ({"shared": {"lora.r": math.nan}}, r"experiment\.yaml: method 'sft' .*lora\.r: nan cannot be an override"),
+        ({"shared": {"data.train": date(2020, 1, 1)}}, r"data\.train: datetime\.date.* cannot be an override"),
+        ({"shared": {"lora": BOMB}}, r"lora: .* cannot be an override \(it has more than"),
+        ({"shared": {"lora": LOOP}}, r"lora: .* cannot be an override \(Circular"),
+        # overrides are applied in turn: what a whole block would undo is not lost in silence
+        ({"methods": {"sft": {"method.beta": 0.1, "method": "dpo"}}}, "'method' is set as a whole after 'method.beta'"),
+        (
+            {"shared": {"loop.harvest": 16}, "methods": {"sft": {"loop": {}}}},
+            "'loop' is set as a whole after 'loop.harvest'",
+        ),
+        ({"judge": "--rubric 'coser"}, "judge: No closing quotation; expected words as in a shell"),
     ],
 )
 def test_a_bad_file_is_refused_with_the_place(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_experiment(write(tmp_path, **keys))
+
+
+def test_numbers_that_python_does_not_write_are_refused(tmp_path: Path) -> None:
+    path, huge = write(tmp_path), "0x" + "f" * 6000
+    good = path.read_text()
+    path.write_text(good + f"shared: {{lora.r: {huge}}}\n")
+    with pytest.raises(ConfigError, match=r"lora\.r: a number too long to show cannot be an override"):
+        read_experiment(path)
+    path.write_text(good + f"estimator_seed: {huge}\n")
+    with pytest.raises(ConfigError, match=r"estimator_seed: .*\(got a number too long to show\)"):
+        read_experiment(path)
 
 
 def test_a_recipe_in_the_place_of_an_experiment_is_named_as_such(tmp_path: Path) -> None:
@@ -99,6 +143,34 @@ def test_what_a_method_cannot_do_is_said_before_anything_runs(tmp_path: Path, ca
     assert cli.main(["experiment", str(path), "--out", str(tmp_path / "out")]) == 2
     assert "cells/base/big/seed-0" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("judge", "message"),
+    [
+        ("", "--rubric"),
+        ("--rubric coser --model m", "--local is required"),
+        ("--rubric nothing --local m", "nothing"),
+        ("--rubric coser --endpoint http://h/v1 --no-key", "needs --model"),
+        ("--rubric coser --local m --pairwise --out=x", "--out, --pairwise cannot be given here"),
+        ("--rubric coser --local m --key SECRET", "unknown option --key;"),
+        ("--rubric coser --endpoint http://me:SECRET@h/v1 --model m --no-key", "name or password in it"),
+        ("--rubric coser --endpoint http://h/v1 --model m --extra api_key=SECRET", "--extra api_key=.* seems to hold a key"),
+        ("--rubric coser --endpoint http://h/v1 --model m --key-env NOT_SET", "NOT_SET is not set"),
+    ],
+)
+def test_a_judge_that_cannot_be_is_refused_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], judge: str, message: str
+) -> None:
+    assert cli.main(["experiment", str(write(tmp_path, judge=judge)), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert re.search(r"experiment\.yaml: judge: .*" + message.replace("=.*", ""), said), said
+    assert "SECRET" not in said and not (tmp_path / "out").exists()
+
+
+def test_the_record_holds_no_options_of_the_judge(tmp_path: Path) -> None:
+    experiment = read_experiment(write(tmp_path, judge="--rubric coser --endpoint http://h/v1 --model m --key-env SECRET"))
+    assert experiment.judge is not None and "SECRET" not in json.dumps(experiment.as_json())
 
 
 def test_dry_run_counts_shared_phases_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,6 +260,57 @@ def test_adopted_phases_are_whole_and_later_ones_stay_to_be_done(tmp_path: Path)
     assert adopt(folder, wanted, others) == []
 
 
+def test_a_damaged_donor_is_named_and_not_taken_over(tmp_path: Path) -> None:
+    recipe = load_recipe(SMOKE)
+    donor = finished(tmp_path / "donor", recipe, {"01-sft-rpm": "a"})
+    folder = RunFolder.create(tmp_path / "cell", recipe)
+    known = {"01-sft-rpm": "x"}
+    (donor.policy("01-sft-rpm") / "weights").write_text("changed")
+    with pytest.raises(CheckpointError, match=r"donor.*weights: changed since phase 01-sft-rpm finished"):
+        adopt(folder, known, [(donor.root, known)])
+    (donor.phase("01-sft-rpm") / "done.json").write_text('{"facts"')
+    with pytest.raises(CheckpointError, match=r"donor.*done\.json: damaged"):
+        adopt(folder, known, [(donor.root, known)])
+    assert not folder.phase("01-sft-rpm").exists()
+
+
+def test_a_copy_that_a_kill_cut_short_is_made_again(tmp_path: Path) -> None:
+    recipe, known = load_recipe(SMOKE), {"05-evaluate-sft": "x"}
+    donor, folder = RunFolder.create(tmp_path / "donor", recipe), RunFolder.create(tmp_path / "cell", recipe)
+    for root, text in ((donor.root, "whole"), (folder.root, "wh")):
+        (root / "evaluation").mkdir()
+        (root / "evaluation" / "sft.jsonl").write_text(text)
+    donor.phase("05-evaluate-sft").mkdir(parents=True)
+    donor.finish("05-evaluate-sft", {}, [donor.root / "evaluation" / "sft.jsonl"])
+    assert adopt(folder, known, [(donor.root, known)]) == ["05-evaluate-sft"]
+    assert folder.facts("05-evaluate-sft") == {}, "its manifest fits"
+
+
+def test_a_folder_that_a_kill_left_without_a_recipe_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "environment.json").write_text("{}")
+    (tmp_path / ".resolved.yaml.tmp").write_text("name: h")
+    RunFolder.create(tmp_path, load_recipe(SMOKE))
+    with pytest.raises(ConfigError, match="not empty"):
+        RunFolder.create(tmp_path, load_recipe(SMOKE))
+
+
+def test_a_measurement_is_done_until_a_run_it_rests_on_is_made_anew(tmp_path: Path) -> None:
+    experiment = read_experiment(write(tmp_path, seeds=[0]))
+    every = plans(experiment)
+    [measuring] = [task for task in _tasks(experiment, tmp_path, every) if task.name.startswith("scores")]
+    record = tmp_path / measuring.name / "result.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"models": {"sft": {}, "loop": {}}}))
+    assert not measuring.is_done(), "the runs are not there"
+    for name, phases in every.items():
+        finished(tmp_path / name, experiment.cells[0].recipe, {phases[-1].name: "w"})
+    assert not measuring.is_done(), "the runs are newer"
+    os.utime(record)
+    assert measuring.is_done()
+    record.write_text('{"models": {"sft"')
+    assert not measuring.is_done(), "it is damaged"
+
+
 def test_a_folder_keeps_its_recipes(tmp_path: Path) -> None:
     experiment = read_experiment(write(tmp_path))
     finished(tmp_path / "out" / experiment.cells[0].name, experiment.cells[0].recipe, {})
@@ -195,6 +318,12 @@ def test_a_folder_keeps_its_recipes(tmp_path: Path) -> None:
     check_folder(experiment, tmp_path / "out")
     with pytest.raises(ConfigError, match="is of another recipe"):
         check_folder(read_experiment(write(tmp_path, shared={"evaluation.k": 3})), tmp_path / "out")
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "locked" / ".lock").touch()
+    check_folder(experiment, tmp_path / "locked")  # killed at its very beginning
+    (tmp_path / "out" / experiment.cells[0].name / "resolved.yaml").write_text("name: [")
+    with pytest.raises(ConfigError, match=r"resolved\.yaml: not valid YAML"):
+        check_folder(experiment, tmp_path / "out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").touch()
     with pytest.raises(ConfigError, match="holds no experiment"):
@@ -237,7 +366,47 @@ def test_a_task_that_fails_stops_only_what_needs_it(tmp_path: Path) -> None:
 def test_a_process_that_ends_well_without_its_result_has_failed(tmp_path: Path) -> None:
     program = [sys.executable, "-c", ""]
     found = Pool(tmp_path, 1, program, (tmp_path / "lock").open("ab"), lambda _: None).run([task(tmp_path, "a")])
-    assert list(found.failed) == ["a"]
+    assert list(found.failed) == ["a"] and "exit 0 without a result" in found.failed["a"]
+
+
+def test_a_task_that_cannot_be_prepared_stops_only_what_needs_it(tmp_path: Path) -> None:
+    def prepare() -> str:
+        raise CheckpointError("the donor is damaged")
+
+    said: list[str] = []
+    tasks = [replace(task(tmp_path, "a"), prepare=prepare), task(tmp_path, "b", "a"), task(tmp_path, "c")]
+    outcome = pool(tmp_path, 1, said).run(tasks)
+    assert outcome.failed == {"a": "the donor is damaged"} and outcome.left == ["b"] and outcome.done == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("launch", "message"),
+    [("nothing-of-the-kind x", "nothing-of-the-kind x: cannot be started"), ("'", "No closing"), ("", "no command given")],
+)
+def test_a_launcher_that_cannot_be_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], launch: str, message: str
+) -> None:
+    path = write(tmp_path)
+    assert cli.main(["experiment", str(path), "--out", str(tmp_path / "out"), "--jobs", "1", "--launch", launch]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_interrupt_ends_what_a_launcher_has_started(tmp_path: Path) -> None:
+    # a launcher that tells its child nothing, as some do
+    inner = f"import time, pathlib, os; pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid())); time.sleep(60)"
+    outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
+
+    def interrupt() -> None:
+        while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
+            time.sleep(0.05)
+        _thread.interrupt_main()
+
+    made = Pool(tmp_path, 1, [sys.executable, "-c", outer], (tmp_path / "lock").open("ab"), lambda _: None)
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        made.run([task(tmp_path, "a")])
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 # --- the table ------------------------------------------------------------------------------------------------------
@@ -468,6 +637,20 @@ def test_the_report_of_an_unfinished_experiment_says_what_is_missing(tmp_path: P
     assert "coevo train" in text and 'name="loop"' in text
     with pytest.raises(CheckpointError, match="holds no experiment"):
         report.build(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]", "\0\0"])
+def test_damaged_records_are_named(tmp_path: Path, content: str) -> None:
+    record = json.dumps(read_experiment(write(tmp_path)).as_json())
+    (tmp_path / "experiment.json").write_text(content)
+    with pytest.raises(DataError, match=r"experiment\.json: damaged"):
+        report.build(tmp_path)
+    (tmp_path / "experiment.json").write_text(record)
+    measured = tmp_path / "scores" / "base" / "scorer" / "seed-0"
+    measured.mkdir(parents=True)
+    (measured / "result.json").write_text(content)
+    with pytest.raises(DataError, match=r"result\.json: damaged"):
+        report.build(tmp_path)
 
 
 def test_names_are_escaped_in_the_page(tmp_path: Path) -> None:
