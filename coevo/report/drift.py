@@ -93,13 +93,17 @@ def verdicts(run: Run) -> list[str]:
         return ["Whether the two scorers see the same gain will be said after the last evaluation."]
     if run.excess is None:
         return ["Whether the two scorers see the same gain cannot be said: their evaluations cannot be compared."]
-    sentences, drifted = [], []
+    sentences: list[str] = []
+    drifted: list[str] = []
+    more: list[str] = []
     for shift in _shifts(run):
         found = [_interval(evaluation, shift) for evaluation in (run.change, run.second.change, run.excess)]
         if all(found):
             first, second, excess = (one for one in found if one)
             words = _judged(first, second, excess)
-            drifted += [shift] if words else []
+            # a sharper scorer sees more of a gain that is real; one that the other does not see at all is another matter
+            if words:
+                (more if second.low > 0 else drifted).append(shift)
             moved = f"R-EMI + M changed by {_words(first)} by the first scorer and by {_words(second)} by the second"
             sentences.append(f"{shift}: {moved}; {words or 'no drift beyond noise'} (first less second {_words(excess)}).")
     if not sentences:
@@ -107,7 +111,9 @@ def verdicts(run: Run) -> list[str]:
             "Whether the two scorers see the same gain cannot be said: no scenario was scored by both, before and after."
         ]
     if drifted:
-        lead = f"Drift: the scorer that rewards sees more gain than the second one, beyond noise, on {', '.join(drifted)}."
+        lead = f"Drift: the scorer that rewards sees a gain that the second one does not, on {', '.join(drifted)}."
+    elif more:
+        lead = f"Both scorers see a gain; the one that rewards sees more of it, beyond noise, on {', '.join(more)}."
     else:
         lead = "No drift: the scorer that rewards sees no more gain than the second one, beyond noise."
     return [lead, *([REASONED] if "+" in run.change["scorer"] else []), *sentences]  # type: ignore[index]

@@ -319,14 +319,14 @@ def test_the_audit_is_in_every_form_of_the_report(run):
 
 
 @pytest.mark.parametrize(
-    ("gain", "words"),
+    ("gain", "words", "begins"),
     [
-        (4, ["no drift beyond noise"]),
-        (1, ["both see a gain, the first one more"]),
-        (0, ["only the scorer that rewards sees a gain: the reward is being gamed"]),
+        (4, ["no drift beyond noise"], "No drift:"),
+        (1, ["both see a gain, the first one more"], "Both scorers see a gain;"),
+        (0, ["only the scorer that rewards sees a gain: the reward is being gamed"], "Drift:"),
     ],
 )
-def test_a_gain_that_the_second_scorer_does_not_see_is_gaming(run, gain, words):
+def test_a_gain_that_the_second_scorer_does_not_see_is_gaming(run, gain, words, begins):
     # by the first scorer the shifted subsets gained 4 nats, by the second `gain`, so the first sees 4 - gain more; ID gained
     # nothing by either
     write_second(run, "sft", rows(0))
@@ -341,7 +341,7 @@ def test_a_gain_that_the_second_scorer_does_not_see_is_gaming(run, gain, words):
         # ID cancels up to its jitter: R-EMID fell by 4 and by `gain`
         assert read.excess["shifts"][shift]["remid"]["value"] == pytest.approx(gain - 4, abs=1.6)
     assert "no drift beyond noise" in by_shift["id"]
-    assert lead.startswith("No drift:" if gain == 4 else "Drift:")
+    assert lead.startswith(begins)
     assert gain == 4 or lead.endswith("on user, character, dialogue.")
 
 
@@ -361,7 +361,7 @@ def test_the_second_scorer_is_in_every_form_of_the_report(run):
             assert table.count(f"| {shift} | {moment} |") == 2
     page = (run / "report" / "report.html").read_text(encoding="utf-8")
     assert "<h2>By a second scorer, which rewards nothing</h2>" in page and "<th>first less second</th>" in page
-    assert "Drift: the scorer that rewards" in page and "Drift: the scorer that rewards" in console_table(run)
+    assert "Both scorers see a gain; the one" in page and "Both scorers see a gain; the one" in console_table(run)
     second = json.loads((run / "report" / "results.json").read_text(encoding="utf-8"))["second_scorer"]
     assert second["after"]["scorer"] == "e" * 64 and second["first_less_second"]["model"] == "first - second"
     # before, both have the very same rows, of which 19 on ID are scored
