@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TINY = f"""
 name: tiny
 recipe: {ROOT / "recipes" / "smoke.yaml"}
-shared: {{data.test: 1, evaluation.k: 1}}
+shared: {{evaluation.k: 1}}
 seeds: [0]
 methods:
   sft: {{method: sft}}
