@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import _thread
 import functools
 import json
 import math
 import os
 import re
 import sys
-import threading
 import time
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -391,18 +390,18 @@ def test_a_launcher_that_cannot_be_is_named(
     assert message in capsys.readouterr().err
 
 
-def test_an_interrupt_ends_what_a_launcher_has_started(tmp_path: Path) -> None:
+def test_an_interrupt_ends_what_a_launcher_has_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # a launcher that tells its child nothing, as some do
     inner = f"import time, pathlib, os; pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid())); time.sleep(60)"
     outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
 
-    def interrupt() -> None:
-        while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
-            time.sleep(0.05)
-        _thread.interrupt_main()
+    def interrupted(seconds: float) -> None:
+        if (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text():
+            raise KeyboardInterrupt
+        time.sleep(0.05)
 
+    monkeypatch.setattr("coevo.experiment.run.time", SimpleNamespace(sleep=interrupted, monotonic=time.monotonic))
     made = Pool(tmp_path, 1, [sys.executable, "-c", outer], (tmp_path / "lock").open("ab"), lambda _: None)
-    threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         made.run([task(tmp_path, "a")])
     with pytest.raises(ProcessLookupError):
