@@ -50,6 +50,9 @@ class Task:
     prepare: Callable[[], str] = lambda: ""
     """Called before the process starts; what it did, in words."""
     needs: frozenset[str] = frozenset()
+    """Tasks that must be done first."""
+    after: frozenset[str] = frozenset()
+    """Tasks that must have ended first, done or not: what they leave behind is taken over."""
     seconds: float | None = 0.0
     """An estimate; None if there is none."""
 
@@ -179,7 +182,13 @@ def _training(cell: Cell, out: Path, phases: list[PhasePlan], known: dict[str, d
         return f"; {len(taken)} of {len(phases)} phases are another cell's as well" if taken else ""
 
     words = ["train", "--resume", str(root)] + (["--until", cell.until] if cell.until else [])
-    return Task(cell.name, words, last.is_file, prepare)
+    # a phase that an earlier cell has too is left to that one
+    owners: dict[str, str] = {}
+    for name, has in known.items():
+        for digest in has.values():
+            owners.setdefault(digest, name)
+    after = frozenset(owners[digest] for digest in own.values()) - {cell.name}
+    return Task(cell.name, words, last.is_file, prepare, after=after)
 
 
 def _reading(
@@ -305,7 +314,7 @@ class Pool:
         for task in waiting:
             if task.name in self._outcome.left:
                 continue
-            if len(self._running) < self._jobs and task.needs <= done:
+            if len(self._running) < self._jobs and task.needs <= done and task.after <= done | lost:
                 try:
                     said = task.prepare()
                 except CoevoError as error:

@@ -362,6 +362,15 @@ def test_a_task_that_fails_stops_only_what_needs_it(tmp_path: Path) -> None:
     assert again.done == ["a", "b"] and not again.failed
 
 
+def test_a_task_waits_for_what_it_takes_over_and_runs_also_where_that_failed(tmp_path: Path) -> None:
+    said: list[str] = []
+    tasks = [task(tmp_path, "a", kind="bad"), replace(task(tmp_path, "b"), after=frozenset({"a"})), task(tmp_path, "c")]
+    outcome = pool(tmp_path, 3, said).run(tasks)
+    assert list(outcome.failed) == ["a"] and set(outcome.done) == {"b", "c"} and not outcome.left
+    begun = [re.sub(r"\[.*?\] ", "", line).partition(":")[0] for line in said]
+    assert begun.index("c") < begun.index("a", 1) < begun.index("b"), "c beside a, b after it"
+
+
 def test_a_process_that_ends_well_without_its_result_has_failed(tmp_path: Path) -> None:
     program = [sys.executable, "-c", ""]
     found = Pool(tmp_path, 1, program, (tmp_path / "lock").open("ab"), lambda _: None).run([task(tmp_path, "a")])
