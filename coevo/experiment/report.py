@@ -201,9 +201,12 @@ def _least(risks: Mapping[str, Record]) -> str:
     """Without a test: there is one number a seed."""
     ranked = sorted(risks, key=lambda name: risks[name]["value"])
     first = risks[ranked[0]]
+    said = f"lowest worst-case risk: {ranked[0]}, {first['value']:.2f}"
+    if len(first["by_seed"]) == 1:
+        return f"{said}, then {ranked[1]}, {risks[ranked[1]]['value']:.2f}; one seed does not say how far it varies."
     near = [name for name in ranked[1:] if risks[name]["low"] <= first["high"]]
     others = f"its range over seeds meets that of {', '.join(near)}" if near else "no other range over seeds meets its own"
-    return f"lowest worst-case risk: {ranked[0]}, {first['value']:.2f} [{first['low']:.2f}, {first['high']:.2f}]; {others}."
+    return f"{said} [{first['low']:.2f}, {first['high']:.2f}]; {others}."
 
 
 def markdown(found: Mapping[str, Any]) -> str:
