@@ -161,10 +161,9 @@ class OnlinePPO(PPO):
         planner.online(self.kind, "online", self, planner.costs.response)
 
 
-class ThinkSFT(Model):
-    """SFT, from the base, of a model that writes its reasoning and then its response."""
+class Thinking(Model):
+    """What a model that writes its reasoning first is taught by SFT."""
 
-    kind: Literal["think_sft"]
     sections: Sections | None = None
     """Names of the reasoning's sections, in their order; None takes those that the data's own reasonings have."""
     marks: Marks = ("<think>", "</think>")
@@ -175,6 +174,12 @@ class ThinkSFT(Model):
     @classmethod
     def _distinct(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return distinct_names(names)
+
+
+class ThinkSFT(Thinking):
+    """SFT, from the base, of a model that writes its reasoning and then its response."""
+
+    kind: Literal["think_sft"]
 
     def phases(self, planner: Planner) -> None:
         """The SFT."""
@@ -194,25 +199,16 @@ class ThoughtWeights(Model):
     """How far the response goes along with its own reasoning, 0 to 1 at the reference's level; needs `corl`."""
 
 
-class ThinkGRPO(GRPO):
+class ThinkGRPO(Thinking, GRPO):
     """`think_sft`, and then GRPO on ID scenarios with the RPM's reward of the response and R3 of the reasoning."""
 
     kind: Literal["think_grpo"]
-    sections: Sections | None = None
-    marks: Marks = ("<think>", "</think>")
-    tune: SFT = SFT()
-    """Of the SFT that comes first."""
     weights: RewardWeights = RewardWeights()
     target: Positive = 48
     """Length in tokens up to which a reasoning costs nothing (R3 economy)."""
     distinct: Positive = 5
     """Fewest distinct tokens outside the sections' names; a reasoning with fewer earns nothing for its economy."""
     thought: ThoughtWeights = ThoughtWeights()
-
-    @field_validator("sections", "marks")
-    @classmethod
-    def _distinct(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return distinct_names(names)
 
     def phases(self, planner: Planner) -> None:
         """The SFT, and the online one."""

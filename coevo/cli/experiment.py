@@ -48,7 +48,8 @@ def add(commands: Commands) -> None:
 
 def _experiment(options: argparse.Namespace) -> int:
     from coevo.experiment.matrix import read_experiment
-    from coevo.experiment.run import failures, plans, run
+    from coevo.experiment.pool import failures
+    from coevo.experiment.run import plans, run
 
     experiment = read_experiment(options.file, options.quick)
     if experiment.judge is not None:

@@ -26,7 +26,8 @@ from coevo.errors import CheckpointError, ConfigError, DataError
 from coevo.experiment import report
 from coevo.experiment.adopt import adopt, digests
 from coevo.experiment.matrix import read_experiment
-from coevo.experiment.run import Pool, Task, _tasks, check_folder, failures, plans, to_run
+from coevo.experiment.pool import Pool, Task, failures
+from coevo.experiment.run import _tasks, check_folder, plans, to_run
 from coevo.experiment.table import SHIFTED, Measured, correlations, holm, p_value, tabulate
 from coevo.loop.folder import RunFolder
 from coevo.loop.plan import plan
@@ -412,7 +413,7 @@ def test_an_interrupt_ends_what_a_launcher_has_started(tmp_path: Path, monkeypat
             raise KeyboardInterrupt
         time.sleep(0.05)
 
-    monkeypatch.setattr("coevo.experiment.run.time", SimpleNamespace(sleep=interrupted, monotonic=time.monotonic))
+    monkeypatch.setattr("coevo.experiment.pool.time", SimpleNamespace(sleep=interrupted, monotonic=time.monotonic))
     made = Pool(tmp_path, 1, [sys.executable, "-c", outer], (tmp_path / "lock").open("ab"), lambda _: None)
     with pytest.raises(KeyboardInterrupt):
         made.run([task(tmp_path, "a")])

@@ -201,6 +201,10 @@ def test_only_the_loop_is_asked_for_its_shifts_and_its_simulator() -> None:
     check(file, Counts(500, 40, 500, 100, 25))
     small = recipe(method="sft", simulator_sft={"batch_size": 9000})
     check(small, COUNTS)
+    with pytest.raises(ConfigError, match="shifts"):
+        check(recipe(data=FILE), Counts(500, 40, 500, 100, 25))
+    with pytest.raises(ConfigError, match="simulator_sft"):
+        check(recipe(simulator_sft={"batch_size": 9000}), COUNTS)
 
 
 def test_the_reward_is_the_methods_own_where_it_has_one() -> None:
