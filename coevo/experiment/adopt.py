@@ -77,16 +77,17 @@ def adopt(folder: RunFolder, wanted: dict[str, str], donors: Iterable[tuple[Path
     taken = []
     others = list(donors)
     for name, digest in wanted.items():
-        if (folder.phase(name) / "done.json").is_file():
+        if has_phase(folder.root, name):
             continue
-        donor = next((path for path, has in others if has.get(name) == digest and _is_done(path, name)), None)
+        donor = next((path for path, has in others if has.get(name) == digest and has_phase(path, name)), None)
         if donor is not None and not (folder.phase(name) / "checkpoints").exists():
             _copy_phase(donor, folder, name)
             taken.append(name)
     return taken
 
 
-def _is_done(run: Path, phase: str) -> bool:
+def has_phase(run: Path, phase: str) -> bool:
+    """Whether a run has finished a phase."""
     return (run / "phases" / phase / "done.json").is_file()
 
 

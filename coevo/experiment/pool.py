@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -38,8 +38,8 @@ class Task:
     """Called before the process starts; what it did, in words."""
     needs: frozenset[str] = frozenset()
     """Tasks that must be done first."""
-    after: frozenset[str] = frozenset()
-    """Tasks that must have ended first, done or not: what they leave behind is taken over."""
+    after: Callable[[], Iterable[str]] = lambda: ()
+    """Tasks that still make what this one takes over: it waits until they are no longer named, or have ended."""
     seconds: float | None = 0.0
     """An estimate; None if there is none."""
 
@@ -99,7 +99,7 @@ class Pool:
         for task in waiting:
             if task.name in self._outcome.left:
                 continue
-            if len(self._running) < self._jobs and task.needs <= done and task.after <= done | lost:
+            if len(self._running) < self._jobs and task.needs <= done and lost.union(done).issuperset(task.after()):
                 try:
                     said = task.prepare()
                 except CoevoError as error:
@@ -107,7 +107,8 @@ class Pool:
                     self._say(f"[{self._place()}] {task.name}: failed: {error}")
                     continue
                 self._say(f"[{self._place()}] {task.name}{said}")
-                self._running.append(_Running(task, self._open(task), time.monotonic()))
+                others = len(self._running) + len(waiting) - 1
+                self._running.append(_Running(task, self._open(task, others), time.monotonic()))
             else:
                 still.append(task)
         return still
@@ -116,10 +117,11 @@ class Pool:
         # beside a result folder, not in it: that takes only what its own command makes
         return self._out / (f"{task.name}/{LOG_FILE}" if task.words[0] == "train" else f"{task.name}.{LOG_FILE}")
 
-    def _open(self, task: Task) -> subprocess.Popen[bytes]:
+    def _open(self, task: Task, others: int) -> subprocess.Popen[bytes]:
+        """Starts a task beside so many others that run or wait: the last one has all cores."""
         log = self._log(task)
         log.parent.mkdir(parents=True, exist_ok=True)
-        threads = str(max(1, (os.cpu_count() or 1) // self._jobs))
+        threads = str(max(1, (os.cpu_count() or 1) // min(self._jobs, others + 1)))
         environment = {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", **os.environ}
         # a judge is one process, which no launcher multiplies
         launch = [sys.executable, "-m", "coevo"] if task.words[0] == "judge" else self._launch

@@ -16,7 +16,7 @@ from typing import IO
 
 from coevo.data import write_rpgbench
 from coevo.errors import ConfigError
-from coevo.experiment.adopt import adopt, digests
+from coevo.experiment.adopt import adopt, digests, has_phase
 from coevo.experiment.matrix import ASKED_FILE, Cell, Experiment, cell_of, judged_of, scores_of
 from coevo.experiment.pool import Outcome, Pool, Task
 from coevo.files import write_atomic
@@ -112,7 +112,8 @@ def _tasks(experiment: Experiment, out: Path, phases: dict[str, list[PhasePlan]]
     fresh = to_run(experiment, phases)
     ends = {name: own[-1].name for name, own in phases.items()}
     for cell in every:
-        estimates = [phase.seconds_estimate for phase in fresh[cell.name]]
+        left = [phase for phase in fresh[cell.name] if not has_phase(out / cell.name, phase.name)]
+        estimates = [phase.seconds_estimate for phase in left]
         seconds = None if None in estimates else sum(s for s in estimates if s is not None)
         yield replace(_training(cell, out, phases[cell.name], known), seconds=seconds)
     for base in experiment.matrix.bases:
@@ -146,7 +147,13 @@ def _training(cell: Cell, out: Path, phases: list[PhasePlan], known: dict[str, d
     for name, has in known.items():
         for digest in has.values():
             owners.setdefault(digest, name)
-    after = frozenset(owners[digest] for digest in own.values()) - {cell.name}
+
+    def after() -> Iterator[str]:
+        for phase, digest in own.items():
+            owner = owners[digest]
+            if owner != cell.name and not has_phase(out / owner, phase):
+                yield owner
+
     return Task(cell.name, words, last.is_file, prepare, after=after)
 
 

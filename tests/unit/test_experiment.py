@@ -365,11 +365,36 @@ def test_a_task_that_fails_stops_only_what_needs_it(tmp_path: Path) -> None:
 
 def test_a_task_waits_for_what_it_takes_over_and_runs_also_where_that_failed(tmp_path: Path) -> None:
     said: list[str] = []
-    tasks = [task(tmp_path, "a", kind="bad"), replace(task(tmp_path, "b"), after=frozenset({"a"})), task(tmp_path, "c")]
+    tasks = [task(tmp_path, "a", kind="bad"), replace(task(tmp_path, "b"), after=lambda: {"a"}), task(tmp_path, "c")]
     outcome = pool(tmp_path, 3, said).run(tasks)
     assert list(outcome.failed) == ["a"] and set(outcome.done) == {"b", "c"} and not outcome.left
     begun = [re.sub(r"\[.*?\] ", "", line).partition(":")[0] for line in said]
     assert begun.index("c") < begun.index("a", 1) < begun.index("b"), "c beside a, b after it"
+
+
+def test_a_task_waits_no_longer_than_for_what_it_takes_over(tmp_path: Path) -> None:
+    # `a` ends only once `b` has, and has made what `b` takes over before
+    made, end = tmp_path / "made", tmp_path / "b.done"
+    program = f"""import pathlib, sys, time
+mark = pathlib.Path(sys.argv[3])
+if mark.name == "a.done":
+    pathlib.Path({str(made)!r}).touch()
+    for _ in range(600):
+        time.sleep(0.0 if pathlib.Path({str(end)!r}).exists() else 0.05)
+    assert pathlib.Path({str(end)!r}).exists()
+mark.touch()"""
+    tasks = [task(tmp_path, "a"), replace(task(tmp_path, "b"), after=lambda: () if made.exists() else ("a",))]
+    found = Pool(tmp_path, 2, [sys.executable, "-c", program], (tmp_path / "lock").open("ab"), lambda _: None).run(tasks)
+    assert set(found.done) == {"a", "b"} and not found.failed
+
+
+def test_the_last_task_has_all_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    program = "import os, pathlib, sys; pathlib.Path(sys.argv[3]).write_text(os.environ['OMP_NUM_THREADS'])"
+    tasks = [task(tmp_path, "a"), task(tmp_path, "b"), task(tmp_path, "c", "a", "b")]
+    Pool(tmp_path, 4, [sys.executable, "-c", program], (tmp_path / "lock").open("ab"), lambda _: None).run(tasks)
+    assert [(tmp_path / f"{name}.done").read_text() for name in "abc"] == ["2", "2", "8"]
 
 
 def test_a_process_that_ends_well_without_its_result_has_failed(tmp_path: Path) -> None:
