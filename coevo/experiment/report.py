@@ -150,7 +150,9 @@ def _correlations(table: Record) -> Table:
         for name, kinds in table["correlations"].items()
     ]
     return Table(
-        "Correlations over methods × subsets, intervals over methods", ["of", "Pearson", "Spearman", "Kendall"], rows
+        "Correlations over methods × subsets, intervals over methods; within subsets: less each subset's mean",
+        ["of", "Pearson", "Spearman", "Kendall"],
+        rows,
     )
 
 

@@ -32,6 +32,8 @@ SHIFTED = "shifted"
 LEADS: Mapping[str, bool] = {"share_right": True, "remid": False}
 """What methods are ranked by, over all shifted subsets, and whether more of it is better."""
 KINDS: tuple[Kind, ...] = ("pearson", "spearman", "kendall")
+WITHIN = ", within subsets"
+"""Ends the name of a correlation of what is left without the subsets' means."""
 
 
 @dataclass(frozen=True)
@@ -324,6 +326,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def correlations(table: Mapping[str, Any], resamples: int, seed: int) -> dict[str, Any]:
     """How well a metric follows the share of right slots or a judge, over methods × shifted subsets; a method is one group.
 
+    Once as it is, where a subset that is hard for every method makes both numbers bad, and once less each subset's mean over
+    the methods, which leaves what tells methods apart under one and the same shift.
+
     Returns:
         Per pair of measures and kind of coefficient: value, interval, number of points. A pair without numbers is left out.
     """
@@ -331,17 +336,28 @@ def correlations(table: Mapping[str, Any], resamples: int, seed: int) -> dict[st
     found = {}
     for x, y in pairs:
         points = [
-            (_value(method, tag, x), _value(method, tag, y), place)
+            (_value(method, tag, x), _value(method, tag, y), place, column)
             for place, method in enumerate(table["methods"].values())
-            for tag in method["bound"]
+            for column, tag in enumerate(method["bound"])
         ]
         known = np.array([point for point in points if all(map(math.isfinite, point))])
-        if len(known) >= 3:
-            found[f"{x}, {y}"] = {
-                kind: correlate(known[:, 0], known[:, 1], kind, resamples=resamples, seed=seed, groups=known[:, 2]).as_json()
+        if len(known) < 3:
+            continue
+        values, methods, subsets = known[:, :2], known[:, 2], known[:, 3]
+        for name, pair in ((f"{x}, {y}", values), (f"{x}, {y}{WITHIN}", _less_means(values, subsets))):
+            found[name] = {
+                kind: correlate(pair[:, 0], pair[:, 1], kind, resamples=resamples, seed=seed, groups=methods).as_json()
                 for kind in KINDS
             }
     return found
+
+
+def _less_means(values: Floats, groups: Floats) -> Floats:
+    """Values (N, 2) less the mean of each one's group (N,); what rounding alone leaves of equal values is 0."""
+    rest = values.copy()
+    for group in np.unique(groups):
+        rest[groups == group] -= values[groups == group].mean(axis=0)
+    return np.round(rest, 12)
 
 
 def _value(method: Mapping[str, Any], tag: str, measure: str) -> float:

@@ -661,6 +661,28 @@ def test_the_metric_that_follows_the_truth_correlates_with_it() -> None:
     assert found["remid, share_right"]["spearman"]["n"] == 16
 
 
+def test_a_correlation_within_subsets_is_of_methods_and_not_of_how_hard_a_subset_is() -> None:
+    # within each subset the method of more R-EMID has more right slots; subsets of more R-EMID have fewer
+    def level(value: float) -> dict[str, float]:
+        return {"value": value}
+
+    def method(place: int, same: bool = False) -> dict[str, Any]:
+        known = {tag: -10.0 * column + (0 if same else place) for column, tag in enumerate(TAGS)}
+        return {
+            "levels": {tag: {"remid": level(value), "share_right": level(100 * column + place)}
+                       for column, (tag, value) in enumerate(known.items())},
+            "bound": {tag: level(0.1) for tag in TAGS},
+        }  # fmt: skip
+
+    found = correlations({"methods": {f"m{place}": method(place) for place in range(4)}}, 200, seed=0)
+    assert found["remid, share_right"]["spearman"]["value"] < -0.9
+    assert found["remid, share_right, within subsets"]["spearman"]["value"] == pytest.approx(1.0)
+    # methods alike to rounding have no ranks
+    found = correlations({"methods": {f"m{place}": method(place, same=True) for place in range(4)}}, 200, seed=0)
+    assert found["remid, share_right, within subsets"]["spearman"]["value"] is None
+    assert found["bound, share_right, within subsets"]["pearson"]["value"] is None
+
+
 # --- the report -----------------------------------------------------------------------------------------------------
 
 
