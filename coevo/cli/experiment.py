@@ -25,7 +25,7 @@ EXPERIMENT_EXAMPLES = """examples:
   coevo experiment recipes/paper/world.yaml --quick
   coevo experiment recipes/paper/world.yaml --out experiments/world --jobs 2
   coevo experiment recipes/paper/qwen3-4b-methods.yaml \\
-      --launch "accelerate launch --config_file launch/accelerate/zero2.yaml -m coevo"
+      --launch "accelerate launch --config_file launch/accelerate/zero2.yaml --num_processes 8 -m coevo"
 
 Killed or interrupted, the same command goes on where it was. A cell that fails stops no other. docs/experiments.md has the
 file's keys and how to read the report.

@@ -24,7 +24,7 @@ TRAIN_EXAMPLES = """examples:
   coevo train recipes/quickstart.yaml --out runs/quickstart
   coevo train recipes/quickstart.yaml seed=1 loop.rpm.steps=30 --out runs/seed-1
   coevo train --resume runs/quickstart
-  accelerate launch --config_file launch/accelerate/ddp.yaml -m coevo train recipes/quickstart.yaml
+  accelerate launch --config_file launch/accelerate/ddp.yaml --num_processes 8 -m coevo train recipes/quickstart.yaml
 """
 
 

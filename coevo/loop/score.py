@@ -27,9 +27,10 @@ from coevo.loop.request import REASONINGS, REQUEST_FILE, Policy, Request, phase_
 from coevo.loop.run import start_processes
 from coevo.loop.store import Store
 from coevo.maths.divergence import Divergence, representation_jsd
-from coevo.prompts import character_text
+from coevo.maths.stats import bootstrap_mean
+from coevo.prompts import Component, character_text
 from coevo.scoring.diagnosis import Embedded, Floats, Which, comparisons, diagnose
-from coevo.scoring.evaluate import COMPONENTS, Measurement, assemble, plan
+from coevo.scoring.evaluate import COMPONENTS, Measurement, assemble, plan, uses
 from coevo.scoring.reasoner import Estimator, ReasonedScorer, Reasoner, Written
 from coevo.scoring.reasoner import content_key as scenario_key
 from coevo.scoring.scorer import Ask, PromptKey, Scorer
@@ -70,12 +71,17 @@ def score(request: Request, progress: Progress | None = None) -> Path:
         if dist.is_main():
             write_atomic(request.out / REQUEST_FILE, json.dumps(request.as_json(), indent=1, ensure_ascii=False) + "\n")
         reasoned = _reason(request, policies, written, progress)
-        measured = _measure(request, _estimator(request, policies, reasoned), scores, progress)
+        measured, used = _measure(request, _estimator(request, policies, reasoned), scores, progress)
         embedded = _embed(request, policies, progress)
         divergences = _diverge(request, embedded, spread, progress)
     seed = _seed(request)
     result = diagnose(measured, request.answers.scenarios, divergences, request.recipe.evaluation, seed)
-    result["notes"] += [*_notes(request, divergences), *_reasoning_notes(request, reasoned)]
+    result["references_use"] = {z: bootstrap_mean(nats, result["resamples"], seed).as_json() for z, nats in used.items()}
+    result["notes"] += [
+        *_unread(result["references_use"]),
+        *_notes(request, divergences),
+        *_reasoning_notes(request, reasoned),
+    ]
     about = {"scorer_phase": request.scorer.kind, **_reasoner_facts(request, reasoned), **_about(request, policies)}
     result = {"asked": request.as_json(), **about, **result}
     if dist.is_main():
@@ -148,17 +154,20 @@ def _estimator(request: Request, policies: Policies, reasoned: Written | None) -
 # --- likelihoods ----------------------------------------------------------------------------------------------------
 
 
-def _measure(request: Request, estimator: Estimator, store: Store, progress: Progress) -> dict[str, Measurement]:
-    """Every model under one design; the references are scored once, with the first."""
+def _measure(
+    request: Request, estimator: Estimator, store: Store, progress: Progress
+) -> tuple[dict[str, Measurement], dict[Component, Floats]]:
+    """Every model under one design, and the references' use of each component; they are scored once, with the first."""
     config, seed, scenarios = request.recipe.evaluation, _seed(request), request.answers.scenarios
     cache: dict[str, Any] = {}
-    measured = {}
+    measured, used = {}, {}
     for model, responses in request.answers.by_model.items():
         planned = plan(estimator.version, scenarios, responses, config, seed, cache)
         found = _asked(estimator, planned.asks, store, progress, score_stage(model))
         rows = assemble(planned, found, cache)
         measured[model] = Measurement(rows, summarise(rows, config, seed, model=model, scorer=estimator.version))
-    return measured
+        used = uses(planned, cache)
+    return measured, {z: nats for z, nats in used.items() if len(nats)}
 
 
 def _asked(estimator: Estimator, asks: Sequence[Ask], store: Store, progress: Progress, stage: str) -> list[Score]:
@@ -348,6 +357,22 @@ def _reasoning_notes(request: Request, reasoned: Written | None) -> list[str]:
             "reasoner's: its likelihoods are as good as the two agree in what a reasoning looks like."
         )
     return notes
+
+
+def _unread(used: Mapping[Component, Mapping[str, float]]) -> list[str]:
+    """Components that the scorer does not read, by the references themselves: its verdicts on their use mean nothing."""
+    words = {"u": "persona", "c": "character", "d": "dialogue"}
+    unread = [
+        f"{words[z]} (R-EMI_{z}): {record['value']:.2f} [{record['low']:.2f}, {record['high']:.2f}]"
+        for z, record in used.items()
+        if record["low"] <= 0
+    ]
+    if not unread:
+        return []
+    return [
+        "By this scorer even the references use nothing, beyond noise, of a component, so that a model's loss in it means "
+        f"nothing: {'; '.join(unread)} nats a response. Train a scorer on data like these, or on a base that has read more."
+    ]
 
 
 def _notes(request: Request, divergences: Mapping[Which, Divergence]) -> list[str]:

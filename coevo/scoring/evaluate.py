@@ -206,6 +206,19 @@ def assemble(planned: Plan, scores: Sequence[Score], cache: Cache, truth: Truth 
     ]
 
 
+def uses(planned: Plan, cache: Cache) -> dict[Component, Floats]:
+    """What of each component there is to lose: I_z of the references (A1), nats, (n,) of the n that could be scored.
+
+    Args:
+        planned: as made by `plan`.
+        cache: holds the references' likelihoods, as `assemble` leaves it.
+    """
+    blocks = [cache[key][-N_PLAIN:] for key in planned.keys if key in cache]
+    nats = np.array([[_unpack(packed).logprob_nats for packed in block] for block in blocks]).reshape(-1, N_PLAIN)
+    nats = nats[~np.isnan(nats).any(axis=1)]
+    return {z: nats[:, 0] - nats[:, 1 + place] for place, z in enumerate(COMPONENTS)}
+
+
 # --- which contexts -------------------------------------------------------------------------------------------------
 
 

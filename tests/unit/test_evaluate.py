@@ -14,7 +14,7 @@ import pytest
 from coevo.config import Evaluation
 from coevo.errors import ScoreError
 from coevo.maths.information import club_pairs
-from coevo.scoring.evaluate import Row, assemble, measure, plan, summarise
+from coevo.scoring.evaluate import Row, assemble, measure, plan, summarise, uses
 from coevo.types import Response, Scenario, Score, Turn
 
 LOG9 = math.log(9)
@@ -95,6 +95,17 @@ def test_club_of_wrong_answers_by_hand():
     # A1: I_u(Y) = log .1 - log .5, I_u(Y*) = log .9 - log .5: -log 9; the character and the dialogue do not matter
     assert entry["components"]["u"]["value"] == pytest.approx(-LOG9)
     assert entry["components"]["c"]["value"] == entry["components"]["d"]["value"] == 0
+
+
+def test_what_the_references_use_is_what_there_is_to_lose():
+    # I_u(Y*) = log .9 - log .5 of every reference, whatever the answers are; the character and the dialogue tell nothing
+    batch, cache = scenarios(), {}
+    scorer = ExactScorer(too_long={("IDTest-2", "0")})
+    planned = plan("v1", batch, answers(batch, {"IDTest"}), FULL, 0, cache)
+    assemble(planned, scorer.score(planned.asks), cache)
+    used = uses(planned, cache)
+    assert used["u"] == pytest.approx([math.log(0.9) - math.log(0.5)] * 3), "without the one that does not fit"
+    assert used["c"].tolist() == used["d"].tolist() == [0, 0, 0]
 
 
 def test_components_are_measured_without_reasoning():

@@ -108,6 +108,13 @@ def finished(run, data, tmp_path_factory):
     return folder / "out"
 
 
+def test_what_the_scorer_does_not_read_is_said():
+    read, unread = {"value": 2.0, "low": 1.0, "high": 3.0}, {"value": -0.03, "low": -0.1, "high": 0.04}
+    assert module._unread({"u": read, "c": read, "d": read}) == []
+    (note,) = module._unread({"u": read, "c": unread, "d": read})
+    assert "character (R-EMI_c): -0.03 [-0.10, 0.04] nats" in note and "R-EMI_u" not in note
+
+
 def test_every_file_is_there_and_the_report_says_what_happened(finished, data):
     _, scenarios = data
     result = json.loads((finished / "result.json").read_text())
@@ -123,6 +130,8 @@ def test_every_file_is_there_and_the_report_says_what_happened(finished, data):
     assert any("did not answer 1 of 9 scenarios" in note and scenarios[0].sample_id in note for note in result["notes"])
     assert "Splits of the data without any response, left out: IDTrain (2)." in result["notes"]
     assert (result["estimator"], result["k"], result["negatives"], result["scale"]) == ("club", 2, "pool", "sum")
+    # the base has learnt to read the dialogue
+    assert list(result["references_use"]) == ["u", "c", "d"] and result["references_use"]["d"]["low"] > 0
     # responses that are the references are no distance from them, and the index then has the components' shares alone
     assert right["subsets"]["german"]["gap"]["raw"] == pytest.approx(0, abs=1e-9)
     bound = right["subsets"]["german"]["bound"]
