@@ -43,9 +43,9 @@ def methods(found: Mapping[str, Any]) -> Figure | None:
     grid = figure.subplots(len(firsts), 2, squeeze=False)
     for (base, table), row in zip(firsts, grid, strict=True):
         _dots(row[0], table, "share_right", LEVELS, 100.0)
-        row[0].set_xlabel("right slots (%), with 95 % intervals")
+        row[0].set_xlabel("right slots (%), 95 % intervals")
         _dots(row[1], table, "remid", LEVELS[1:], 1.0)
-        row[1].set_xlabel("R-EMID (nats), with 95 % intervals; lower is better")
+        row[1].set_xlabel("R-EMID (nats), 95 % intervals")
         row[1].axvline(0, color="#555555", linewidth=1)
         row[0].set_title(ascii_label(base)[:60], loc="left")
     handles = {label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}

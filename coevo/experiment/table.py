@@ -20,7 +20,7 @@ import numpy as np
 
 from coevo.errors import DataError
 from coevo.maths.correlation import Kind, correlate
-from coevo.maths.stats import Floats, Ints, interval, run_multipliers, seed_of, student
+from coevo.maths.stats import Floats, Interval, Ints, interval, run_multipliers, seed_of, student
 from coevo.scoring.summary import Row
 from coevo.types import shift_of
 
@@ -89,7 +89,7 @@ def tabulate(measured: Measured, baseline: str, resamples: int, seed: int) -> di
         name: {
             "levels": {
                 level: {
-                    measure: interval(one.value_m[place], chance.level(one, place)).as_json()
+                    measure: _within(measure, interval(one.value_m[place], chance.level(one, place))).as_json()
                     for measure, one in measures.items()
                 }
                 for level, measures in found.items()
@@ -107,6 +107,11 @@ def tabulate(measured: Measured, baseline: str, resamples: int, seed: int) -> di
         "tests": _tests(measured.methods, found, baseline, chance),
         "leads": _leads(measured.methods, found.get(SHIFTED, {}), chance),
     }
+
+
+def _within(measure: str, found: Interval) -> Interval:
+    """The interval cut to what the measure can be: a share is from 0 to 1, so nothing of the truth is cut off."""
+    return Interval(found.value, max(0.0, found.low), min(1.0, found.high)) if measure == "share_right" else found
 
 
 def _levels(tags: Sequence[str]) -> dict[str, list[str]]:

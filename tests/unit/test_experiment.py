@@ -647,6 +647,16 @@ def test_p_values_by_hand() -> None:
     assert p_value(np.array([-1.0, 1.0])) == 1.0 and p_value(np.zeros(5)) == 1.0
 
 
+def test_a_share_s_interval_ends_where_shares_do() -> None:
+    # three seeds whose levels lie far apart: Student's t of two degrees of freedom reaches below 0 and above 1
+    shares = {0: 0.05, 1: 0.5, 2: 0.99}
+    data = measured({f"m{k}": dict.fromkeys(TAGS, 0.0) for k in range(2)}, seeds=3, spread=1.0)
+    rows = {key: [replace(row, share_right=shares[key[1]]) for row in value] for key, value in data.rows.items()}
+    table = tabulate(Measured(data.methods, data.seeds, rows, data.bounds), "m0", 100, seed=0)
+    found = table["methods"]["m1"]["levels"]["german"]["share_right"]
+    assert (found["low"], found["high"]) == (0.0, 1.0) and found["value"] == pytest.approx(np.mean(list(shares.values())))
+
+
 def test_the_metric_that_follows_the_truth_correlates_with_it() -> None:
     levels = {f"m{k}": {tag: -k * place for place, tag in enumerate(TAGS)} for k in range(4)}
     data = measured(levels, seeds=1, spread=0.0)
