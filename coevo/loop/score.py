@@ -360,7 +360,7 @@ def _reasoning_notes(request: Request, reasoned: Written | None) -> list[str]:
 
 
 def _unread(used: Mapping[Component, Mapping[str, float]]) -> list[str]:
-    """Components that the scorer does not read, by the references themselves: its verdicts on their use mean nothing."""
+    """Components of which even the references use nothing that shows: there is nothing that a model could lose."""
     words = {"u": "persona", "c": "character", "d": "dialogue"}
     unread = [
         f"{words[z]} (R-EMI_{z}): {record['value']:.2f} [{record['low']:.2f}, {record['high']:.2f}]"
@@ -370,8 +370,9 @@ def _unread(used: Mapping[Component, Mapping[str, float]]) -> list[str]:
     if not unread:
         return []
     return [
-        "By this scorer even the references use nothing, beyond noise, of a component, so that a model's loss in it means "
-        f"nothing: {'; '.join(unread)} nats a response. Train a scorer on data like these, or on a base that has read more."
+        "By this scorer it does not show, beyond noise, that even the references use a component, so nor can it show what a "
+        f"model loses in it: {'; '.join(unread)} nats a response. Either the references do not need it, or the scorer does "
+        "not read it: then train one on data like these, or on a base that has read more."
     ]
 
 
