@@ -21,5 +21,9 @@ class CheckpointError(CoevoError):
     """A run folder, adapter or checkpoint that does not fit what it is loaded on."""
 
 
+class TrainingError(CoevoError):
+    """A training whose numbers are none any more; found by all processes alike."""
+
+
 class EndpointError(CoevoError):
     """A model behind a network that cannot be reached, or refuses to work for us."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import errno
-import io
-import os
 import sys
 from collections.abc import Sequence
 
 from coevo.cli import ablation, audit, calibrate, data, experiment, judge, report, score, train
 from coevo.cli.console import complain
+from coevo.cli.streams import settle
 from coevo.cli.train import EXIT_INTERRUPTED
 from coevo.errors import CoevoError
 
@@ -38,20 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        The exit code: 0, or 2 for anything a user can put right, or 130 when interrupted.
+        The exit code: 0, or 2 for anything a user can put right, 130 when interrupted, or 143 when stopped by SIGTERM.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # a terminal that cannot show a name shows its escape
-        sys.stdout.reconfigure(errors="backslashreplace")
+    settle()
     try:
         options = _parse(sys.argv[1:] if arguments is None else list(arguments))
         return options.run(options)
     except CoevoError as error:
         complain(error)
-        return EXIT_ERROR
-    except BrokenPipeError:
-        # the reader of our output has gone, as `head` does; there is nobody to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_ERROR
     except OSError as error:
         if error.errno not in USERS_ERRNO:

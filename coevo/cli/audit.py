@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from coevo.cli.console import Commands, command, is_main, path, say
-from coevo.cli.train import EXIT_INTERRUPTED, recipe_and_folder, run_phases, show_plan
+from coevo.cli.train import recipe_and_folder, run_phases, show_plan
 
 if TYPE_CHECKING:
     from coevo.loop.plan import PhasePlan
@@ -47,8 +47,8 @@ def _audit(options: argparse.Namespace) -> int:
     if options.dry_run:
         show_plan(recipe, phases)
         return 0
-    if not run_phases(recipe, out, phases, resume=options.resume is not None):
-        return EXIT_INTERRUPTED
+    if code := run_phases(recipe, out, phases, resume=options.resume is not None):
+        return code
     if is_main():
         from coevo import report
 

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from coevo.errors import CoevoError, ConfigError, DataError
+from coevo.errors import CoevoError, ConfigError, DataError, TrainingError
 
 Commands = argparse._SubParsersAction  # argparse has no public name for it
 
@@ -46,8 +46,11 @@ def count(text: str) -> int:
 
 
 def is_main() -> bool:
-    """Whether this process is the one that speaks; accelerate and torchrun number them in RANK."""
-    return os.environ.get("RANK", "0") == "0"
+    """Whether this process is the one that speaks; accelerate and torchrun number them in RANK.
+
+    A RANK without the address at which the ranks meet is left over from something else.
+    """
+    return os.environ.get("RANK", "0") == "0" or "MASTER_ADDR" not in os.environ
 
 
 def say(text: str) -> None:
@@ -60,5 +63,5 @@ def complain(error: CoevoError) -> None:
     """Errors of recipe and data are the same on every rank and told once; others may be one rank's own."""
     if is_main():
         sys.stderr.write(f"coevo: {error}\n")
-    elif not isinstance(error, (ConfigError, DataError)):
+    elif not isinstance(error, (ConfigError, DataError, TrainingError)):
         sys.stderr.write(f"coevo, rank {os.environ['RANK']}: {error}\n")

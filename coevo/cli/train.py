@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coevo import stop
 from coevo.cli.console import Commands, command, is_main, path, say
 from coevo.cli.progress import ConsoleProgress
 from coevo.cli.report import show_report
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from coevo.loop.plan import PhasePlan
 
 EXIT_INTERRUPTED = 130
+EXIT_STOPPED = 143
 TRAIN_EXAMPLES = """examples:
   coevo train recipes/quickstart.yaml --dry-run
   coevo train recipes/quickstart.yaml --out runs/quickstart
@@ -48,8 +50,8 @@ def _train(options: argparse.Namespace) -> int:
     if options.dry_run:
         show_plan(recipe, phases)
         return 0
-    if not run_phases(recipe, out, phases, resume=options.resume is not None):
-        return EXIT_INTERRUPTED
+    if code := run_phases(recipe, out, phases, resume=options.resume is not None):
+        return code
     if options.until is not None:
         say(f"stopped after {options.until} as asked; go on with: coevo train --resume {out}")
     elif is_main():
@@ -65,24 +67,32 @@ def show_plan(recipe: Recipe, phases: Sequence[PhasePlan]) -> None:
     say("\n" + assumptions(recipe))
 
 
-def run_phases(recipe: Recipe, out: Path, phases: Sequence[PhasePlan], resume: bool) -> bool:
+def run_phases(recipe: Recipe, out: Path, phases: Sequence[PhasePlan], resume: bool) -> int:
     """Runs phases of a recipe and draws their pace.
 
     Returns:
-        False if a person interrupted it, who has then been told how to go on.
+        0; or the exit code if it was interrupted or asked to stop, and has then said how to go on.
     """
-    say(f"{recipe.name}: {len(phases)} phases -> {out}")
-    try:
-        from coevo.loop.run import train
+    with stop.listening():
+        try:
+            say(f"{recipe.name}: {len(phases)} phases -> {out}")
+            from coevo.loop.run import train
 
-        train(recipe, out, resume=resume, progress=ConsoleProgress(phases), only=[phase.name for phase in phases])
-    except KeyboardInterrupt:
-        if is_main():
-            begun = (out / "resolved.yaml").exists()
-            remedy = f"Continue with: coevo train --resume {out}" if begun else "Nothing had been written."
-            sys.stderr.write(f"\ncoevo: interrupted. {remedy}\n")
-        return False
-    return True
+            train(recipe, out, resume=resume, progress=ConsoleProgress(phases), only=[phase.name for phase in phases])
+        except KeyboardInterrupt:
+            _say_how_to_go_on(out, "interrupted.")
+            return EXIT_INTERRUPTED
+        except stop.Stopped as stopped:
+            _say_how_to_go_on(out, f"stopped by SIGTERM. {stopped}".rstrip())
+            return EXIT_STOPPED
+    return 0
+
+
+def _say_how_to_go_on(out: Path, what: str) -> None:
+    if is_main():
+        begun = (out / "resolved.yaml").exists()
+        remedy = f"Continue with: coevo train --resume {out}" if begun else "Nothing had been written."
+        sys.stderr.write(f"\ncoevo: {what} {remedy}\n")
 
 
 def _up_to(phases: list[PhasePlan], until: str | None) -> list[PhasePlan]:

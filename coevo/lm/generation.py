@@ -79,7 +79,7 @@ def generate(
     # before the first call: later, this reduction would meet another rank's gathering, and both would hang.
     idle_calls = most_over_ranks(len(batches), _device(engine)) - len(batches) if sharded else 0
     results: dict[int, Generated] = {}
-    with evaluating(engine), _bare_defaults(engine):
+    with evaluating(engine), bare_defaults(engine):
         for batch in batches:
             draw = _Sampling(temperature, top_p).processor([own[index] for index in batch], max_new_tokens)
             rows = _generate_batch(engine, settings, [prompts[index] for index in batch], draw, sharded)
@@ -179,8 +179,11 @@ def _settings(
 
 
 @contextmanager
-def _bare_defaults(engine: PreTrainedModel) -> Iterator[None]:
-    """Put the hub model's generation defaults aside: transformers fills every unset field of ours from them."""
+def bare_defaults(engine: PreTrainedModel) -> Iterator[None]:
+    """Put the hub model's generation defaults aside: transformers fills every unset field of ours from them.
+
+    Whoever samples names the end tokens itself; what else a model folder asks for would sample by another recipe.
+    """
     inherited = engine.generation_config
     engine.generation_config = GenerationConfig()
     try:

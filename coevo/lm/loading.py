@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -10,8 +11,9 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from coevo.errors import CheckpointError
 from coevo.lm.contexts import plain_local_modules, seeded
@@ -21,6 +23,7 @@ from coevo.lm.lineage import (
     atomic_directory,
     check_lineage,
     read_lineage,
+    weight_files,
     weights_hash,
     whole_tensor,
     write_lineage,
@@ -120,6 +123,21 @@ def load_base(
         )
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be loaded as a causal model from safetensors ({error}).") from error
+
+
+def stored_dtype(path: str | Path) -> torch.dtype:
+    """The dtype that `auto` loads a base in: what its config names, else that of its first weights.
+
+    Raises:
+        CheckpointError: no such model, or no weights in it.
+    """
+    directory = local_directory(path)
+    named = AutoConfig.from_pretrained(directory, trust_remote_code=False).dtype
+    if named is not None:
+        return named if isinstance(named, torch.dtype) else getattr(torch, named)
+    with safe_open(weight_files(directory)[0], framework="pt") as file:
+        dtypes = (file.get_tensor(name).dtype for name in file.keys())  # noqa: SIM118  # no dict
+        return next((dtype for dtype in dtypes if dtype.is_floating_point), torch.float32)
 
 
 def new_adapter(model: PreTrainedModel, lora: LoraShape) -> PeftModel:
@@ -263,7 +281,10 @@ def _write_weights(model: PreTrainedModel | PeftModel, weights: dict[str, torch.
     # save_embedding_layers=False: "auto" would ask the hub whether the base's vocabulary has changed.
     state = get_peft_model_state_dict(model, state_dict=weights, adapter_name=ADAPTER, save_embedding_layers=False)
     save_file({name: t.contiguous() for name, t in sorted(state.items())}, work / ADAPTER_FILE, {"format": "pt"})
-    config = model.peft_config[ADAPTER]
-    mode, config.inference_mode = config.inference_mode, True
+    config = copy.copy(model.peft_config[ADAPTER])
+    config.inference_mode = True
+    for name, value in vars(config).items():
+        if isinstance(value, set):
+            # PEFT would write it in the order of this process's hash seed
+            setattr(config, name, sorted(value))
     config.save_pretrained(str(work))
-    config.inference_mode = mode

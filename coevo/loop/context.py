@@ -18,7 +18,15 @@ from coevo.lm import dist
 from coevo.lm.generation import Generated, generate
 from coevo.lm.likelihood import encode_prompt, render
 from coevo.lm.lineage import weights_hash
-from coevo.lm.loading import load_policy, load_tokenizer, local_directory, new_adapter, save_full, save_policy
+from coevo.lm.loading import (
+    load_policy,
+    load_tokenizer,
+    local_directory,
+    new_adapter,
+    save_full,
+    save_policy,
+    stored_dtype,
+)
 from coevo.loop.folder import RunFolder
 from coevo.loop.material import Material
 from coevo.loop.plan import PhasePlan
@@ -102,15 +110,24 @@ class Policies:
         """Takes a tokenizer from a place of its own, while the base that it belongs to is still being trained."""
         self._tokenizer = load_tokenizer(directory)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What every model of this run computes in."""
+        if not isinstance(self.recipe.base, HubBase):
+            return torch.float32
+        name = self.recipe.base.dtype
+        return stored_dtype(self.base) if name == "auto" else getattr(torch, name)
+
     def load(self, name: str | None, *, trainable: bool, adapter: str = "adapter") -> PreTrainedModel:
         """Loads the policy that phase `name` wrote, on a fresh base; None is the base itself, or a new adapter on it.
 
-        A new adapter's first weights are drawn by the run's seed and the word `adapter`.
+        A new adapter's first weights are drawn by the run's seed and the word `adapter`. Whatever is trained is in float32,
+        as PEFT has adapters: an update of 1e-5 is less than the distance between two bfloat16 numbers of a weight's size.
         """
-        dtype = self.recipe.base.dtype if isinstance(self.recipe.base, HubBase) else "float32"
+        lora = self.recipe.lora
+        dtype = torch.float32 if trainable and lora is None else self.dtype
         directory = self.folder.policy(name) if name else None
         model: Any = load_policy(self.base, directory, trainable=trainable, dtype=dtype)
-        lora = self.recipe.lora
         if trainable and name is None and lora is not None:
             seed = seed_of(self.recipe.seed, adapter)
             model = new_adapter(model, LoRASeeded(lora.r, lora.alpha, lora.dropout, seed))
@@ -157,7 +174,8 @@ class Context(Policies):
 
         def on_step(step: int, metrics: dict[str, float]) -> None:
             row: dict[str, Any] = {"phase": phase.name, "role": phase.role, "iteration": phase.iteration, "step": step}
-            # TRL logs None where no completion of a step could be scored; `unscored` counts those
+            # TRL logs None where no completion of a step could be scored; `unscored` counts those. Loss and gradient are
+            # numbers here: the trainer ends a phase at one that is none
             row |= {k: round(v, 6) for k, v in (metrics | extra()).items() if v is not None and math.isfinite(v)}
             self.folder.append("metrics.jsonl", [row])
             self.log_metrics(row)
@@ -172,6 +190,8 @@ class Context(Policies):
             resume=resume,
             on_step=on_step,
             gradient_checkpointing=isinstance(self.recipe.base, HubBase),
+            bf16=self.dtype == torch.bfloat16,
+            phase=phase.name,
         )
 
     def save(self, phase: PhasePlan, model: PreTrainedModel, parent: str | None) -> None:

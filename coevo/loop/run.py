@@ -17,7 +17,9 @@ from accelerate import PartialState
 from accelerate.state import AcceleratorState
 from transformers.utils import logging as transformers_logging
 
+from coevo import stop
 from coevo.config import Recipe
+from coevo.errors import ConfigError
 from coevo.lm import dist
 from coevo.loop import ablation, coevolution, corl, methods, phases, tracking
 from coevo.loop.context import Context, seed_of
@@ -91,7 +93,12 @@ def train(
 
 
 def start_processes() -> None:
-    """Joins the process group that accelerate launched, if any, before anything is written or loaded."""
+    """Joins the process group that accelerate launched, if any, before anything is written or loaded.
+
+    Raises:
+        ConfigError: the environment holds a part of what a launcher sets.
+    """
+    _check_launch()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # the DeepSpeed path of accelerate is not taken when the CPU is asked for by name
@@ -105,7 +112,28 @@ def start_processes() -> None:
     logging.getLogger("trl").setLevel(logging.ERROR)
 
 
+def _check_launch() -> None:
+    """Refuses variables of a launcher that are not all there; the libraries would wait for ranks that never come."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return
+    numbers = {name: os.environ[name] for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK") if os.environ.get(name)}
+    alone = numbers.get("WORLD_SIZE", "1") == "1" and numbers.get("RANK", "0") == "0" and "LOCAL_RANK" not in numbers
+    # without a GPU, ranks may be started by hand with no number within their machine
+    needed = ["WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT", *(["LOCAL_RANK"] if torch.cuda.is_available() else [])]
+    missing = [name for name in needed if not os.environ.get(name)]
+    if alone or (not missing and all(number.isdecimal() for number in numbers.values())):
+        return
+    found = ", ".join(f"{name}={number}" for name, number in numbers.items())
+    without = f"without {', '.join(missing)}" if missing else "where whole numbers are expected"
+    raise ConfigError(
+        f"The environment has {found} {without}: left over from a launcher, which sets them all. For one process, remove "
+        f"them (unset {' '.join(numbers)}); for several, start with accelerate launch --config_file "
+        "launch/accelerate/ddp.yaml --num_processes N -m coevo ..."
+    )
+
+
 def _run_phase(context: Context, phase: PhasePlan) -> None:
+    stop.obey()
     folder = context.folder
     if folder.facts(phase.name) is not None:
         context.progress.done(phase.name)

@@ -5,6 +5,7 @@ TRL's private ways change between releases; every import of it is in this packag
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import shutil
@@ -18,11 +19,13 @@ import torch
 from transformers import PrinterCallback, TrainerCallback
 from trl.trainer import utils as trl_utils
 
+from coevo import stop
 from coevo.config import SFT
-from coevo.errors import CheckpointError, ConfigError
+from coevo.errors import CheckpointError, ConfigError, TrainingError
 from coevo.lm import dist
-from coevo.lm.lineage import tensors_hash
-from coevo.lm.value import belongs_to_head
+from coevo.lm.generation import bare_defaults
+from coevo.lm.lineage import tensors_hash, whole_tensor
+from coevo.lm.value import belongs_to_head, unwrapped
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
@@ -47,6 +50,10 @@ class Job:
     resume: bool
     on_step: StepHook
     gradient_checkpointing: bool = False
+    bf16: bool = False
+    """Compute in bfloat16, whatever the dtype of the weights that are trained."""
+    phase: str = "training"
+    """Its name, for messages."""
 
 
 def on_deepspeed() -> bool:
@@ -88,7 +95,9 @@ def shared_arguments(job: Job, config: Any, sequences: int) -> dict[str, Any]:
         "disable_tqdm": True,
         "seed": job.seed,
         "data_seed": job.seed,
-        "bf16": cuda and next(job.model.parameters()).dtype == torch.bfloat16,
+        "bf16": job.bf16,
+        # a loss that is no number is not to be shown as the mean of those before it
+        "logging_nan_inf_filter": False,
         # accelerate takes its DeepSpeed path only when the CPU is not asked for by name
         "use_cpu": not cuda and not on_deepspeed(),
         # without a backend by name, DeepSpeed on a CPU leaves every process alone with a world of one
@@ -122,19 +131,38 @@ def tuning_arguments(job: Job, config: SFT, rows: int) -> dict[str, Any]:
 
 
 class Hook(TrainerCallback):
-    """Hands each step's metrics on and marks checkpoints that are whole."""
+    """Hands each step's metrics on, ends a training that diverges or is to stop, and marks checkpoints that are whole."""
 
-    def __init__(self, on_step: StepHook, updates: int = 1) -> None:
+    def __init__(self, job: Job, updates: int = 1) -> None:
         """`updates`: of the optimizer, to one step as the recipe counts them."""
-        self._on_step = on_step
+        self._job = job
         self._updates = updates
+        self.step = 0
+        """The last one that was finished."""
+        self.stopped = False
+        """Whether training ended before its end because a process was asked to stop."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called on every process after each update; asked to stop, they agree at a step's end, save and end together."""
+        whole = state.global_step % self._updates == 0
+        if whole and any(dist.gather([stop.asked()])):
+            control.should_save = control.should_training_stop = self.stopped = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Called by the trainer after each step, and once at the end with totals, which are left out."""
-        if logs and "train_runtime" not in logs:
-            self._on_step(
-                state.global_step // self._updates, {key: value for key, value in logs.items() if _is_reproducible(key)}
-            )
+        """Called by the trainer after each step and before it saves, and once at the end with totals, which are left out.
+
+        Raises:
+            TrainingError: loss, gradient or, where they are to be saved, weights are no numbers.
+        """
+        if not logs or "train_runtime" in logs:
+            return
+        self.step = state.global_step // self._updates
+        for key, name in (("loss", "the loss"), ("grad_norm", "the gradient's norm")):
+            if not math.isfinite(logs.get(key, 0.0)):
+                raise diverged(self._job, self.step, f"{name} is {logs[key]}")
+        if control.should_save:
+            refuse_bad_weights(self._job, self.step)
+        self._job.on_step(self.step, {key: value for key, value in logs.items() if _is_reproducible(key)})
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Called on every process when its part of a checkpoint is written."""
@@ -145,6 +173,42 @@ class Hook(TrainerCallback):
             written.write_text(f"{state.global_step // self._updates}\n", encoding="utf-8")
             written.replace(marker)
         dist.barrier()
+
+
+def diverged(job: Job, step: int, what: str) -> TrainingError:
+    """The error that ends a phase whose numbers are none; `what` says which, and it is the same on all processes."""
+    dtype = str(next(job.model.parameters()).dtype).removeprefix("torch.")
+    if dtype == "float16":
+        cause = (
+            "The base is in float16, which ends at 65,504, and its activations most likely exceed that. In a new run set "
+            "base.dtype to bfloat16 or float32"
+        )
+    else:
+        cause = (
+            f"With weights in {dtype}, the learning rate is most likely too high, or the base itself gives no numbers. In a new "
+            "run lower learning_rate or max_grad_norm, or take another base"
+        )
+    return TrainingError(
+        f"phase {job.phase}, step {step}: {what}, so that nothing can be learnt any more. {cause}. Nothing of this step was "
+        "saved and earlier checkpoints are kept, but the same step would follow them again."
+    )
+
+
+def refuse_bad_weights(job: Job, step: int) -> None:
+    """All processes call it together.
+
+    Raises:
+        TrainingError: a trained weight is not a number, or infinite.
+    """
+    bad = [name for name, p in job.model.named_parameters() if p.requires_grad and not _is_finite(p)]
+    found = dist.gather(bad[:1])
+    if found:
+        raise diverged(job, step, f"the weight {found[0]} holds numbers that are not finite")
+
+
+def _is_finite(parameter: torch.Tensor) -> bool:
+    sharded = hasattr(parameter, "ds_id") or hasattr(parameter, "full_tensor")
+    return bool((whole_tensor(parameter) if sharded else parameter.detach()).isfinite().all())
 
 
 def _is_reproducible(key: str) -> bool:
@@ -192,6 +256,8 @@ def run(trainer: Trainer, job: Job) -> bool:
 
     Raises:
         CheckpointError: nothing was trainable, or something else than `default` was or was changed.
+        TrainingError: loss, gradient or weights are no numbers any more.
+        Stopped: this process was asked to stop, and a checkpoint of the last step is written.
     """
     trainable = [name for name, p in job.model.named_parameters() if p.requires_grad]
     adapters = getattr(job.model, "peft_config", None)
@@ -205,12 +271,28 @@ def run(trainer: Trainer, job: Job) -> bool:
     trainer.remove_callback(PrinterCallback)
     before, others = _hashes(job.model, adapters is not None)
     checkpoint = last_checkpoint(job.checkpoints) if job.resume else None
-    with completions_only_head():
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    _train(trainer, job, checkpoint)
     after, others_after = _hashes(job.model, adapters is not None)
     if others_after != others:
         raise CheckpointError("Training changed weights outside the adapter `default`; its policy cannot be told apart.")
     return checkpoint is not None or after != before
+
+
+def _train(trainer: Trainer, job: Job, checkpoint: Path | None) -> None:
+    """Trains to the end, to the first numbers that are none, or to the end of the step in which a stop is asked for."""
+    base: Any = unwrapped(job.model)
+    hook = next(callback for callback in trainer.callback_handler.callbacks if isinstance(callback, Hook))
+    # the recipe says how a trainer samples, and not the base's generation_config.json
+    with stop.finishing(), completions_only_head(), bare_defaults(base):
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except RuntimeError as error:
+            if "probability tensor contains" not in str(error):
+                raise
+            raise diverged(job, hook.step + 1, "the probabilities that completions are drawn by are no numbers") from error
+        if hook.stopped:
+            raise stop.Stopped(f"Phase {job.phase} has a checkpoint of its step {hook.step}.")
+    refuse_bad_weights(job, hook.step)
 
 
 def _hashes(model: PreTrainedModel, adapter: bool) -> tuple[str, str]:

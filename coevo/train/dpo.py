@@ -59,7 +59,7 @@ def train_dpo(job: Job, pairs: Sequence[PairRow], config: DPO) -> None:
         args=DPOConfig(**arguments),
         train_dataset=Dataset.from_dict({name: [getattr(row, key) for row in rows] for name, key in columns.items()}),
         processing_class=job.tokenizer,
-        callbacks=[Hook(job.on_step)],
+        callbacks=[Hook(job)],
     )
     if not run(trainer, job):
         raise CheckpointError("DPO changed no weight: learning rate or gradients are zero. See metrics.jsonl.")

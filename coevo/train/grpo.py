@@ -85,7 +85,7 @@ def train_grpo(
         args=GRPOConfig(**arguments),
         train_dataset=prompt_rows(prompts),
         processing_class=job.tokenizer,
-        callbacks=[Hook(job.on_step)],
+        callbacks=[Hook(job)],
     )
     changed = run(trainer, job)
     if not changed and differed:

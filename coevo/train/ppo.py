@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def train_ppo(
         args=GRPOConfig(**arguments),
         train_dataset=prompt_rows(prompts),
         processing_class=job.tokenizer,
-        callbacks=[Hook(on_step, config.updates)],
+        callbacks=[Hook(replace(job, on_step=on_step), config.updates)],
     )
     changed = run(trainer, job)
     if not changed and any(signal):

@@ -46,7 +46,7 @@ def train_sft(job: Job, rows: Sequence[tuple[list[int], list[int]]], config: SFT
         args=SFTConfig(**arguments),
         train_dataset=dataset,
         processing_class=job.tokenizer,
-        callbacks=[Hook(job.on_step)],
+        callbacks=[Hook(job)],
     )
     if not run(trainer, job):
         raise CheckpointError("Tuning changed no weight: learning rate or gradients are zero. See metrics.jsonl.")
