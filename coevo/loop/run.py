@@ -84,7 +84,7 @@ def train(
     else:
         folder = RunFolder.create(out, recipe)
     context = Context(recipe, folder, material, plan(recipe), progress)
-    with tracking.tracker(recipe, folder) as log:
+    with tracking.tracker(recipe, folder, progress.say) as log:
         context.log_metrics = log
         for phase in context.plan:
             if only is None or phase.name in only:

@@ -185,8 +185,8 @@ def diverged(job: Job, step: int, what: str) -> TrainingError:
         )
     else:
         cause = (
-            f"With weights in {dtype}, the learning rate is most likely too high, or the base itself gives no numbers. In a new "
-            "run lower learning_rate or max_grad_norm, or take another base"
+            f"With weights in {dtype}, the learning rate is most likely too high, or the base itself gives no numbers. In a "
+            "new run lower learning_rate or max_grad_norm, or take another base"
         )
     return TrainingError(
         f"phase {job.phase}, step {step}: {what}, so that nothing can be learnt any more. {cause}. Nothing of this step was "
