@@ -296,7 +296,7 @@ class Recipe(Model):
     data: Annotated[WorldData | FileData, Field(discriminator="kind")] = WorldData()
     base: Annotated[SmallBase | HubBase, Field(discriminator="kind")] = SmallBase()
     lora: LoRA | None = LoRA()
-    """null trains all weights of a role."""
+    """null trains all weights of a role, in float32."""
     limits: Limits = Limits()
     pretrain: Pretrain | None = None
     rpm_sft: SFT = SFT()

@@ -66,6 +66,8 @@ def _begin(recipe: Recipe, folder: RunFolder, say: Callable[[str], None]) -> Any
             return begin("online")
         except (wandb.Error, ValueError) as error:
             problem = " ".join(str(error).split())[:200]
+            # else its service still holds the run's id
+            wandb.teardown()
     say(f"wandb: {server} cannot be used ({problem}); going on offline. Later: wandb sync {folder.root}/wandb/offline-run-*")
     return begin("offline")
 

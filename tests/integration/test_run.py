@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -130,6 +131,35 @@ def test_killed_in_every_kind_of_phase_and_resumed_is_bit_identical(smoke_run: P
     done = coevo("train", "--resume", run)
     assert done.returncode == 0, done.stderr[-3000:]
     assert digests(run) == digests(smoke_run)
+
+
+def test_stopped_by_sigterm_and_resumed_is_bit_identical(smoke_run: Path, tmp_path: Path) -> None:
+    run, until = tmp_path / "run", ("--until", "sft-scorer")
+    command = [sys.executable, "-m", "coevo", "train", str(SMOKE), "--out", str(run), *until]
+    process = subprocess.Popen(
+        command, env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    metrics = run / "metrics.jsonl"
+    # eight updates, and a checkpoint of its own accord after the fourth
+    while process.poll() is None and not (metrics.exists() and "02-sft-scorer" in metrics.read_text()):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143 and time.monotonic() - began < 30
+    assert re.search(
+        r"stopped by SIGTERM\. Phase 02-sft-scorer has a checkpoint of its step \d\. Continue with: coevo train ", said
+    )
+    assert f"--resume {run}" in said and "Traceback" not in said
+    assert not (run / "phases" / "02-sft-scorer" / "done.json").exists()
+    done = coevo("train", "--resume", run, *until)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in ("01-sft-rpm", "02-sft-scorer"):
+        policy = Path("phases") / name / "policy"
+        assert {p.name: p.read_bytes() for p in (run / policy).iterdir()} == {
+            p.name: p.read_bytes() for p in (smoke_run / policy).iterdir()
+        }
+    assert (smoke_run / "metrics.jsonl").read_bytes().startswith((run / "metrics.jsonl").read_bytes())
 
 
 def test_killed_pretraining_is_bit_identical(tmp_path: Path) -> None:

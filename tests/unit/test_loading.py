@@ -98,6 +98,14 @@ def test_saving_leaves_the_adapter_trainable(adapter, base_dir, tmp_path):
     assert any(p.requires_grad for p in adapter.parameters())
 
 
+def test_an_adapters_files_do_not_depend_on_the_hash_seed(adapter, base_dir, tmp_path):
+    # PEFT holds the target modules as a set, whose order is another in each process
+    save(adapter, tmp_path / "rpm", base_dir)
+    modules = json.loads((tmp_path / "rpm" / "adapter_config.json").read_text())["target_modules"]
+    assert modules == sorted(modules) and len(modules) == 7
+    assert isinstance(adapter.peft_config["default"].target_modules, set)
+
+
 def test_full_weights_survive_saving(base_dir, tmp_path):
     model = build_base(TOKENIZER, TINY, seed=7)
     lineage = save(model, tmp_path / "rpm", base_dir, parent="p" * 64)

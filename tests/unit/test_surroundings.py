@@ -1,0 +1,149 @@
+"""What surrounds a run: streams that nobody reads, variables that a launcher left, a tracker that cannot be reached."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import wandb
+
+from coevo.cli import streams
+from coevo.errors import ConfigError
+from coevo.loop import tracking
+from coevo.loop.folder import RunFolder
+from coevo.loop.run import start_processes
+from coevo.recipe import load_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+SMOKE = ROOT / "recipes" / "smoke.yaml"
+LAUNCH = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+# --- streams ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def unread():
+    """A pipe's writing end whose reader has gone."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        yield writer
+    finally:
+        os.close(writer)
+
+
+def test_a_stream_whose_reader_has_gone_takes_what_is_written() -> None:
+    with unread() as pipe:
+        stream = streams._stream(pipe, sys.__stdout__)
+        for _ in range(3):
+            stream.write("6/60 steps\n")
+            stream.flush()
+        # libraries in C and child processes write there too
+        assert os.write(pipe, b"[INFO]") == 6 and os.path.samestat(os.fstat(pipe), Path(os.devnull).stat())
+
+
+@pytest.mark.parametrize("closed", ["pipe", ">&-", ">&- 2>&-"])
+def test_a_command_ends_as_it_would_without_a_reader(closed: str) -> None:
+    command = f"{sys.executable} -m coevo train {SMOKE} --dry-run"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    if closed == "pipe":
+        with unread() as pipe:
+            done = subprocess.run(command.split(), stdout=pipe, stderr=subprocess.PIPE, env=environment, check=False)
+        assert not done.stderr
+    else:
+        done = subprocess.run(f"{command} {closed}", shell=True, stderr=subprocess.PIPE, env=environment, check=False)
+        assert not done.stderr
+    assert done.returncode == 0
+
+
+# --- launch -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("left", "message"),
+    [
+        ({"WORLD_SIZE": "2"}, "has WORLD_SIZE=2 without RANK, MASTER_ADDR, MASTER_PORT.*unset WORLD_SIZE\\)"),
+        ({"LOCAL_RANK": "0"}, "has LOCAL_RANK=0 without WORLD_SIZE, RANK, MASTER_ADDR, MASTER_PORT"),
+        (
+            {"WORLD_SIZE": "8", "RANK": "3", "LOCAL_RANK": "3"},
+            "without MASTER_ADDR, MASTER_PORT.*unset WORLD_SIZE RANK LOCAL",
+        ),
+        ({"RANK": "1"}, "has RANK=1 without WORLD_SIZE"),
+        (dict.fromkeys(LAUNCH, "two"), "WORLD_SIZE=two, RANK=two, LOCAL_RANK=two where whole numbers are expected"),
+    ],
+)
+def test_a_part_of_a_launchers_variables_is_named(
+    left: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in LAUNCH:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in left.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=f"{message}.*accelerate launch"):
+        start_processes()
+
+
+def test_one_process_may_be_called_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    # as a Kubernetes job of one pod is
+    for name, value in {"WORLD_SIZE": "1", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    start_processes()
+
+
+# --- wandb ------------------------------------------------------------------------------------------------------------
+
+
+def logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Exception | None = None) -> tuple[list[str], list[str]]:
+    """The modes that wandb was begun in, and what was said."""
+    modes: list[str] = []
+    said: list[str] = []
+
+    def init(mode: str, **_: object) -> SimpleNamespace:
+        modes.append(mode)
+        if mode == "online" and refusal is not None:
+            raise refusal
+        return SimpleNamespace(log=lambda row: None, finish=lambda: None)
+
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr(wandb, "teardown", lambda: None)
+    server = SimpleNamespace(settings=SimpleNamespace(base_url="https://wandb.example:8080"))
+    monkeypatch.setattr(wandb, "setup", lambda: server)
+    recipe = load_recipe(SMOKE, ["tracking.wandb=true"])
+    with tracking.tracker(recipe, RunFolder(tmp_path), said.append) as log:
+        log({"phase": "01", "loss": 1.0})
+    return modes, said
+
+
+def test_wandb_goes_offline_at_once_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    assert logged(tmp_path, monkeypatch) == (["offline"], [])
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setattr(tracking, "unreachable", lambda server: f"no way to {server}")
+    modes, said = logged(tmp_path, monkeypatch)
+    assert modes == ["offline"] and "going on offline" in said[0] and "wandb sync" in said[0]
+    monkeypatch.setattr(tracking, "unreachable", lambda server: None)
+    modes, said = logged(tmp_path, monkeypatch, wandb.errors.AuthenticationError("The API key you provided\n is invalid"))
+    assert modes == ["online", "offline"] and "cannot be used (The API key you provided is invalid)" in said[0]
+    assert logged(tmp_path, monkeypatch) == (["online"], [])
+
+
+def test_a_server_is_tried_before_wandb_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert tracking.unreachable(f"http://127.0.0.1:{port}/api") is None
+        # through a proxy nothing else can be tried
+        monkeypatch.setenv("https_proxy", f"127.0.0.1:{port}")
+        assert tracking.unreachable("https://wandb.example") is None
+    assert "refused" in str(tracking.unreachable(f"http://127.0.0.1:{port}"))
+    assert tracking.unreachable("https://wandb.example") is not None
