@@ -83,16 +83,16 @@ def run_phases(recipe: Recipe, out: Path, phases: Sequence[PhasePlan], resume: b
             _say_how_to_go_on(out, "interrupted.")
             return EXIT_INTERRUPTED
         except stop.Stopped as stopped:
-            _say_how_to_go_on(out, f"stopped by SIGTERM. {stopped}".rstrip())
+            _say_how_to_go_on(out, "stopped by SIGTERM.", str(stopped) or "Finished phases and whole checkpoints are kept.")
             return EXIT_STOPPED
     return 0
 
 
-def _say_how_to_go_on(out: Path, what: str) -> None:
+def _say_how_to_go_on(out: Path, *what: str) -> None:
     if is_main():
         begun = (out / "resolved.yaml").exists()
-        remedy = f"Continue with: coevo train --resume {out}" if begun else "Nothing had been written."
-        sys.stderr.write(f"\ncoevo: {what} {remedy}\n")
+        told = (*what, f"Continue with: coevo train --resume {out}") if begun else (what[0], "Nothing had been written.")
+        sys.stderr.write(f"\ncoevo: {' '.join(told)}\n")
 
 
 def _up_to(phases: list[PhasePlan], until: str | None) -> list[PhasePlan]:
