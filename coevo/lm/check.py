@@ -41,9 +41,9 @@ _OLD_BUFFERS = re.compile(r"\.(attn|attention)\.(bias|masked_bias)$|\.rotary_emb
 """Constants that older checkpoints carry and that a model computes itself."""
 _WRAPPERS = {
     "_orig_mod.": "torch.compile puts it there",
-    "module.": "DataParallel and DeepSpeed put it there",
     "base_model.model.": "PEFT puts it there",
     "_fsdp_wrapped_module.": "FSDP puts it there",
+    "module.": "DataParallel and DeepSpeed put it there",
 }
 _checked: set[Any] = set()
 
@@ -63,7 +63,7 @@ def check_weights(directory: Path) -> None:
         )
     _refuse_adapters(directory)
     refuse_pointers(directory)
-    key = file_key([*settings_files(directory), *weight_files(directory)])
+    key = file_key([*settings_files(directory), *directory.glob(INDEX_FILE), *weight_files(directory)])
     if key not in _checked:
         skeleton(directory)
         _checked.add(key)

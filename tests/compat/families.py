@@ -44,7 +44,7 @@ def make_base(family: str, folder: Path, chat_template: str | None = None, **con
     """Writes a random base of a family into a new folder; equal arguments give equal weights.
 
     Args:
-        family: a key of `FAMILIES`.
+        family: a key of `FAMILIES`, or another model_type of transformers with its sizes as overrides.
         folder: where to; made if it is not there.
         chat_template: in the shipped tokenizer's marks; None keeps the shipped one.
         config_overrides: fields of the model's configuration, such as `max_position_embeddings=64`.
@@ -52,7 +52,7 @@ def make_base(family: str, folder: Path, chat_template: str | None = None, **con
     Returns:
         The folder.
     """
-    settings = {**_COMMON, **FAMILIES[family], **config_overrides}
+    settings = {**_COMMON, **FAMILIES.get(family, {"model_type": family}), **config_overrides}
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
