@@ -151,3 +151,5 @@ class Lineage:
     """Content hash of these weights."""
     phase: str
     """Name of the phase that wrote it."""
+    settings: str | None = None
+    """Content hash of the base's configuration, tokenizer and chat template; None where an earlier version wrote it."""

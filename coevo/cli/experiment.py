@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from coevo.cli.console import Commands, command, count, path, say
 from coevo.cli.judge import check_options
-from coevo.cli.train import EXIT_INTERRUPTED
+from coevo.cli.train import EXIT_INTERRUPTED, unchecked_models
 from coevo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,7 +59,11 @@ def _experiment(options: argparse.Namespace) -> int:
             raise ConfigError(f"{options.file}: judge: {error}") from None
     out = options.out or Path("experiments") / experiment.matrix.name
     if options.dry_run:
-        _show(experiment, plans(experiment), options.jobs or 1)
+        phases = plans(experiment)
+        unchecked = unchecked_models(cell.recipe for cell in (*experiment.estimators, *experiment.cells))
+        _show(experiment, phases, options.jobs or 1)
+        for line in unchecked:
+            say(line)
         return 0
     jobs = options.jobs or _jobs()
     launch = _words(options.launch) if options.launch is not None else [sys.executable, "-m", "coevo"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,11 +60,35 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def show_plan(recipe: Recipe, phases: Sequence[PhasePlan]) -> None:
-    """Prints what would be done, and what that costs."""
+    """Prints what would be done, and what that costs.
+
+    Raises:
+        CheckpointError: a model on this machine that the recipe names is not fit for it.
+    """
     from coevo.loop.table import assumptions, table
 
+    unchecked = unchecked_models([recipe])
     say(table(phases))
-    say("\n" + assumptions(recipe))
+    say("\n" + "\n".join([assumptions(recipe), *unchecked]))
+
+
+def unchecked_models(recipes: Iterable[Recipe]) -> list[str]:
+    """Checks the models that recipes name, as far as they are on this machine; says which are not.
+
+    Raises:
+        CheckpointError: one that is there is not fit for its recipe.
+    """
+    from coevo.loop.check import named_models
+
+    named = {
+        (*named_models(recipe).items(), recipe.longest, recipe.lora): recipe for recipe in recipes if named_models(recipe)
+    }
+    if not named:
+        # what follows imports torch, which the shipped base need not wait for
+        return []
+    from coevo.loop.base import check_models
+
+    return list(dict.fromkeys(line for recipe in named.values() for line in check_models(recipe, fetch=False)))
 
 
 def run_phases(recipe: Recipe, out: Path, phases: Sequence[PhasePlan], resume: bool) -> int:

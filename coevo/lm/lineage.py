@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -21,8 +21,25 @@ from coevo.types import Lineage
 ADAPTER_FILE = "adapter_model.safetensors"
 VALUE_HEAD_FILE = "value_head.safetensors"
 LINEAGE_FILE = "lineage.json"
+SETTINGS_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "*.model",
+    "*.tiktoken",
+    "chat_template.*",
+    "additional_chat_templates/*.jinja",
+)
+"""Files of a base that decide, beside its weights, what a text's numbers are."""
 _CHUNK_BYTES = 1 << 22
-_hash_cache: dict[tuple[tuple[str, int, int], ...], str] = {}
+FileKey = tuple[tuple[str, int, int], ...]
+_hash_cache: dict[FileKey, str] = {}
 
 
 def weight_files(directory: str | Path) -> list[Path]:
@@ -50,12 +67,45 @@ def weights_hash(directory: str | Path) -> str:
 
     Kept in memory by (path, mtime, size) of the files, since a base of many gigabytes is asked for in every phase.
     """
-    files = weight_files(directory)
-    stats = [(path, path.stat()) for path in files]
-    key = tuple((str(path.resolve()), stat.st_mtime_ns, stat.st_size) for path, stat in stats)
+    return _files_hash(weight_files(directory), named=False)
+
+
+def settings_files(directory: str | Path) -> list[Path]:
+    """The base's files of SETTINGS_FILES that are there, sorted by name: configuration, tokenizer, chat templates."""
+    folder = Path(directory)
+    return sorted({path for pattern in SETTINGS_FILES for path in folder.glob(pattern) if path.is_file()})
+
+
+def settings_hash(directory: str | Path) -> str:
+    """Hex sha256 over names and bytes of a base's configuration, tokenizer and chat templates.
+
+    With `weights_hash` it is the base's identity: the same weights give other likelihoods by another chat template.
+    """
+    return _files_hash(settings_files(directory), named=True)
+
+
+def identity(weights: str | Path, base: str | Path) -> str:
+    """What likelihoods and texts of a policy depend on, hashed: its weights, and how its base turns text into tokens.
+
+    Args:
+        weights: directory of the policy, or of the base itself.
+        base: directory of its base.
+    """
+    return hashlib.sha256(f"{weights_hash(weights)} {settings_hash(base)}".encode()).hexdigest()
+
+
+def file_key(files: Sequence[Path]) -> FileKey:
+    """Where files are, when they were written, and how large they are: equal as long as nobody writes to them."""
+    return tuple((str(path.resolve()), (stat := path.stat()).st_mtime_ns, stat.st_size) for path in files)
+
+
+def _files_hash(files: Sequence[Path], named: bool) -> str:
+    key = (*file_key(files), (str(named), 0, 0))
     if key not in _hash_cache:
         digest = hashlib.sha256()
         for path in files:
+            if named:
+                digest.update(f"{path.name} {path.stat().st_size}\n".encode())
             with path.open("rb") as file:
                 while block := file.read(_CHUNK_BYTES):
                     digest.update(block)
@@ -111,11 +161,12 @@ def read_lineage(directory: str | Path) -> Lineage:
         raise CheckpointError(f"{path}: no such file; expected the lineage of a policy. {remedy}") from error
     except ValueError as error:
         raise CheckpointError(f"{path}: not valid JSON ({error}). {remedy}") from error
-    if not isinstance(record, dict) or set(record) != expected:
+    # a record of an earlier version does not say what the base's settings were
+    if not isinstance(record, dict) or {*record, "settings"} != expected:
         found = sorted(record) if isinstance(record, dict) else type(record).__name__
         raise CheckpointError(f"{path}: has {found}, expected the fields {sorted(expected)}. {remedy}")
     for name, value in record.items():
-        if not isinstance(value, str) and not (name == "parent" and value is None):
+        if not isinstance(value, str) and not (name in ("parent", "settings") and value is None):
             raise CheckpointError(f"{path}: field {name!r} is {value!r}, expected a string. {remedy}")
     return Lineage(**record)
 
@@ -124,7 +175,7 @@ def check_lineage(directory: str | Path, base_directory: str | Path) -> Lineage:
     """Compare a policy's lineage with the base it is to be loaded on and with its own weight files.
 
     Raises:
-        CheckpointError: another base, or weight files that are not those which were written.
+        CheckpointError: another base, the same with other settings, or weight files that are not those which were written.
     """
     lineage = read_lineage(directory)
     base_hash = weights_hash(base_directory)
@@ -132,6 +183,12 @@ def check_lineage(directory: str | Path, base_directory: str | Path) -> Lineage:
         raise CheckpointError(
             f"{directory}: was trained on a base with weights {lineage.base}, but the base {base_directory} has "
             f"{base_hash}. Load it on the base it was trained on, or train the policy again on this one."
+        )
+    if lineage.settings not in (None, settings_hash(base_directory)):
+        names = ", ".join(path.name for path in settings_files(base_directory))
+        raise CheckpointError(
+            f"{directory}: was trained on the base {base_directory} when one of its files was another ({names}): its "
+            "configuration, tokenizer or chat template has been edited since. Restore the file, or train the policy again."
         )
     own_hash = weights_hash(directory)
     if own_hash != lineage.sha256:

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from coevo.errors import CheckpointError
+from coevo.lm.check import check_tokenizer, check_weights, refuse_pointers
 from coevo.lm.contexts import plain_local_modules, seeded
 from coevo.lm.lineage import (
     ADAPTER_FILE,
@@ -73,6 +74,17 @@ def local_directory(path: str | Path) -> Path:
         ) from error
 
 
+def stored_directory(path: str | Path) -> Path | None:
+    """As `local_directory`, but nothing is downloaded: None for a hub id whose weights are not on this machine."""
+    if Path(path).is_dir():
+        return Path(path)
+    try:
+        directory = Path(snapshot_download(str(path), allow_patterns=_HUB_FILES, local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError, OSError):
+        return None
+    return directory if any(directory.glob("model*.safetensors")) else None
+
+
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a base (also that of every policy on it), with left padding.
 
@@ -80,22 +92,33 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     adds special tokens to whatever it reads is told not to.
 
     Raises:
-        CheckpointError: it cannot be loaded, or has no chat template or no end-of-turn token.
+        CheckpointError: it cannot be loaded, has no chat template or no end-of-turn token, or gives ids that its model has
+            no embedding for.
     """
     directory = local_directory(path)
+    refuse_pointers(directory)
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, padding_side="left")
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of a damaged file, tokenizers raises no narrower one
         raise CheckpointError(f"{path}: no tokenizer can be loaded ({error}). Give a complete model directory.") from error
     for name in ("chat_template", "eos_token"):
         if getattr(tokenizer, name) is None:
             raise CheckpointError(f"{path}: the tokenizer has no {name}. Use a chat model, or set it in the base's files.")
+    if isinstance(tokenizer.chat_template, dict):
+        if "default" not in tokenizer.chat_template:
+            raise CheckpointError(
+                f"{path}: the tokenizer has the chat templates {', '.join(sorted(tokenizer.chat_template))} and none "
+                "is named default; name the one to use so, in tokenizer_config.json or as chat_template.jinja."
+            )
+        tokenizer.chat_template = tokenizer.chat_template["default"]
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer("")["input_ids"]:
         # the chat template writes them all: Llama's would put a second <|begin_of_text|> before every rendered prompt
         for name in ("add_bos_token", "add_eos_token"):
             setattr(tokenizer, name, False)
+    if (directory / "config.json").is_file():
+        check_tokenizer(directory, tokenizer)
     return tokenizer
 
 
@@ -111,12 +134,13 @@ def load_base(
         local: keep the model whole on this rank although ZeRO-3 is configured; else it is partitioned while loading.
 
     Raises:
-        CheckpointError: no such model, or no safetensors weights in it.
+        CheckpointError: no such model, no safetensors weights in it, or weights that are not whole; see `check_weights`.
     """
     if local:
         with plain_local_modules():
             return load_base(path, dtype=dtype, attn=attn)
     directory = local_directory(path)
+    check_weights(directory)
     try:
         return AutoModelForCausalLM.from_pretrained(
             directory, dtype=dtype, attn_implementation=attn, trust_remote_code=False, use_safetensors=True
@@ -144,6 +168,9 @@ def new_adapter(model: PreTrainedModel, lora: LoraShape) -> PeftModel:
     """Put a fresh trainable LoRA adapter named `default` on all linear layers except the output head.
 
     Its weights depend on `lora.seed` alone; the second factor is zero, so the policy begins as its base.
+
+    Raises:
+        CheckpointError: the architecture has no layers that an adapter can be put on.
     """
     config = LoraConfig(
         r=lora.r,
@@ -152,8 +179,14 @@ def new_adapter(model: PreTrainedModel, lora: LoraShape) -> PeftModel:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    with seeded(lora.seed):
-        return get_peft_model(model, config, adapter_name=ADAPTER)
+    try:
+        with seeded(lora.seed):
+            return get_peft_model(model, config, adapter_name=ADAPTER)
+    except (ValueError, NotImplementedError) as error:
+        raise CheckpointError(
+            f"{model.config.name_or_path or type(model).__name__}: no adapter can be put on all linear layers of a "
+            f"{model.config.model_type} ({error}). Train all weights (lora: null), or take another base."
+        ) from error
 
 
 def load_policy(
@@ -210,6 +243,7 @@ def save_policy(
     base_hash: str,
     parent_hash: str | None,
     phase: str,
+    base_settings: str | None = None,
 ) -> Lineage:
     """Write a policy and its lineage as one directory that appears whole or not at all.
 
@@ -225,10 +259,11 @@ def save_policy(
         base_hash: `weights_hash` of the base.
         parent_hash: `weights_hash` of the policy that training began from; None if it began from the base.
         phase: name of the phase that trained it.
+        base_settings: `settings_hash` of the base; None leaves it out of what is checked when the policy is loaded.
     """
 
     def add_lineage(work: Path) -> None:
-        write_lineage(work, Lineage(role, base_hash, parent_hash, weights_hash(work), phase))
+        write_lineage(work, Lineage(role, base_hash, parent_hash, weights_hash(work), phase, base_settings))
 
     _save(model, directory, add_lineage)
     return read_lineage(directory)

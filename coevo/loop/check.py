@@ -36,6 +36,14 @@ class Counts:
         return (n - n // 2, n // 2) if config.second_scorer else (n, 0)
 
 
+def named_models(recipe: Recipe) -> dict[str, str]:
+    """Key -> folder or hub id of every model that a recipe takes from outside coevo."""
+    named = {"base.path": recipe.base.path}
+    if isinstance(recipe.method, AugmentedSFT):
+        named["method.model"] = recipe.method.model
+    return {key: path for key, path in named.items() if path not in (None, "builtin")}
+
+
 def check(recipe: Recipe, counts: Counts) -> None:
     """Refuses at once what would otherwise end a run hours later.
 

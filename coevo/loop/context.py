@@ -17,7 +17,7 @@ from coevo.data import SOURCES
 from coevo.lm import dist
 from coevo.lm.generation import Generated, generate
 from coevo.lm.likelihood import encode_prompt, render
-from coevo.lm.lineage import weights_hash
+from coevo.lm.lineage import identity, settings_hash, weights_hash
 from coevo.lm.loading import (
     load_policy,
     load_tokenizer,
@@ -93,6 +93,11 @@ class Policies:
         """Content hash of the base's weights."""
         return weights_hash(local_directory(self.base))
 
+    def version(self, name: str | None) -> str:
+        """Stamp of the numbers that the policy of phase `name` gives, or (None) the base: see `lineage.identity`."""
+        base = local_directory(self.base)
+        return identity(self.folder.policy(name) if name else base, base)
+
     @property
     def tokenizer(self) -> Any:
         """The base's tokenizer."""
@@ -142,11 +147,11 @@ class Policies:
         return model.to(torch.device("cuda", torch.cuda.current_device())) if torch.cuda.is_available() else model
 
     def scorer(self, name: str | None, role: Role = "scorer") -> Scorer:
-        """A frozen policy, or (None) the base itself, as a scorer; its version is its weights' hash."""
+        """A frozen policy, or (None) the base itself, as a scorer."""
         return Scorer(
             self.load(name, trainable=False),
             self.tokenizer,
-            weights_hash(self.folder.policy(name)) if name else self.base_hash,
+            self.version(name),
             max_length=self.recipe.longest,
             tokens_per_batch=self.recipe.limits.tokens_per_batch,
             role=role,
@@ -203,6 +208,7 @@ class Context(Policies):
             base_hash=self.base_hash,
             parent_hash=weights_hash(self.folder.policy(parent)) if parent else None,
             phase=phase.name,
+            base_settings=settings_hash(local_directory(self.base)),
         )
 
     def save_base(self, phase: PhasePlan, model: PreTrainedModel) -> None:

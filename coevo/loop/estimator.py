@@ -9,7 +9,6 @@ from pathlib import Path
 from coevo.config import REASONING_FRAME
 from coevo.files import write_atomic
 from coevo.lm import dist
-from coevo.lm.lineage import weights_hash
 from coevo.loop.context import Context, Policies
 from coevo.loop.folder import dump_row, read_rows
 from coevo.loop.naming import estimator_kinds, reasoner_kind, scorer_kind
@@ -40,7 +39,7 @@ def scorer_phase(context: Context, iteration: int) -> str:
 def reasoner(policies: Policies, name: str) -> Reasoner:
     """The reasoner that phase `name` wrote, frozen, with what the run has kept of its reasonings."""
     limits, corl = policies.recipe.limits, policies.recipe.corl
-    version = weights_hash(policies.folder.policy(name))
+    version = policies.version(name)
     return Reasoner(
         policies.load(name, trainable=False),
         policies.tokenizer,

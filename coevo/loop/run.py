@@ -22,6 +22,7 @@ from coevo.config import Recipe
 from coevo.errors import ConfigError
 from coevo.lm import dist
 from coevo.loop import ablation, coevolution, corl, methods, phases, tracking
+from coevo.loop.base import check_models, remember_base
 from coevo.loop.context import Context, seed_of
 from coevo.loop.folder import RunFolder
 from coevo.loop.material import load_material
@@ -79,10 +80,12 @@ def train(
     progress = progress or Silent()
     material = load_material(recipe)
     start_processes()
+    check_models(recipe, fetch=True)
     if resume:
         folder, _ = RunFolder.open(out)
     else:
         folder = RunFolder.create(out, recipe)
+    remember_base(folder, recipe)
     context = Context(recipe, folder, material, plan(recipe), progress)
     with tracking.tracker(recipe, folder, progress.say) as log:
         context.log_metrics = log

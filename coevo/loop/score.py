@@ -18,7 +18,8 @@ from coevo.errors import CheckpointError
 from coevo.files import content_key, write_atomic
 from coevo.lm import dist
 from coevo.lm.embedding import embed
-from coevo.lm.lineage import weights_hash
+from coevo.lm.lineage import settings_hash
+from coevo.lm.loading import local_directory
 from coevo.loop.context import Policies, seed_of
 from coevo.loop.estimator import BATCH, reasoner
 from coevo.loop.folder import RunFolder, dump_row
@@ -120,14 +121,14 @@ def _reason(request: Request, policies: Policies, store: Store, progress: Progre
     if request.reasoner is None:
         return None
     own = _policies(request.reasoner)
-    if request.borrowed and own.base_hash != policies.base_hash:
+    if request.borrowed and own.version(None) != policies.version(None):
         raise CheckpointError(
-            f"--reasoner {request.reasoner.run}: its base is {own.base_hash[:12]}, and that of --scorer "
-            f"{request.scorer.run} is {policies.base_hash[:12]}; expected one base; give a reasoner that was trained on the "
-            "scorer's."
+            f"--reasoner {request.reasoner.run}: its base is {own.version(None)[:12]}, and that of --scorer "
+            f"{request.scorer.run} is {policies.version(None)[:12]}; expected one base; give a reasoner that was trained on "
+            "the scorer's."
         )
     name, limits = own.phase_name(request.reasoner.kind), own.recipe.limits
-    version = weights_hash(own.folder.policy(name))
+    version = own.version(name)
     by_content = {scenario_key(x): x for x in request.answers.scenarios}
     heat = own.recipe.corl.temperature if own.recipe.corl else 0.0
     keys = {key: content_key(version, own.sections, limits.prompt, limits.reasoning, heat, key) for key in by_content}
@@ -242,7 +243,7 @@ def _embed(request: Request, policies: Policies, progress: Progress) -> Embedded
     _release_memory()
     model = policies.load(None, trainable=False)
     progress.phase("embeddings", sum(len(set(texts)) for texts in columns.values()))
-    base = policies.base_hash
+    base = policies.version(None)
     folder = request.out / "cache" / "embeddings"
     vectors = {key: _vectors(texts, model, policies, base, folder, progress) for key, texts in columns.items()}
     progress.done("embeddings")
@@ -322,6 +323,7 @@ def _about(request: Request, policies: Policies) -> dict[str, Any]:
     limits = policies.recipe.limits
     return {
         "base": policies.base_hash,
+        "base_settings": settings_hash(local_directory(policies.base)),
         "embedder": f"mean-pooled last hidden states of the base, pieces of {limits.prompt + limits.response} tokens",
         "permutations": PERMUTATIONS,
     }

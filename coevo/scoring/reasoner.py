@@ -35,7 +35,7 @@ class Reasoner:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     version: str
-    """Content hash of its weights; reasonings are kept by scenario and version."""
+    """Stamp of its weights and its base's settings; reasonings are kept by scenario and version."""
     sections: tuple[str, ...]
     max_prompt: int
     max_new_tokens: int

@@ -54,7 +54,8 @@ class Scores(Protocol):
 class Scorer:
     """A frozen model with its tokenizer, limits and version.
 
-    The version is the content hash of its weights; it is stamped on every result made of its scores.
+    The version is a hash of its weights and of its base's tokenizer, chat template and configuration; it is stamped on
+    every result made of its scores.
     """
 
     model: PreTrainedModel

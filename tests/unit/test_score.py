@@ -18,7 +18,6 @@ from coevo import cli
 from coevo.data import world, write_rpgbench
 from coevo.errors import CheckpointError, ConfigError, DataError, ScoreError
 from coevo.files import content_key
-from coevo.lm.lineage import weights_hash
 from coevo.lm.loading import load_base, new_adapter, save_policy
 from coevo.loop import score as module
 from coevo.loop.context import LoRASeeded, Policies, seed_of
@@ -290,7 +289,7 @@ def reasoned(tmp_path_factory, data):
         model = new_adapter(load_base(policies.base, dtype="float32"), LoRASeeded(4, 8, 0.0, seed))
         save_policy(model, folder.policy(name), role="", base_hash=policies.base_hash, parent_hash=None, phase=name)
         folder.finish(name, {})
-    version = weights_hash(folder.policy(names[0]))
+    version = policies.version(names[0])
     kept = {scenario_key(x): Reasoning(f"topic: {x.query[:12]}") for x in data[1][:-1]}
     write_rows = "".join(json.dumps({"scenario": key, **asdict(one)}) + "\n" for key, one in kept.items())
     (root / "reasonings").mkdir()

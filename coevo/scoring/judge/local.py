@@ -7,7 +7,7 @@ from typing import Any
 
 from coevo.lm.generation import generate
 from coevo.lm.likelihood import encode_prompt, render
-from coevo.lm.lineage import weights_hash
+from coevo.lm.lineage import identity
 from coevo.lm.loading import load_base, load_tokenizer, local_directory
 from coevo.scoring.judge.session import Answer, Failure, Messages
 
@@ -28,12 +28,12 @@ class Local:
         self._parameters = {"max_tokens": max_tokens, "temperature": temperature}
         if temperature:
             self._parameters["seed"] = seed
-        self._identity = {"local": weights_hash(self._path), "parameters": self._parameters}
+        self._identity = {"local": identity(self._path, self._path), "parameters": self._parameters}
         self._loaded: tuple[Any, Any] | None = None
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """Hash of the weights, and the parameters; where the weights lie does not matter."""
+        """Hash of the model with its tokenizer and chat template, and the parameters; where it lies does not matter."""
         return self._identity
 
     def answer(self, asks: Mapping[str, Messages], take: Callable[[str, Answer | Failure], None]) -> None:
