@@ -60,7 +60,9 @@ def _train(options: argparse.Namespace) -> int:
 def show_plan(recipe: Recipe, phases: Sequence[PhasePlan]) -> None:
     """Prints what would be done, and what that costs."""
     from coevo.loop.table import assumptions, table
+    from coevo.loop.templates import check_templates
 
+    check_templates(recipe, fetch=False)
     say(table(phases))
     say("\n" + assumptions(recipe))
 

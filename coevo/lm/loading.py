@@ -70,6 +70,17 @@ def local_directory(path: str | Path) -> Path:
         ) from error
 
 
+def on_this_machine(path: str | Path) -> Path | None:
+    """The directory of a model that has its tokenizer here already; None if it would have to be downloaded."""
+    directory = Path(path)
+    if not directory.is_dir():
+        try:
+            directory = Path(snapshot_download(str(path), allow_patterns=_HUB_FILES, local_files_only=True))
+        except (HFValidationError, LocalEntryNotFoundError, OSError):
+            return None
+    return directory if (directory / "tokenizer_config.json").is_file() else None
+
+
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a base (also that of every policy on it), with left padding.
 

@@ -25,6 +25,7 @@ from coevo.loop.folder import RunFolder
 from coevo.loop.material import load_material
 from coevo.loop.plan import PhasePlan, plan
 from coevo.loop.progress import Progress, Silent
+from coevo.loop.templates import check_templates
 from coevo.train.common import last_checkpoint, on_deepspeed, steps_done
 
 Runner = Callable[[Context, PhasePlan, bool], dict[str, Any]]
@@ -77,6 +78,7 @@ def train(
     progress = progress or Silent()
     material = load_material(recipe)
     start_processes()
+    check_templates(recipe, fetch=True)
     if resume:
         folder, _ = RunFolder.open(out)
     else:
