@@ -25,6 +25,7 @@ from coevo.lm.lineage import (
     whole_tensor,
     write_lineage,
 )
+from coevo.lm.template import end_of_turn
 from coevo.lm.value import add_value_head, belongs_to_head, read_value_head
 from coevo.types import Lineage
 
@@ -84,6 +85,7 @@ def on_this_machine(path: str | Path) -> Path | None:
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a base (also that of every policy on it), with left padding.
 
+    Its end-of-turn token is the one that its chat template writes after an answer, whatever the files call `eos_token`.
     A tokenizer without a pad token pads with its end token; coevo masks by length, so the two are never confused. One that
     adds special tokens to whatever it reads is told not to.
 
@@ -98,6 +100,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     for name in ("chat_template", "eos_token"):
         if getattr(tokenizer, name) is None:
             raise CheckpointError(f"{path}: the tokenizer has no {name}. Use a chat model, or set it in the base's files.")
+    tokenizer.eos_token = end_of_turn(tokenizer) or tokenizer.eos_token
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer("")["input_ids"]:

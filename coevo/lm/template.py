@@ -83,9 +83,17 @@ def fill(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str
     return text + way.opening
 
 
-def closing(tokenizer: PreTrainedTokenizerBase, roles: Sequence[str] = ("user",)) -> str:
-    """What the base's chat template writes after an answer to messages of these roles."""
-    return _way(tokenizer, tokenizer.get_chat_template(), tuple(roles), False).closing
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The token that the chat template writes after an answer, which need not be the tokenizer's `eos_token`.
+
+    None if it writes no such token, or takes no message of a user; then something else will refuse it.
+    """
+    try:
+        closing = _way(tokenizer, tokenizer.get_chat_template(), ("user",), False).closing.lstrip()
+    except ConfigError:
+        return None
+    known = {*tokenizer.all_special_tokens, *(token.content for token in tokenizer.added_tokens_decoder.values())}
+    return max((token for token in known if token and closing.startswith(token)), key=len, default=None)
 
 
 def opens_thought(prompt: str) -> str:
