@@ -10,13 +10,13 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-import jinja2
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from coevo.errors import ConfigError, ScoreError
+from coevo.errors import ScoreError
 from coevo.lm.contexts import evaluating, most_over_ranks
 from coevo.lm.prefix import Block, Pair, Prefixes, Row, can_share, plan_blocks
+from coevo.lm.template import fill
 from coevo.types import Score
 
 _SOFTMAX_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}
@@ -54,23 +54,16 @@ def sanitize_messages(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Map
     return [{"role": m["role"], "content": sanitize(tokenizer, m["content"])} for m in messages]
 
 
-def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> str:
-    """Chat messages -> prompt text with the generation prompt at its end; contents are sanitised first.
+def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], *, thinks: bool = False) -> str:
+    """Chat messages -> prompt text up to where the answer begins; contents are sanitised first.
 
-    The only control tokens in the result are those that the chat template itself puts there.
+    The only control tokens in the result are those that the chat template itself puts there. See `coevo.lm.template` for
+    what is done where a template does not take messages as they are; `thinks`: the answer begins with a thought.
 
     Raises:
-        ConfigError: the template refuses these messages; some know no system message, or none after the first.
+        ConfigError: the template cannot show these messages, whole and in their order.
     """
-    safe = sanitize_messages(tokenizer, messages)
-    try:
-        return str(tokenizer.apply_chat_template(safe, tokenize=False, add_generation_prompt=True))
-    except jinja2.TemplateError as error:
-        roles = ", ".join(message["role"] for message in messages)
-        raise ConfigError(
-            f"The base's chat template refuses messages of {roles}: {error}. Use a base whose template takes a system "
-            "message in every place, or set such a template in the base's files."
-        ) from error
+    return fill(tokenizer, sanitize_messages(tokenizer, messages), thinks=thinks)
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt_text: str) -> list[int]:

@@ -29,6 +29,7 @@ from coevo.lm.lineage import (
     whole_tensor,
     write_lineage,
 )
+from coevo.lm.template import end_of_turn
 from coevo.lm.value import add_value_head, belongs_to_head, read_value_head
 from coevo.types import Lineage
 
@@ -88,6 +89,7 @@ def stored_directory(path: str | Path) -> Path | None:
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a base (also that of every policy on it), with left padding.
 
+    Its end-of-turn token is the one that its chat template writes after an answer, whatever the files call `eos_token`.
     A tokenizer without a pad token pads with its end token; coevo masks by length, so the two are never confused. One that
     adds special tokens to whatever it reads is told not to.
 
@@ -111,6 +113,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
                 "is named default; name the one to use so, in tokenizer_config.json or as chat_template.jinja."
             )
         tokenizer.chat_template = tokenizer.chat_template["default"]
+    tokenizer.eos_token = end_of_turn(tokenizer) or tokenizer.eos_token
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer("")["input_ids"]:

@@ -16,6 +16,8 @@ from coevo.lm.loading import load_tokenizer, local_directory, new_adapter, store
 from coevo.loop.check import named_models
 from coevo.loop.context import LoRASeeded
 from coevo.loop.folder import RunFolder
+from coevo.method import Thinking
+from coevo.scoring.probe import probe
 
 BASE_FILE = "base.json"
 
@@ -32,6 +34,7 @@ def check_models(recipe: Recipe, *, fetch: bool) -> list[str]:
 
     Raises:
         CheckpointError: names the folder, what is wrong with it, and what to do.
+        ConfigError: a chat template that does not show every role all that it is to read; see `coevo.scoring.probe`.
     """
     unchecked = []
     for key, path in named_models(recipe).items():
@@ -40,9 +43,12 @@ def check_models(recipe: Recipe, *, fetch: bool) -> list[str]:
             unchecked.append(f"{key}={path} is not on this machine, so it was not checked; it is when the run begins.")
             continue
         check_weights(directory)
-        load_tokenizer(directory)
+        tokenizer = load_tokenizer(directory)
         if key == "base.path":
+            probe(tokenizer, marks=recipe.method.marks if isinstance(recipe.method, Thinking) else None)
             _check_base(recipe, directory)
+        else:
+            probe(tokenizer, ["rewriter"])
     return unchecked
 
 

@@ -31,9 +31,10 @@ from coevo.loop.folder import RunFolder
 from coevo.loop.material import Material
 from coevo.loop.plan import PhasePlan
 from coevo.loop.progress import Progress
-from coevo.method import Coevolution, ThinkGRPO, ThinkSFT
+from coevo.method import Coevolution, ThinkGRPO, Thinking, ThinkSFT
 from coevo.prompts import Role, messages
 from coevo.scoring.gates import Thresholds
+from coevo.scoring.probe import probe
 from coevo.scoring.scorer import Scorer
 from coevo.scoring.thinking import Thought, split
 from coevo.train.common import Job
@@ -102,7 +103,7 @@ class Policies:
     def tokenizer(self) -> Any:
         """The base's tokenizer."""
         if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self.base)
+            self.use_tokenizer(self.base)
         return self._tokenizer
 
     @property
@@ -111,9 +112,15 @@ class Policies:
         corl = self.recipe.corl
         return (corl.sections if corl else None) or SOURCES[self.recipe.data.kind].sections
 
-    def use_tokenizer(self, directory: Path) -> None:
-        """Takes a tokenizer from a place of its own, while the base that it belongs to is still being trained."""
-        self._tokenizer = load_tokenizer(directory)
+    def use_tokenizer(self, directory: Path | str) -> None:
+        """Takes the base's tokenizer, from a place of its own while the base that it belongs to is still being trained.
+
+        Raises:
+            ConfigError: its chat template does not show every role all that it is to read.
+        """
+        tokenizer, method = load_tokenizer(directory), self.recipe.method
+        probe(tokenizer, marks=method.marks if isinstance(method, Thinking) else None)
+        self._tokenizer = tokenizer
 
     @property
     def dtype(self) -> torch.dtype:
@@ -140,8 +147,10 @@ class Policies:
 
     def load_other(self, path: str) -> tuple[PreTrainedModel, Any]:
         """A model that is none of the run's, by folder or hub id: frozen, with its tokenizer."""
+        tokenizer = load_tokenizer(path)
+        probe(tokenizer, ["rewriter"])
         model: Any = load_policy(path, None, trainable=False, dtype="auto")
-        return self._placed(model), load_tokenizer(path)
+        return self._placed(model), tokenizer
 
     def _placed(self, model: Any) -> Any:
         return model.to(torch.device("cuda", torch.cuda.current_device())) if torch.cuda.is_available() else model
@@ -219,7 +228,7 @@ class Context(Policies):
 
     def prompt(self, role: Role, scenario: Scenario, drop: frozenset[Any] = frozenset(), reasoning: str = "") -> str:
         """The rendered prompt, as training, generation and scoring all see it."""
-        return render(self.tokenizer, messages(role, scenario, drop, reasoning))
+        return render(self.tokenizer, messages(role, scenario, drop, reasoning), thinks=role == "thinker")
 
     def fits(self, role: Role, scenario: Scenario) -> bool:
         """Whether the prompt, without any reasoning, is within the recipe's limit."""

@@ -179,7 +179,8 @@ def encode(context: Context, phase: PhasePlan, lessons: Sequence[Lesson]) -> lis
     kept: list[Row] = []
     skipped = []
     for taught in lessons:
-        prompt, response = encode_pair(context.tokenizer, render(context.tokenizer, taught.messages), taught.target)
+        text = render(context.tokenizer, taught.messages, thinks=taught.role == "thinker")
+        prompt, response = encode_pair(context.tokenizer, text, taught.target)
         most = limits.prompt + (limits.reasoning + REASONING_FRAME if taught.reasoning else 0)
         most += REQUEST_TO_THINK if taught.role == "thinker" else 0
         if len(prompt) > most or len(response) > room(limits, taught.role) or not response:

@@ -79,7 +79,7 @@ def test_a_template_without_late_system_messages_is_refused_with_a_remedy(scorer
     scorer.tokenizer.chat_template = "{{ raise_exception('no system role here') }}"
     try:
         with pytest.raises(
-            ConfigError, match="chat template refuses messages of system, user.*no system role here.*Use a base"
+            ConfigError, match="chat template.* refuses messages of system, user.*no system role here.*Use a base"
         ):
             render(scorer.tokenizer, messages("scorer", XS[0]))
     finally:

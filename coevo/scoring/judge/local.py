@@ -10,6 +10,7 @@ from coevo.lm.likelihood import encode_prompt, render
 from coevo.lm.lineage import identity
 from coevo.lm.loading import load_base, load_tokenizer, local_directory
 from coevo.scoring.judge.session import Answer, Failure, Messages
+from coevo.scoring.probe import probe
 
 BATCH = 8
 """Questions that are answered together; what a kill loses."""
@@ -40,7 +41,9 @@ class Local:
         """Answers each question once, in batches; a question without room gets `too_long`."""
         if self._loaded is None:
             # cuda if there is one: a judge of any use is too large for a CPU
-            self._loaded = _on_device(load_base(self._path, local=True).eval()), load_tokenizer(self._path)
+            tokenizer = load_tokenizer(self._path)
+            probe(tokenizer, ["judge"])
+            self._loaded = _on_device(load_base(self._path, local=True).eval()), tokenizer
         model, tokenizer = self._loaded
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         max_tokens = int(self._parameters["max_tokens"])

@@ -1,0 +1,271 @@
+"""The one place that turns chat messages into what a base's own chat template takes, and checks that nothing is lost.
+
+A template is a program that somebody else wrote. Some drop a system message, or one that stands alone; some raise an error
+at one, or where roles do not alternate; some write today's date, draw random numbers, open a thought before the answer or
+write nothing before it. So what a template does with each sequence of roles is learnt once, with texts made for that: the
+first form of the messages in which it keeps every text is the one that is used. The shipped base's template takes
+messages as they are. A template that fits in no form is refused, and so is a prompt that lacks the text of a message.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import _compile_jinja_template
+
+from coevo.errors import ConfigError
+
+Messages = list[dict[str, str]]
+
+TODAY = datetime(2024, 7, 26)
+"""The day that every template is told it is; Llama's own default. With the true one, likelihoods would change every day."""
+SWITCHES = ("enable_thinking", "thinking")
+"""Names of a switch for a thought before the answer: of Qwen, GLM and SmolLM; of DeepSeek and Granite."""
+REMEDY = (
+    "Use a base whose chat template shows every message, or set one in the base's files (chat_template.jinja, or "
+    "chat_template in tokenizer_config.json)."
+)
+_THOUGHT = re.compile(r"\s*([<\[◁])(/?)([\w:|]*(?:think|thought|reason)[\w:|]*)([>\]▷])\s*", re.IGNORECASE)
+_THOUGHTS_AT_END = re.compile(rf"(?:{_THOUGHT.pattern})+$", re.IGNORECASE)
+_BREAKS = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What a template can end in: its own refusals, and the faults of a program."""
+_ODD = 'Ä É 中 "so" <b>&amp;</b> it\'s  two spaces\nand a line. ' + "On and on it goes, " * 100
+"""In every text of a trial: what escaping, changes of case, tidying and cutting would alter."""
+
+
+class _Unfit(Exception):
+    """What a template does that cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How messages of one sequence of roles go through a template."""
+
+    form: int
+    """Which of `_forms`."""
+    opening: str
+    """What is added to the template's prompt, so that an answer stands where the template itself puts it."""
+    closing: str
+    """What the template writes after an answer."""
+
+
+def fill(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], *, thinks: bool = False) -> str:
+    """Messages -> prompt text, up to where the answer begins, by the base's chat template.
+
+    Args:
+        tokenizer: of the base.
+        messages: with `role` (system, user, assistant) and `content`, which are safe to render.
+        thinks: the answer begins with a thought; else thinking is switched off, or an empty thought closed.
+
+    Raises:
+        ConfigError: the template takes these roles in no form, or the prompt lacks a message's text.
+    """
+    template = tokenizer.get_chat_template()
+    way = _way(tokenizer, template, tuple(message["role"] for message in messages), thinks)
+    try:
+        text = _apply(tokenizer, template, _form(messages, way.form), thinks)
+    except _Unfit as error:
+        raise ConfigError(f"{_name(tokenizer)}: the base's chat template {error}. {REMEDY}") from error
+    lost = next((message for message in messages if message["content"].strip() not in text), None)
+    if lost is not None:
+        raise ConfigError(
+            f"{_name(tokenizer)}: the base's chat template drops or changes the text of a {lost['role']} message, "
+            f"{lost['content'].strip()[:80]!r}, so the model would not see it. Take this text out of the data, or: {REMEDY}"
+        )
+    return text + way.opening
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The token that the chat template writes after an answer, which need not be the tokenizer's `eos_token`.
+
+    None if it writes no such token, or takes no message of a user; then something else will refuse it.
+    """
+    try:
+        closing = _way(tokenizer, tokenizer.get_chat_template(), ("user",), False).closing.lstrip()
+    except ConfigError:
+        return None
+    known = {*tokenizer.all_special_tokens, *(token.content for token in tokenizer.added_tokens_decoder.values())}
+    return max((token for token in known if token and closing.startswith(token)), key=len, default=None)
+
+
+def opens_thought(prompt: str) -> str:
+    """The mark with which a prompt ends that opens a thought for the model; empty if it opens none."""
+    thought = _THOUGHTS_AT_END.search(prompt)
+    return thought[0].strip() if thought and not thought[2] else ""
+
+
+def date_stamp(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """`template_date`, where the chat template asks which day it is: what results made with it are to record."""
+    return {"template_date": TODAY.date().isoformat()} if "strftime_now" in tokenizer.get_chat_template() else {}
+
+
+# --- forms of messages ------------------------------------------------------------------------------------------------
+
+
+def _forms(messages: Sequence[Mapping[str, str]]) -> Iterator[Messages]:
+    """The messages as they are, and then in forms that stricter templates take. A text is moved or joined, never changed."""
+    as_they_are = [{"role": message["role"], "content": message["content"]} for message in messages]
+    yield as_they_are
+    # into the first message, not beside the user's text: there, a user could write what only coevo may
+    system = [message for message in as_they_are if message["role"] == "system"]
+    led = [*_joined(system), *(message for message in as_they_are if message["role"] != "system")]
+    yield led
+    in_turn = _joined(led)
+    yield in_turn
+    yield _joined([{**message, "role": message["role"].replace("system", "user")} for message in in_turn])
+
+
+def _form(messages: Sequence[Mapping[str, str]], which: int) -> Messages:
+    return next(form for place, form in enumerate(_forms(messages)) if place == which)
+
+
+def _joined(messages: Messages) -> Messages:
+    """Neighbours of one role as one message."""
+    joined: Messages = []
+    for message in messages:
+        if joined and joined[-1]["role"] == message["role"]:
+            joined[-1] = {**message, "content": f"{joined[-1]['content']}\n\n{message['content']}"}
+        else:
+            joined.append(message)
+    return joined
+
+
+# --- what a template does ---------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1024)
+def _way(tokenizer: PreTrainedTokenizerBase, template: str, roles: tuple[str, ...], thinks: bool) -> Way:
+    texts = [f"Zq{place}x begins. {_ODD} Zq{place}x ends." for place in range(len(roles))]
+    asked = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
+    faults: dict[str, None] = {}
+    tried: list[Messages] = []
+    for form, messages in enumerate(_forms(asked)):
+        if messages in tried:
+            continue
+        tried.append(messages)
+        try:
+            prompt = _steady(tokenizer, template, messages, thinks)
+            _check_texts(prompt, asked, led=form > 0)
+            opening, end = _answered(tokenizer, template, messages, prompt, thinks)
+            return Way(form, opening, end)
+        except _Unfit as fault:
+            faults[str(fault)] = None
+    raise ConfigError(
+        f"{_name(tokenizer)}: the base's chat template cannot be used for messages of {', '.join(roles)}. "
+        f"It {'; in another form, it '.join(faults)}. {REMEDY}"
+    )
+
+
+def _apply(
+    tokenizer: PreTrainedTokenizerBase, template: str, messages: Messages, thinks: bool, generation: bool = True
+) -> str:
+    """Render by a template that knows but one date, with thinking on or off where it has a switch."""
+    try:
+        _compile_jinja_template(template).environment.globals["strftime_now"] = TODAY.strftime
+        return str(
+            tokenizer.apply_chat_template(
+                messages,
+                chat_template=template,
+                tokenize=False,
+                add_generation_prompt=generation,
+                **_switches(template, thinks),
+            )
+        )
+    except _BREAKS as error:
+        roles = ", ".join(message["role"] for message in messages)
+        raise _Unfit(f"refuses messages of {roles} ({type(error).__name__}: {error})") from error
+
+
+@lru_cache(maxsize=64)
+def _switches(template: str, thinks: bool) -> dict[str, Any]:
+    return {name: thinks for name in SWITCHES if re.search(rf"\b{name}\b", template)}
+
+
+def _steady(tokenizer: PreTrainedTokenizerBase, template: str, messages: Messages, thinks: bool) -> str:
+    """The prompt, if it is the same in every process."""
+    before = random.getstate()
+    prompt = _apply(tokenizer, template, messages, thinks)
+    drawn = random.getstate() != before
+    random.setstate(before)
+    if drawn:
+        raise _Unfit("draws random numbers, so that no two prompts are alike")
+    if re.search(r" at 0x[0-9a-f]{6,}", prompt):
+        raise _Unfit("writes a memory address, which is another in every process")
+    return prompt
+
+
+def _check_texts(prompt: str, asked: Messages, led: bool) -> None:
+    """Every text whole, the turns in their order, and each told by what stands before it."""
+    roles = [message["role"] for message in asked]
+    places = [prompt.find(message["content"]) for message in asked]
+    for number, (message, place) in enumerate(zip(asked, places, strict=True), start=1):
+        if place < 0:
+            head = message["content"][:6]
+            does = "changes or cuts the text of" if head.lower() in prompt.lower() else "drops"
+            raise _Unfit(f"{does} the {message['role']} message, number {number} of {', '.join(roles)}")
+    turns = [place for role, place in zip(roles, places, strict=True) if role != "system"]
+    if turns != sorted(turns):
+        raise _Unfit(f"puts messages of {', '.join(roles)} in another order")
+    system = [prompt[max(0, place - 6) : place] for role, place in zip(roles, places, strict=True) if role == "system"]
+    if not led and len(set(system)) > 1:
+        raise _Unfit("writes a later system message as another thing than the first")
+
+
+def _answered(
+    tokenizer: PreTrainedTokenizerBase, template: str, messages: Messages, prompt: str, thinks: bool
+) -> tuple[str, str]:
+    """What must be added to the prompt for an answer to stand where the template writes it, and what it writes after it."""
+    answer = f"Zqax begins. {_ODD} Zqax ends."
+    answered = [*messages, {"role": "assistant", "content": answer}]
+    whole = _apply(tokenizer, template, answered, thinks, generation=False)
+    before, found, end = whole.rpartition(answer)
+    if not found:
+        raise _Unfit("drops or changes the text of an assistant message")
+    _check_turns(whole, answered)
+    if thinks:  # The thought is the answer's own: what opens it or leaves it away is all right.
+        before = _THOUGHTS_AT_END.sub("", before)
+        if _THOUGHTS_AT_END.sub("", prompt).rstrip() == before.rstrip():
+            return "", end
+    if before.startswith(prompt):
+        # a space before a word belongs to the word's own token
+        return before[len(prompt) :].rstrip(" "), end
+    if before.rstrip() == prompt.rstrip():
+        return "", end
+    return _closed(before, prompt), end
+
+
+def _closed(before: str, prompt: str) -> str:
+    """What ends a thought that the generation prompt opens and that a finished answer does not have before it."""
+    common = before.rstrip()
+    thought = _THOUGHT.fullmatch(prompt[len(common) :])
+    if not prompt.startswith(common) or not thought or thought[2]:
+        raise _Unfit(
+            f"asks for an answer after {prompt[-40:]!r} and writes one after {before[-40:]!r}, so that a response would be "
+            "taught and scored where the model never writes it"
+        )
+    return ("\n" if prompt.endswith("\n") else "\n\n") + f"{thought[1]}/{thought[3]}{thought[4]}\n\n"
+
+
+def _check_turns(whole: str, answered: Messages) -> None:
+    """What stands before a user's message and before an assistant's must differ, or nobody could tell who speaks."""
+    between: dict[str, set[str]] = {"user": set(), "assistant": set(), "system": set()}
+    end = None
+    for message in answered:
+        place = whole.find(message["content"])
+        if end is not None and place >= end:
+            between[message["role"]].add(whole[end:place])
+        end = place + len(message["content"])
+    if between["user"] & between["assistant"]:
+        raise _Unfit("does not tell the user's messages from the assistant's")
+
+
+def _name(tokenizer: PreTrainedTokenizerBase) -> str:
+    return str(getattr(tokenizer, "name_or_path", "") or "base")

@@ -1,0 +1,97 @@
+"""Whether a base's chat template shows every role all that it is to read: tried before anything is trained or scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from coevo.errors import ConfigError
+from coevo.lm.likelihood import render
+from coevo.lm.template import opens_thought
+from coevo.prompts import NOTHING, agreement_messages, judge_again, messages, rewrite_messages
+from coevo.scoring.thinking import MARKS
+from coevo.types import Scenario, Turn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_WHOLE = Scenario(
+    "probe",
+    "IDTrain",
+    "IDTrain",
+    persona="Zqpersona, who begins and ends here: Zqpersonaend.",
+    character="Zqcard, who begins and ends here: Zqcardend.",
+    dialogue=(
+        Turn("user", "Zqfirst? Zqfirstend."),
+        Turn("agent", "Zqsecond! Zqsecondend."),
+        Turn("user", "Zqthird? Zqthirdend."),
+    ),
+    reference="Zqreference.",
+    draft="Zqdraft. Zqdraftend.",
+)
+_REASONING = "language: Zqreasoning\nmood: Zqreasoningend"
+_QUESTION = [{"role": "user", "content": "Zqquestion? Zqquestionend."}]
+
+Prompt = tuple[list[dict[str, str]], tuple[str, ...]]
+"""Messages of a role, and the marks that it must find in its prompt."""
+
+
+def _of_scenario(role: str, *more: str, reasoning: str = "") -> Iterator[Prompt]:
+    said = ("Zqfirst", "Zqsecond", "Zqthird") if role != "simulator" else ("Zqfirst", "Zqsecond")
+    names = ("Zqpersona", "Zqcard", *said, *more)
+    yield messages(role, _WHOLE, NOTHING, reasoning), (*names, *(f"{name}end" for name in names))  # type: ignore[arg-type]
+    yield messages(role, _WHOLE, ("d",)), ("Zqpersona", "Zqcard")  # type: ignore[arg-type]
+
+
+ROLES: Mapping[str, Callable[[], Iterator[Prompt]]] = {
+    "rpm": lambda: _of_scenario("rpm"),
+    "thinker": lambda: _of_scenario("thinker"),
+    "scorer": lambda: _of_scenario("scorer"),
+    "scorer with reasoning": lambda: _of_scenario("scorer", "Zqreasoning", reasoning=_REASONING),
+    "simulator": lambda: _of_scenario("simulator", "Zqdraft"),
+    "reasoner": lambda: _of_scenario("reasoner"),
+    "agreement": lambda: iter([(agreement_messages(_REASONING, "Zqanswer"), ("Zqreasoning", "Zqreasoningend", "Zqanswer"))]),
+    "judge": lambda: iter(
+        [
+            (_QUESTION, ("Zqquestion", "Zqquestionend")),
+            (judge_again(_QUESTION, "Zqanswer", "Zqfault"), ("Zqquestionend", "Zqanswer", "Zqfault")),
+        ]
+    ),
+    "rewriter": lambda: iter([(rewrite_messages("paraphrase", "Zqtext", speaker="user"), ("Zqtext",))]),
+}
+"""Name of a role -> the prompts that it gets, of a scenario made for this."""
+RUN_ROLES = ("rpm", "thinker", "scorer", "scorer with reasoning", "simulator", "reasoner", "agreement")
+
+
+def probe(
+    tokenizer: PreTrainedTokenizerBase, roles: Sequence[str] = RUN_ROLES, marks: tuple[str, str] | None = None
+) -> None:
+    """Renders every prompt of these roles, each part of which has a mark, and looks for the marks.
+
+    Args:
+        tokenizer: of the base.
+        roles: names in `ROLES`.
+        marks: what opens and closes the thought of a model that thinks first; None where none does.
+
+    Raises:
+        ConfigError: a role, what the template does with its messages, and the remedy.
+    """
+    for role in roles:
+        for asked, wanted in ROLES[role]():
+            try:
+                prompt = render(tokenizer, asked, thinks=role == "thinker")
+            except ConfigError as error:
+                raise ConfigError(f"role {role}: {error}") from error
+            missing = [mark for mark in wanted if mark not in prompt]
+            assert not missing, f"role {role}: prompt without {missing}"
+            if role == "thinker" and marks is not None:
+                _check_marks(opens_thought(prompt), marks)
+
+
+def _check_marks(opened: str, marks: tuple[str, str]) -> None:
+    if opened and marks[0]:
+        raise ConfigError(
+            f"role thinker: the base's chat template opens the thought itself, by {opened!r} at the prompt's end, and "
+            f"method.marks={list(marks)} would open it twice. Set method.marks to an empty mark and the one that closes: "
+            f"{['', MARKS[1]]}."
+        )
