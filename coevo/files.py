@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Self
@@ -14,6 +15,29 @@ from coevo.errors import CheckpointError, ConfigError
 
 KEY_LENGTH = 32
 """Hexadecimal digits of a key: 128 bits."""
+_UNPACK = "unpack it"
+_WRITE = "write its content as text"
+_CONVERT = "convert it"
+_KINDS: tuple[tuple[bytes, str, str, str], ...] = (
+    (b"\x1f\x8b", "is compressed with gzip", _UNPACK, "gunzip -c {file} > {plain}"),
+    (b"\x28\xb5\x2f\xfd", "is compressed with zstd", _UNPACK, "zstd -d -c {file} > {plain}"),
+    (b"\xfd7zXZ\0", "is compressed with xz", _UNPACK, "xz -d -c {file} > {plain}"),
+    (b"\x04\x22\x4d\x18", "is compressed with lz4", _UNPACK, "lz4 -d -c {file} > {plain}"),
+    (b"BZh91AY&SY", "is compressed with bzip2", _UNPACK, "bzip2 -d -c {file} > {plain}"),
+    (b"7z\xbc\xaf\x27\x1c", "is a 7z archive", _UNPACK, "7z x {file}"),
+    (b"PK\x03\x04", "is a zip archive, or a document of an office program, which is one", _UNPACK, "unzip {file}"),
+    (b"PAR1\x15", "is a Parquet file", _WRITE, "for example with pandas, read_parquet and to_json"),
+    (b"ARROW1\0", "is an Arrow file", _WRITE, "for example with pandas, read_feather and to_json"),
+    (b"%PDF-", "is a PDF", _WRITE, "a PDF does not keep the fields"),
+    (b"SQLite format 3\0", "is an SQLite database", _WRITE, "for example with sqlite3 -json"),
+    (b"version https://git-lfs.github.com/", "is a Git LFS pointer, not the file itself", "get the file", "git lfs pull"),
+    # those of UTF-32 first: the mark of UTF-16 is the first half of one of them
+    (b"\xff\xfe\0\0", "is UTF-32 text", _CONVERT, "iconv -f UTF-32 -t UTF-8 {file} > {utf8}"),
+    (b"\0\0\xfe\xff", "is UTF-32 text", _CONVERT, "iconv -f UTF-32 -t UTF-8 {file} > {utf8}"),
+    (b"\xff\xfe", "is UTF-16 text", _CONVERT, "iconv -f UTF-16 -t UTF-8 {file} > {utf8}"),
+    (b"\xfe\xff", "is UTF-16 text", _CONVERT, "iconv -f UTF-16 -t UTF-8 {file} > {utf8}"),
+)
+"""First bytes, what has them, the remedy in words, and its command."""
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -25,6 +49,56 @@ def write_atomic(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def what_it_is(head: bytes, path: Path) -> str | None:
+    """What a file is that should be UTF-8 text and begins like something else, with the command that makes it text.
+
+    Args:
+        head: its first bytes.
+        path: its name, for the command.
+
+    Returns:
+        The rest of a sentence that begins with the file's name, or None for what may be text.
+    """
+    found = next((kind for kind in _KINDS if head.startswith(kind[0])), None) or _bare_utf16(head)
+    if found is None:
+        return None
+    _, what, remedy, command = found
+    plain = path.with_suffix("") if path.suffix else path.with_name(f"{path.name}.txt")
+    names = {"file": path, "plain": plain, "utf8": path.with_name(f"{path.stem}.utf8{path.suffix}")}
+    shown = command.format(**{name: shlex.quote(str(value)) for name, value in names.items()})
+    return f"{what}; expected UTF-8 text; {remedy}: {shown}"
+
+
+def _bare_utf16(head: bytes) -> tuple[bytes, str, str, str] | None:
+    """UTF-16 without its mark, of which every other byte is 0 as long as the text is English or JSON's own signs."""
+    start = head[:8]
+    for order, zeros, others in (("LE", start[1::2], start[::2]), ("BE", start[::2], start[1::2])):
+        if len(start) >= 4 and not any(zeros) and all(others):
+            return b"", "is UTF-16 text", _CONVERT, f"iconv -f UTF-16{order} -t UTF-8 {{file}} > {{utf8}}"
+    return None
+
+
+def utf8_text(path: Path) -> str:
+    """A file's text; a byte-order mark is passed over.
+
+    Raises:
+        ConfigError: it is not UTF-8; says what it is.
+        OSError: it cannot be opened.
+        ValueError: a null character in its name.
+    """
+    content = path.read_bytes()
+    found = what_it_is(content, path)
+    if found:
+        raise ConfigError(f"{path}: {found}.")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: cannot be read: {error}; expected UTF-8; convert the file, for example with "
+            "iconv -f ENCODING -t UTF-8."
+        ) from None
 
 
 def content_key(*parts: Any) -> str:

@@ -41,6 +41,8 @@ class FileData(Model):
     test_splits: Annotated[tuple[str, ...], Field(min_length=1)] = ("IDTest", "OOD1Test", "OOD2Test", "OOD3Test")
     test: Positive | None = None
     """At most so many samples per test subset; None takes all."""
+    allow_overlap: bool = False
+    """Trains although samples of the training split are copies of tests, whose numbers are then of memory."""
 
     @model_validator(mode="after")
     def _tests_are_not_trained_on(self) -> FileData:

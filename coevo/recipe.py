@@ -25,6 +25,7 @@ from coevo.config import (
     WorldData,
 )
 from coevo.errors import ConfigError
+from coevo.files import utf8_text
 from coevo.method import METHOD_BLOCKS
 
 
@@ -36,11 +37,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = utf8_text(path)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such recipe. Shipped ones are under recipes/.") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: cannot be read: {error}; expected UTF-8; convert the file.") from None
     except (OSError, ValueError) as error:
         # ValueError: a null byte in the name
         reason = getattr(error, "strerror", None) or error

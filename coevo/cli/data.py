@@ -60,8 +60,10 @@ def _check(options: argparse.Namespace) -> int:
         prompt, reference = found.n_prompt_characters[key] / n, found.n_reference_characters[key] / n
         lengths = f"prompt {prompt:6.0f} characters, reference {reference:5.0f}, on average"
         say(f"{split:12} {tag:22} {n:7,} samples  {lengths}")
+    for note in found.notes:
+        sys.stderr.write(f"{options.file}: {note}\n")
     if found.ok:
-        say(f"{options.file}: nothing wrong")
+        say(f"{options.file}: " + (f"can be read; {len(found.notes)} remark(s) above" if found.notes else "nothing wrong"))
         return 0
     for problem in found.problems[:MOST_PROBLEMS]:
         sys.stderr.write(f"{problem}\n")

@@ -47,6 +47,7 @@ def _train(options: argparse.Namespace) -> int:
     from coevo.loop.plan import plan
 
     phases = _up_to(plan(recipe), options.until)
+    tell_overlap(recipe)
     if options.dry_run:
         show_plan(recipe, phases)
         return 0
@@ -57,6 +58,16 @@ def _train(options: argparse.Namespace) -> int:
     elif is_main():
         show_report(out)
     return 0
+
+
+def tell_overlap(recipe: Recipe) -> None:
+    """Says which tests are trained on, where the recipe allows it."""
+    from coevo.loop.check import count, overlap
+
+    # a recipe that does not allow it has been refused
+    found = overlap(recipe, count(recipe)) if getattr(recipe.data, "allow_overlap", False) else None
+    if found:
+        say(f"data.allow_overlap is on. {found}. What is measured on those tests is memory.")
 
 
 def show_plan(recipe: Recipe, phases: Sequence[PhasePlan]) -> None:

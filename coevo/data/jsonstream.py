@@ -13,6 +13,8 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from coevo.errors import DataError
+from coevo.files import what_it_is
+from coevo.text import blank
 
 CHUNK_BYTES = 1 << 16
 LONGEST_NUMBER = 1000
@@ -44,11 +46,6 @@ class Element:
     """Its text, for finding the line of a field."""
 
 
-def blank(text: str) -> bool:
-    """Whether there is nothing to see: white space, control characters, zero-width marks."""
-    return not any(not character.isspace() and unicodedata.category(character) not in ("Cc", "Cf") for character in text)
-
-
 def is_label(text: str) -> bool:
     """Whether a name can stand on one line of a table, a log or a terminal."""
     broken = any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)
@@ -63,8 +60,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object's fields; plain JSON readers keep the last of a repeated one in silence."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise Refused(f"the field {twice!r} twice in one object", "each field once", "keep one of them")
     return fields
 
@@ -245,13 +242,16 @@ class JsonLists:
         held = self._buffer[self._position :]
         pending = len(self._decoder.getstate()[0])
         data = self._file.read(max(CHUNK_BYTES, 2 * len(held)))
+        found = what_it_is(data, self._path) if not self._n_bytes else None
+        if found:
+            raise DataError(f"{self._path}: {found}")
         try:
             text = self._decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
             offset = self._n_bytes - pending + error.start
             raise DataError(
                 f"{self._path}: byte {offset} (0x{error.object[error.start]:02x}) is not valid UTF-8 ({error.reason}), "
-                f"in or after {self._place}; expected UTF-8; convert the file, for example with iconv -t UTF-8"
+                f"in or after {self._place}; expected UTF-8; convert the file, for example with iconv -f ENCODING -t UTF-8"
             ) from error
         self._n_bytes += len(data)
         self._ended = not data

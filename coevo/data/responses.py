@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from coevo.data.jsonstream import Refused, blank, clipped, has_surrogate, is_label, json_type, strict_decoder
+from coevo.data.jsonstream import Refused, clipped, has_surrogate, is_label, json_type, strict_decoder
 from coevo.data.rpgbench import Problem, read_rpgbench, split_names
 from coevo.errors import DataError
+from coevo.files import what_it_is
+from coevo.text import blank, normalised
 from coevo.types import Response, Scenario
 
 MOST_PROBLEMS = 50
@@ -82,6 +84,9 @@ def read_answers(data: Path, files: Sequence[Path], splits: Sequence[str] | None
     answered = Counter(split for model in found.values() for _, split in model.values())
     chosen = tuple(name for name in names if (name in splits if splits else name in answered))
     scenarios = [x for x in every if x.split in chosen]
+    hollow = [name for name in chosen if name not in {x.split for x in scenarios}]
+    if hollow:
+        raise DataError(f"{data}: split(s) {', '.join(hollow)} have no sample; expected some; leave them out of --splits.")
     if not any(answered[name] for name in chosen):
         raise DataError(
             f"{data}: no response belongs to the split(s) {', '.join(chosen)}; the responses are to "
@@ -155,7 +160,7 @@ class _Reader:
             record = self._decoder.decode(line.decode("utf-8").strip())
         except UnicodeDecodeError as error:
             what = f"byte {error.start} (0x{line[error.start]:02x}) is not valid UTF-8"
-            self._add("line", f"{what}; expected UTF-8; convert the file, for example with iconv -t UTF-8")
+            self._add("line", f"{what}; expected UTF-8; convert the file, for example with iconv -f ENCODING -t UTF-8")
         except json.JSONDecodeError as error:
             near = clipped(error.doc[error.pos : error.pos + 30])
             self._add("line", f"malformed JSON, {error.msg.removesuffix(' at')} at {near}; {remedy}")
@@ -194,7 +199,10 @@ class _Reader:
             return
         self._places[key] = self._place
         state: Literal["ok", "truncated", "empty"] = "empty" if blank(text) else status
-        self.found.setdefault(model, {})[sample_id] = (Response(sample_id, text, model, state), self._split_of[sample_id])
+        self.found.setdefault(model, {})[sample_id] = (
+            Response(sample_id, normalised(text), model, state),
+            self._split_of[sample_id],
+        )
 
     def _text(self, record: Mapping[str, Any], field: str, expected: str, label: bool = False) -> str | None:
         """A field's text, or None with its problem noted."""
@@ -233,11 +241,15 @@ class _Reader:
 
 
 def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
-    """Lines with something in them, and their numbers from 1; a byte-order mark is passed over."""
+    """Lines with something in them, and their numbers from 1; byte-order marks are passed over."""
     try:
         with file.open("rb") as stream:
             for number, line in enumerate(stream, start=1):
-                content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+                found = what_it_is(line, file) if number == 1 else None
+                if found:
+                    raise DataError(f"{file}: {found}")
+                # every line, for files that were joined
+                content = line.removeprefix(b"\xef\xbb\xbf")
                 if content.strip():
                     yield number, content
     except (OSError, ValueError) as error:

@@ -7,6 +7,7 @@ A sample has `sample_ID`, `subset_tag`, `user_persona` (text), `agent_character`
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import difflib
 import json
@@ -18,14 +19,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from coevo.data.jsonstream import WRAP, Element, JsonLists, blank, clipped, has_surrogate, is_label, json_type
+from coevo.data.jsonstream import WRAP, Element, JsonLists, clipped, has_surrogate, is_label, json_type
+from coevo.data.remarks import Remarks
 from coevo.errors import DataError
-from coevo.types import Scenario, Turn
+from coevo.text import blank, folded, normalised
+from coevo.types import PLAIN_SHIFTS, SHIFT_OF_TAG, Scenario, Turn
 
 ROLE_OF_KEY: dict[str, Literal["user", "agent"]] = {"user_query": "user", "agent_response": "agent"}
 KEY_OF_ROLE = {role: key for key, role in ROLE_OF_KEY.items()}
 DEEPEST = 20
 """Levels of an agent_character object."""
+_TAG_OF_FOLDED = {folded(tag): tag for tag in (*SHIFT_OF_TAG, *PLAIN_SHIFTS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class CheckReport:
     longest_prompt: tuple[int, str] = (0, "")
     """Characters, sample_ID."""
     problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What is no fault of the layout and yet decides what can be measured: copies, one persona for all, look-alike names."""
 
     @property
     def n_problems(self) -> Counter[str]:
@@ -77,6 +83,8 @@ class _Sample:
         self._path, self._element = path, element
         self._sample_id: str | None = None
         self.problems: list[Problem] = []
+        self._line_ends: list[int] | None = None
+        self._messages: list[int] = []
 
     def scenario(self) -> Scenario | None:
         """Return the scenario, or None with `problems` filled."""
@@ -86,7 +94,7 @@ class _Sample:
             return None
         self._sample_id = raw.get("sample_ID") if isinstance(raw.get("sample_ID"), str) else None
         sample_id = self._label(raw, "sample_ID", "give each sample its own name")
-        tag = self._label(raw, "subset_tag", "the subset's name, or the split's for in-distribution samples")
+        tag = self._tag(raw)
         persona = self._text(raw, "user_persona", "write who the user is")
         reference = self._text(raw, "agent_golden_response", "a sample without a reference cannot be scored: remove it")
         character = self._character(raw)
@@ -99,9 +107,8 @@ class _Sample:
         thought = self._text(raw, "SThought", "write the reasoning, or remove the field") if has_thought else ""
         if self.problems:
             return None
-        return Scenario(
-            sample_id, self._element.key, tag, persona, character, turns, reference, parent=parent, thought=thought
-        )
+        said, thought = normalised(reference), normalised(thought)
+        return Scenario(sample_id, self._element.key, tag, persona, character, turns, said, parent=parent, thought=thought)
 
     def duplicate(self) -> Problem:
         """Return the problem of a sample_ID that came before."""
@@ -115,6 +122,14 @@ class _Sample:
         if value and not has_surrogate(value) and not is_label(value):
             self._add(key, value, "one line of at most 200 characters", remedy)
         return value
+
+    def _tag(self, raw: Mapping[str, Any]) -> str:
+        tag = self._label(raw, "subset_tag", "the subset's name, or the split's for in-distribution samples")
+        known = _TAG_OF_FOLDED.get(folded(tag), tag)
+        if known != tag:
+            expected = f"{known!r}, as a tag of another spelling is read as in-distribution"
+            self._add("subset_tag", tag, expected, "correct it")
+        return tag
 
     def _text(self, raw: Mapping[str, Any], key: str, remedy: str) -> str:
         value = raw.get(key)
@@ -175,7 +190,7 @@ class _Sample:
             self._add(f"{where}.{keys[0]}", text, "non-empty text", "write the message or remove the sample")
         else:
             self._encodable(f"{where}.{keys[0]}", text)
-        return Turn(ROLE_OF_KEY[keys[0]], text if isinstance(text, str) else "")
+        return Turn(ROLE_OF_KEY[keys[0]], normalised(text) if isinstance(text, str) else "")
 
     def _add(self, where: str, value: Any, expected: str, remedy: str, missing: bool = False) -> None:
         if missing:
@@ -195,12 +210,16 @@ class _Sample:
         """Find the line of a field, or of the sample's beginning if it lacks the field."""
         key, _, rest = where.partition("[")
         raw = self._element.raw
-        start = raw.find(f'"{key}"') if key else 0
-        if rest and start >= 0:
-            message = int(rest.partition("]")[0])
-            messages = list(re.finditer(rf'"(?:{"|".join(ROLE_OF_KEY)})"', raw))
-            start = messages[message].start() if message < len(messages) else start
-        return self._element.line + raw.count("\n", 0, max(start, 0))
+        if self._line_ends is None:
+            # once a sample, which may have a problem in each of thousands of messages
+            self._line_ends = [found.start() for found in re.finditer("\n", raw)]
+            self._messages = [found.start() for found in re.finditer(rf'"(?:{"|".join(ROLE_OF_KEY)})"', raw)]
+        message = int(rest.partition("]")[0]) if rest else len(self._messages)
+        if message < len(self._messages):
+            start = self._messages[message]
+        else:
+            start = raw.find(f'"{key}"') if key else 0
+        return self._element.line + bisect.bisect_left(self._line_ends, max(start, 0))
 
 
 def _depth(value: Any) -> int:
@@ -231,11 +250,16 @@ def read_rpgbench(path: str | os.PathLike[str], splits: Iterable[str] | None = N
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1, cutoff=0)
             raise DataError(
-                f"{os.fspath(path)}: has no split {name!r}; it has {', '.join(names) or 'none'}"
-                + (f"; nearest: {near[0]}" if near else "")
+                f"{os.fspath(path)}: has no split {name!r}; it has {', '.join(map(_visible, names)) or 'none'}"
+                + (f"; nearest: {_visible(near[0])}" if near else "")
             )
     with JsonLists(Path(path)):
         return _read(Path(path), wanted)
+
+
+def _visible(name: str) -> str:
+    """A name as it is, in quotes where white space at its ends would not be seen."""
+    return name if name == name.strip() else repr(name)
 
 
 def split_names(path: str | os.PathLike[str]) -> list[str]:
@@ -255,7 +279,9 @@ def check(path: str | os.PathLike[str]) -> CheckReport:
         DataError: the file cannot be opened.
     """
     report = CheckReport(os.fspath(path))
+    remarks = Remarks()
     seen: set[str] = set()
+    filled: set[str] = set()
     with JsonLists(Path(path)) as lists:
         try:
             for item in lists.elements():
@@ -272,11 +298,19 @@ def check(path: str | os.PathLike[str]) -> CheckReport:
                 report.problems.extend(sample.problems)
                 if scenario is not None and not sample.problems:
                     _count(report, scenario)
+                    remarks.add(scenario)
+                filled.add(item.key)
             if not report.n_samples and not report.problems:
                 raise DataError(f"{report.path}: holds no sample; expected at least one; {WRAP}")
+            report.problems.extend(_empty(report.path, name) for name in report.splits if name not in filled)
         except DataError as error:
             report.problems.append(Problem("", "file", str(error)))
+    report.notes = remarks.notes(report.splits)
     return report
+
+
+def _empty(path: str, split: str) -> Problem:
+    return Problem(f"{path}: split {split!r}", "split", "has no sample; expected at least one; fill the split or remove it")
 
 
 def write_rpgbench(path: str | os.PathLike[str], scenarios: Iterable[Scenario]) -> None:
@@ -319,10 +353,12 @@ def write_rpgbench(path: str | os.PathLike[str], scenarios: Iterable[Scenario]) 
 
 def _read(path: Path, wanted: set[str] | None) -> Iterator[Scenario]:
     seen: set[str] = set()
+    empty = set(wanted or ())
     with JsonLists(path) as lists:
         for item in lists.elements():
             if isinstance(item, str) or (wanted is not None and item.key not in wanted):
                 continue
+            empty.discard(item.key)
             sample = _Sample(str(path), item)
             scenario = sample.scenario()
             if scenario is None:
@@ -331,6 +367,8 @@ def _read(path: Path, wanted: set[str] | None) -> Iterator[Scenario]:
                 raise DataError(str(sample.duplicate()))
             seen.add(scenario.sample_id)
             yield scenario
+    for split in sorted(empty):
+        raise DataError(str(_empty(str(path), split)))
 
 
 def _record(scenario: Scenario) -> dict[str, Any]:

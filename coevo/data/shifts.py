@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 from coevo.data import thoughts, world
 from coevo.data.world import Unreadable
 from coevo.errors import DataError
+from coevo.text import blank, folded, normalised
 from coevo.types import SHIFT_OF_TAG, Scenario, Turn
 
 
@@ -94,27 +95,27 @@ class FileShifts:
         """Take the ID scenarios that personas and references come from.
 
         Raises:
-            DataError: no parents, or all of them with one persona, so that no user can be shifted.
+            DataError: no parents.
         """
         self._parents = {parent.sample_id: parent for parent in parents}
-        self._personas = sorted({parent.persona for parent in parents})
-        if len(self._personas) < 2:
-            raise DataError(
-                f"{len(self._personas)} distinct user_persona in {len(self._parents)} ID samples; expected at least 2 to "
-                "make user shifts; give more ID samples"
-            )
+        self._personas = {persona: folded(persona) for persona in sorted({parent.persona for parent in parents})}
+        if not self._parents:
+            raise DataError("0 ID samples to make shifts of; expected at least one")
 
     def frame(self, parent: Scenario, tag: str, rng: random.Random) -> Scenario:
         """See Shifts.frame.
 
         Raises:
-            DataError: unknown tag, or a parent that the source was not given.
+            DataError: unknown tag, a parent that the source was not given, or a user shift where all have one persona.
         """
         _known_tag(tag, self.tags)
         self._parent(parent.sample_id)
         persona, history = parent.persona, parent.dialogue[:-1]
         if tag == "user":
-            others = [other for other in self._personas if other != parent.persona]
+            own = folded(parent.persona)
+            others = [other for other, plain in self._personas.items() if plain != own]
+            if not others:
+                raise DataError(one_persona(len(self._parents), parent.persona))
             persona = rng.choice(others)
         else:
             history = tuple(Turn(turn.role, _shuffled(turn.text, rng)) for turn in history)
@@ -138,10 +139,10 @@ class FileShifts:
         Raises:
             DataError: the frame's parent is not among the source's.
         """
-        if not query.strip():
+        if blank(query):
             return Unreadable("empty", "the query is blank; expected text")
         parent = self._parent(frame.parent)
-        said = query.strip() if frame.subset_tag == "user" else _shuffled(query, rng)
+        said = normalised(query) if frame.subset_tag == "user" else _shuffled(query, rng)
         turns = (*frame.dialogue[:-1], Turn("user", said))
         return replace(frame, dialogue=turns, reference=parent.reference)
 
@@ -164,6 +165,14 @@ class FileShifts:
 
 SOURCES: dict[str, type[WorldShifts | FileShifts]] = {"world": WorldShifts, "file": FileShifts}
 """name -> class; each is made with the ID parents."""
+
+
+def one_persona(samples: int, persona: str) -> str:
+    """Why no user shift can be made of samples that all have one persona, and what to do."""
+    return (
+        f"all {samples:,} ID samples have one user_persona ({persona[:40]!r}), and a user shift takes another sample's; "
+        "write who each user is, or leave `user` out of loop.shifts"
+    )
 
 
 def _known_tag(tag: str, tags: Sequence[str]) -> None:

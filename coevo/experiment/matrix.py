@@ -19,6 +19,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from coevo.config import Recipe, folder_name
 from coevo.errors import ConfigError
+from coevo.files import utf8_text
 from coevo.recipe import load_recipe, parse_yaml, plain_message, plain_place, shown
 from coevo.tuning import Count, Model
 
@@ -244,10 +245,10 @@ def _baseline_first(methods: Iterable[str], baseline: str) -> Iterator[str]:
 
 def _tree(path: Path) -> dict[str, Any]:
     try:
-        tree = parse_yaml(path.read_text(encoding="utf-8-sig"))
+        tree = parse_yaml(utf8_text(path))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such experiment file. Shipped ones are under recipes/paper/.") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}; expected a YAML file in UTF-8.") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None

@@ -19,6 +19,7 @@ from transformers import (
 
 from coevo.errors import ConfigError, DataError
 from coevo.lm.contexts import evaluating, is_sharded, most_over_ranks
+from coevo.text import blank, normalised
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,11 @@ class Generated:
     """What a policy wrote after one prompt."""
 
     text: str
-    """Decoded without special tokens."""
+    """Decoded without special tokens, and normalised as references are."""
     token_ids: tuple[int, ...]
     """As sampled, the end-of-turn token included if it came, padding excluded."""
     status: Literal["ok", "truncated", "empty"]
-    """`truncated`: the token limit came before the end of turn. `empty`: nothing but whitespace before it."""
+    """`truncated`: the token limit came before the end of turn. `empty`: nothing to be seen before it."""
 
 
 def generate(
@@ -220,6 +221,6 @@ def _finish(tokenizer: PreTrainedTokenizerBase, settings: GenerationConfig, row:
     ends = set(settings.eos_token_id)
     stop = next((place for place, token in enumerate(row) if token in ends), None)
     token_ids = tuple(row if stop is None else row[: stop + 1])
-    text = str(tokenizer.decode(list(row if stop is None else row[:stop]), skip_special_tokens=True))
-    status: Literal["ok", "truncated", "empty"] = "ok" if text.strip() else "empty"
+    text = normalised(str(tokenizer.decode(list(row if stop is None else row[:stop]), skip_special_tokens=True)))
+    status: Literal["ok", "truncated", "empty"] = "empty" if blank(text) else "ok"
     return Generated(text, token_ids, "truncated" if stop is None else status)

@@ -21,6 +21,7 @@ from coevo.loop.context import Context, seed_of
 from coevo.loop.plan import PhasePlan
 from coevo.method import AugmentedSFT
 from coevo.prompts import rewrite_messages
+from coevo.text import blank, normalised
 from coevo.types import Scenario, Turn
 
 AT_ONCE = 64
@@ -128,11 +129,12 @@ def requests(copy: Copy) -> list[tuple[str, str]]:
 def assemble(copy: Copy, texts: Sequence[str]) -> Scenario | str:
     """The copy from its new texts, in the order of `requests`; or why there is none."""
     asked = requests(copy)
-    if not all(text.strip() for text in texts):
+    if any(map(blank, texts)):
         return "incomplete"
-    if [text.strip() for text in texts] == [text.strip() for _, text in asked]:
+    written = [normalised(text) for text in texts]
+    if written == [text for _, text in asked]:
         return "unchanged"
-    *said, reference = (text.strip() for text in texts)
+    *said, reference = written
     x = copy.parent
     kept = x.dialogue[: len(x.dialogue) - len(said)]
     new = [Turn(turn.role, text) for turn, text in zip(x.dialogue[len(kept) :], said, strict=True)]

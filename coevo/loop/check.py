@@ -5,14 +5,26 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from coevo.config import SFT, Evaluation, FileData, Recipe, SimulatorSFT, WorldData
+from coevo.data.overlap import Imprint, Pair, copies, imprint, listed
 from coevo.errors import ConfigError, DataError
 from coevo.method import AugmentedSFT, Coevolution, Sampled
+from coevo.text import folded
 from coevo.tuning import PPO, Rewarded
 from coevo.types import SHIFT_OF_TAG
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What the samples of a file have in common."""
+
+    personas: tuple[str, ...]
+    """Two different personas of the samples that are trained on, or the one that all of them have."""
+    copied: tuple[Pair, ...]
+    """Samples of the training split that are copies of tests, each with one of those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +37,8 @@ class Counts:
     test: int
     smallest_subset: int
     """Test scenarios of the subset that has fewest."""
+    contents: Contents | None = field(default=None, compare=False)
+    """Of a file; None for the world, which makes personas of its own and tests of other words."""
 
     def turns(self, config: SimulatorSFT) -> int:
         """Real turns that there are for the simulator's warm start."""
@@ -53,7 +67,7 @@ def check(recipe: Recipe, counts: Counts) -> None:
     """
     from coevo.data.shifts import SOURCES
 
-    problems = [*_short_of_data(recipe, counts), *_uneven(recipe)]
+    problems = [*_short_of_data(recipe, counts), *_uneven(recipe), *_unfit(recipe, counts)]
     evaluation, where = recipe.evaluation, "data.test" if isinstance(recipe.data, WorldData) else "data.test_splits"
     if evaluation.estimator in ("club", "l1out"):
         tests = counts.smallest_subset if evaluation.negatives == "subset" else counts.test
@@ -82,6 +96,39 @@ def check(recipe: Recipe, counts: Counts) -> None:
 def _no_folder(key: str, path: str) -> Iterator[str]:
     if path.startswith(("/", "./", "../", "~")) and not Path(path).is_dir():
         yield f"{key}={path}: no such folder; give a model's folder, or its name on the hub"
+
+
+def overlap(recipe: Recipe, counts: Counts) -> str | None:
+    """How many samples that are trained on are copies of tests, in words; None if none is."""
+    data, contents = recipe.data, counts.contents
+    if not isinstance(data, FileData) or contents is None or not contents.copied:
+        return None
+    return (
+        f"{data.path}: {len(contents.copied):,} of {counts.id_train + counts.id_dev:,} samples of {data.train_split} are "
+        f"copies of tests under another name ({listed(contents.copied)})"
+    )
+
+
+def _unfit(recipe: Recipe, counts: Counts) -> Iterator[str]:
+    """What a file's samples say in common that the recipe has no use for."""
+    from coevo.data.shifts import one_persona
+
+    data, contents = recipe.data, counts.contents
+    if not isinstance(data, FileData) or contents is None:
+        return
+    found = overlap(recipe, counts)
+    if found and not data.allow_overlap:
+        yield (
+            f"{found}; what is trained on cannot be tested: remove them from {data.train_split}, or set "
+            "data.allow_overlap=true to train all the same"
+        )
+    if len(contents.personas) < 2 and isinstance(recipe.method, Coevolution) and "user" in recipe.loop.shifts:
+        yield f"loop.shifts: {one_persona(counts.id_train, *contents.personas)}"
+    if len(contents.personas) < 2 and isinstance(recipe.method, AugmentedSFT) and "persona" in recipe.method.ways:
+        yield (
+            f"method.ways: all {counts.id_train:,} ID samples have one user_persona, so no copy can have another; write who "
+            "each user is, or leave `persona` out of method.ways"
+        )
 
 
 def _augmentation(recipe: Recipe, method: AugmentedSFT) -> Iterator[str]:
@@ -185,16 +232,25 @@ def count(recipe: Recipe) -> Counts:
     from coevo.data.rpgbench import read_rpgbench
 
     wanted = (data.train_split, *data.test_splits)
-    found = Counter((x.split, x.subset_tag) for x in read_rpgbench(data.path, wanted))
-    train = sum(n for (split, _), n in found.items() if split == data.train_split)
+    by_tag: Counter[str] = Counter()
+    personas: list[str] = []
+    trained: list[Imprint] = []
+    tested: list[Imprint] = []
+    for x in read_rpgbench(data.path, wanted):
+        if x.split == data.train_split:
+            personas.append(x.persona)
+            trained.append(imprint(x))
+            continue
+        by_tag[x.subset_tag] += 1
+        if data.test is None or by_tag[x.subset_tag] <= data.test:
+            tested.append(imprint(x))
+    train = len(trained)
     if train <= data.dev:
         raise DataError(
             f"{data.path}: split {data.train_split} has {train} samples and data.dev={data.dev} of them are held out, "
             "so none is left to train on; lower data.dev."
         )
-    by_tag: Counter[str] = Counter()
-    for (split, tag), n in found.items():
-        if split in data.test_splits:
-            by_tag[tag] += n
     tests = [min(n, data.test or n) for n in by_tag.values()]
-    return Counts(train - data.dev, data.dev, train - data.dev, sum(tests), min(tests, default=0))
+    different = {folded(persona): persona for persona in personas[: -data.dev]}
+    contents = Contents(tuple(list(different.values())[:2]), tuple(copies(trained, tested)))
+    return Counts(train - data.dev, data.dev, train - data.dev, sum(tests), min(tests, default=0), contents)

@@ -157,7 +157,7 @@ def _write_turns(
     def work(share: Sequence[Scenario]) -> list[Completion]:
         seeds = [seed_of(context.recipe.seed, phase.name, frame.sample_id) for frame in share]
         written = context.write(model, "simulator", share, seeds, context.recipe.loop.simulator.temperature)
-        return [Completion(f.sample_id, g.text.strip(), g.token_ids, g.status) for f, g in zip(share, written, strict=True)]
+        return [Completion(f.sample_id, g.text, g.token_ids, g.status) for f, g in zip(share, written, strict=True)]
 
     samples: list[Sample] = dist.share_out(reward.judge, dist.share_out(work, frames))
     context.progress.advance(len(frames))

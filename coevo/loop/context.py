@@ -266,7 +266,7 @@ class Context(Policies):
                 written = self.write(model, role, part, [0] * len(part), temperature=0.0)
                 for x, g in zip(part, written, strict=True):
                     shown = self.thought(g.text, g.status) if thinks else None
-                    text, status = (shown.response, shown.status) if shown else (g.text.strip(), g.status)
+                    text, status = (shown.response, shown.status) if shown else (g.text, g.status)
                     texts.append(Response(x.sample_id, text, name, status))
                 if advance:
                     self.progress.advance(len(part) * dist.world_size())

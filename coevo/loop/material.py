@@ -10,12 +10,12 @@ from typing import Any
 
 from coevo.config import FileData, Pretrain, Recipe, WorldData
 from coevo.data import rpgbench, shifts, world
+from coevo.data.overlap import imprint
 from coevo.errors import DataError
 from coevo.loop.check import check, count
 from coevo.loop.corpus import Corpus, gather, reasoning_of
 from coevo.method import ThinkGRPO, ThinkSFT
 from coevo.prompts import Role
-from coevo.scoring.reasoner import content_key
 from coevo.scoring.reasoning import read_sections
 from coevo.types import Scenario
 
@@ -48,7 +48,8 @@ class WorldTruth:
 
 @dataclass(frozen=True)
 class Material:
-    """Scenarios by use. Nothing in `tests` is ever trained on; `refuse_tests` holds it for CoRL."""
+    """Scenarios by use. Nothing in `tests` is trained on unless `allow_overlap` says so: `check` refuses copies of them in a
+    file's training split, `refuse_tests` what is made later."""
 
     id_train: list[Scenario]
     """What the RPM is tuned on; parents of every shifted scenario."""
@@ -70,6 +71,8 @@ class Material:
     """Whether `shift_train` is shared out between two scorers."""
     id_turns: bool = False
     """Whether the simulator is warmed up on turns of ID users alone."""
+    allow_overlap: bool = False
+    """Whether copies of tests may be trained on, because the recipe says so."""
 
     def taught(self, role: str) -> list[Scenario]:
         """What a role is tuned on: the RPM, and a simulator of ID turns, on `id_train`, others on `shift_train`.
@@ -112,22 +115,25 @@ class Material:
         return scenario.reference if self.truth is None else self.truth.reference(scenario, rng)
 
     @cached_property
-    def _tested(self) -> frozenset[str]:
-        return frozenset(map(content_key, self.tests))
+    def _tested(self) -> frozenset[bytes]:
+        return frozenset(key for x in self.tests for key in self._keys(x))
+
+    def _keys(self, scenario: Scenario) -> tuple[bytes, ...]:
+        return imprint(scenario, exact=self.truth is not None).keys
 
     def is_tested(self, scenario: Scenario) -> bool:
-        """Whether a test has the same persona, character and dialogue."""
-        return content_key(scenario) in self._tested
+        """Whether it is a copy of a test; see `coevo.data.overlap`."""
+        return not self._tested.isdisjoint(self._keys(scenario))
 
     def refuse_tests(self, scenarios: Sequence[Scenario], use: str) -> None:
-        """Lets nothing pass that is tested on: by the name of its split, or as the same persona, character and dialogue.
+        """Lets nothing pass that is tested on: by the name of its split, or as a copy of a test.
 
         Raises:
             DataError: names the first such scenario and what it was to be used for.
         """
         splits = {x.split for x in self.tests}
         for x in scenarios:
-            if x.split in splits or self.is_tested(x):
+            if x.split in splits or (not self.allow_overlap and self.is_tested(x)):
                 found = f"is of the test split {x.split}" if x.split in splits else "has the content of a test scenario"
                 raise DataError(
                     f"sample {x.sample_id!r} {found} and was to be used for {use}, which never sees a test; expected "
@@ -187,7 +193,8 @@ def _from_file(data: FileData) -> Material:
     if data.test is not None:
         tests = _at_most(tests, data.test)
     train, dev = train[: -data.dev], train[-data.dev :]
-    return Material(train, dev, train, dev, tests, shifts.FileShifts(train), None)
+    source = shifts.FileShifts(train)
+    return Material(train, dev, train, dev, tests, source, None, allow_overlap=data.allow_overlap)
 
 
 def _at_most(scenarios: Sequence[Scenario], limit: int) -> list[Scenario]:

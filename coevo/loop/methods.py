@@ -126,9 +126,7 @@ def run_sample(context: Context, phase: PhasePlan, resume: bool) -> dict[str, An
     def write(share: Sequence[tuple[Scenario, int]]) -> list[Completion]:
         seeds = [seed_of(recipe.seed, phase.name, x.sample_id, k) for x, k in share]
         written = context.write(model, "rpm", [x for x, _ in share], seeds, config.temperature)
-        return [
-            Completion(x.sample_id, g.text.strip(), g.token_ids, g.status) for (x, _), g in zip(share, written, strict=True)
-        ]
+        return [Completion(x.sample_id, g.text, g.token_ids, g.status) for (x, _), g in zip(share, written, strict=True)]
 
     samples: list[Sample] = []
     at_once = max(1, SAMPLED_AT_ONCE // config.group)

@@ -218,7 +218,7 @@ class SimulatorReward(Logged):
         repeated = [x for x in room for _ in range(m)]
         seeds = [seed_of(self._context.recipe.seed, x.sample_id, x.query, k) for x in room for k in range(m)]
         answers = self._context.write(self._judges.rpm, "rpm", repeated, seeds, config.simulator.rpm_temperature)
-        texts = [a.text.strip() if a.status == "ok" else "" for a in answers]
+        texts = [a.text if a.status == "ok" else "" for a in answers]
         found = fits(self._judges.scorer, [*room, *repeated], [*(x.reference for x in room), *texts])
         result: dict[str, tuple[float | None, str]] = {}
         for n, x in enumerate(room):
@@ -226,7 +226,7 @@ class SimulatorReward(Logged):
             mine = [f for f in found[len(room) + n * m : len(room) + (n + 1) * m] if isinstance(f, Fit)]
             known = isinstance(reference, Fit) and mine
             number = regret(reference, mine, config.rpm.weights) if known and isinstance(reference, Fit) else None
-            result[_identity(x)] = (number, answers[n * m].text.strip())
+            result[_identity(x)] = (number, answers[n * m].text)
         missing = (None, "")
         both = [result.get(_identity(x), missing) for x in scenarios]
         return [number for number, _ in both], [text for _, text in both]

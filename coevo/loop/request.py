@@ -6,13 +6,16 @@ import difflib
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from coevo.config import Evaluation, FileData, Recipe
+from coevo.data.overlap import Imprint, copies, imprint
 from coevo.data.responses import Answers, read_answers
+from coevo.data.rpgbench import read_rpgbench
 from coevo.errors import CheckpointError, ConfigError, DataError
 from coevo.loop.cost import DECODE_SHARE, parameters, rate
 from coevo.loop.naming import estimator_kinds
@@ -139,12 +142,30 @@ def negatives_of(evaluation: Evaluation) -> str:
     return "subset" if evaluation.estimator == "released" else evaluation.negatives
 
 
-def trained_on(request: Request) -> list[str]:
-    """Splits that scorer or reasoner was trained on, as far as the recipes tell; likelihoods flatter their references."""
-    policies = [policy for policy in (request.scorer, request.reasoner) if policy]
-    known = [policy.recipe.data for policy in policies if isinstance(policy.recipe.data, FileData)]
-    taught = {data.train_split for data in known if data.path.resolve() == request.data.resolve()}
-    return [name for name in request.answers.splits if name in taught]
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What of the scenarios scorer or reasoner was trained on; likelihoods flatter references that were learnt."""
+
+    by_split: dict[str, int]
+    """Split -> how many of its scenarios are copies of a training sample, whatever either is called; never 0."""
+    unreadable: list[str]
+    """Why it cannot be told, by training file that cannot be read any more."""
+
+
+def trained_on(request: Request) -> Taught:
+    """Looks for the scenarios among what the recipes of scorer and reasoner train on; see `coevo.data.overlap`."""
+    known = [policy.recipe.data for policy in (request.scorer, request.reasoner) if policy]
+    sources = {(data.path, data.train_split, data.dev) for data in known if isinstance(data, FileData)}
+    taught: list[Imprint] = []
+    unreadable = []
+    for path, split, dev in sorted(sources):
+        try:
+            taught += [imprint(x) for x in read_rpgbench(path, [split])][:-dev]
+        except DataError as error:
+            unreadable.append(str(error))
+    asked = {x.sample_id: x.split for x in request.answers.scenarios}
+    counts = Counter(asked[name] for name, _ in copies(map(imprint, request.answers.scenarios), taught))
+    return Taught({split: counts[split] for split in request.answers.splits if counts[split]}, unreadable)
 
 
 def stages(request: Request) -> list[Stage]:

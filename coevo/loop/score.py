@@ -380,11 +380,14 @@ def _unread(used: Mapping[Component, Mapping[str, float]]) -> list[str]:
 
 def _notes(request: Request, divergences: Mapping[Which, Divergence]) -> list[str]:
     recipe, notes = request.recipe, request.answers.notes()
-    if trained_on(request):
+    taught, sizes = trained_on(request), Counter(x.split for x in request.answers.scenarios)
+    if taught.by_split:
+        known = ", ".join(f"{n} of {sizes[split]} scenarios of {split}" for split, n in taught.by_split.items())
         notes.append(
-            f"The scorer was trained on {', '.join(trained_on(request))}: it knows those references, so responses look "
-            "worse than they are. Do not compare that split with the others."
+            f"The scorer was trained on {known}, under these names or others: it knows those references, so responses look "
+            "worse than they are. Do not compare those splits with others."
         )
+    notes += [f"Whether the scorer was trained on these scenarios cannot be told: {reason}" for reason in taught.unreadable]
     if not recipe.scorer_sft.context_dropout:
         notes.append(
             "The scorer was trained without context dropout (scorer_sft.context_dropout=0): it has never read a context "

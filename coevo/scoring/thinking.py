@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from coevo.scoring.reasoning import parse
+from coevo.text import blank, normalised
 from coevo.types import Reasoning
 
 MARKS = ("<think>", "</think>")
@@ -65,6 +66,7 @@ def split(text: str, sections: Sequence[str], status: str = "ok", marks: tuple[s
 
 
 def _shown(reasoning: Reasoning, response: str, status: str) -> Thought:
+    said = normalised(response)
     if status == "truncated":
-        return Thought(reasoning, response.strip(), "truncated")
-    return Thought(reasoning, response.strip(), "ok" if response.strip() else "empty")
+        return Thought(reasoning, said, "truncated")
+    return Thought(reasoning, said, "empty" if blank(said) else "ok")

@@ -16,6 +16,7 @@ from trl import GRPOConfig, GRPOTrainer
 from coevo.config import GRPO
 from coevo.errors import CheckpointError, ConfigError
 from coevo.lm.likelihood import encode_prompt
+from coevo.text import blank, normalised
 from coevo.train.common import Hook, Job, run, shared_arguments
 from coevo.tuning import Rewarded
 
@@ -160,8 +161,8 @@ def trl_reward(reward: RewardFunction, ends: frozenset[int], updates: int = 1) -
         batch = []
         for name, text, ids in zip(key, completions, completion_ids, strict=True):
             ended = bool(ids) and ids[-1] in ends
-            status = "truncated" if not ended else "ok" if text.strip() else "empty"
-            batch.append(Completion(name, text.strip(), tuple(ids), status))
+            status = "truncated" if not ended else "empty" if blank(text) else "ok"
+            batch.append(Completion(name, normalised(text), tuple(ids), status))
         return reward(batch, trainer_state.global_step // updates + 1)
 
     return total

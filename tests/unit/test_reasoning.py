@@ -11,7 +11,7 @@ import pytest
 
 from coevo.config import Recipe
 from coevo.data import FileShifts, WorldShifts, read_rpgbench, thoughts, world, write_rpgbench
-from coevo.errors import DataError
+from coevo.errors import ConfigError, DataError
 from coevo.loop.corpus import gather
 from coevo.loop.material import WorldTruth, load_material
 from coevo.scoring.reasoning import compose, parse
@@ -209,6 +209,10 @@ def test_a_file_whose_training_split_holds_a_test_is_refused_before_anything_is_
     write_rpgbench(path, [leaked, *xs, *tests])
     data = {"kind": "file", "path": str(path), "reference": "carry", "dev": 8, "test_splits": ["IDTest"]}
     recipe = {"name": "x", "data": data, "loop": {"shifts": ["user"]}, "evaluation": {"k": 2}}
-    assert load_material(Recipe.model_validate(recipe))
-    with pytest.raises(DataError, match=r"'IDTrain-leak' has the content of a test scenario and was to be used for CoRL"):
-        load_material(Recipe.model_validate(recipe | {"corl": {"cold_start": 40}}))
+    for corl in (None, {"cold_start": 40}):
+        asked = recipe | {"corl": corl}
+        with pytest.raises(
+            ConfigError, match=r"1 of 61 samples of IDTrain are copies of tests .*IDTrain-leak is IDTest-00002"
+        ):
+            load_material(Recipe.model_validate(asked))
+        assert load_material(Recipe.model_validate(asked | {"data": data | {"allow_overlap": True}}))

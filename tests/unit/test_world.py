@@ -268,7 +268,7 @@ def test_file_shifts_carry_the_parents_reference() -> None:
         assert isinstance(blank, world.Unreadable) and blank.reason == "empty"
     with pytest.raises(DataError, match=r"'usr'.*nearest: user"):
         source.frame(parents[0], "usr", random.Random(1))
-    with pytest.raises(DataError, match="0 distinct user_persona"):
+    with pytest.raises(DataError, match="0 ID samples"):
         FileShifts([])
     with pytest.raises(DataError, match="not one of the 6 ID samples"):
         source.finish(replace(parents[0], parent="gone"), "Hm?", random.Random(1))

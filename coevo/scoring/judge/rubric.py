@@ -11,6 +11,7 @@ import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from coevo.errors import ConfigError
+from coevo.files import utf8_text
 from coevo.recipe import parse_yaml
 from coevo.tuning import Model
 
@@ -97,9 +98,9 @@ def load_rubric(name: str) -> Rubric:
         return _parse((_SHIPPED / f"{name}.yaml").read_text(encoding="utf-8"), name)
     path = Path(name)
     try:
-        return _parse(path.read_text(encoding="utf-8-sig"), name)
+        return _parse(utf8_text(path), name)
     except (OSError, ValueError) as error:
-        # ValueError: not UTF-8, or a null character in the name
+        # ValueError: a null character in the name
         near = difflib.get_close_matches(name, RUBRICS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(RUBRICS)} or a YAML file"
         reason = getattr(error, "strerror", None) or error
