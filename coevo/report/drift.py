@@ -13,7 +13,7 @@ from typing import Any
 from coevo.maths.correlation import correlate
 from coevo.maths.stats import Interval
 from coevo.report.read import Record, Run
-from coevo.scoring.diagnosis import shown
+from coevo.scoring.claims import shown
 from coevo.scoring.summary import Row
 from coevo.types import shift_of
 

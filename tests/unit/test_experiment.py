@@ -28,9 +28,10 @@ from coevo.experiment.adopt import adopt, digests
 from coevo.experiment.matrix import read_experiment
 from coevo.experiment.pool import Pool, Task, failures
 from coevo.experiment.run import _tasks, check_folder, plans, to_run
-from coevo.experiment.table import SHIFTED, Measured, correlations, holm, p_value, tabulate
+from coevo.experiment.table import SHIFTED, Measured, correlations, p_value, tabulate
 from coevo.loop.folder import RunFolder
 from coevo.loop.plan import plan
+from coevo.maths.stats import holm
 from coevo.recipe import load_recipe
 from coevo.scoring.summary import Row
 
