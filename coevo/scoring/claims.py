@@ -28,8 +28,8 @@ _Z = _NORMAL.inv_cdf(1 - TAIL)
 
 
 def digits(scale: str) -> int:
-    """Decimals that a figure of this scale is printed with."""
-    return 3 if scale == "token_mean" else 2
+    """Decimals that a figure of this scale is printed with; `share` is one between 0 and 1, printed in percent."""
+    return 3 if scale in ("token_mean", "share") else 2
 
 
 def printed(record: Record, scale: str) -> Interval:

@@ -133,7 +133,7 @@ def diagnose(
             tag: {kind: _divergence(divergences, kind, "", tag) for kind in (*COMPONENTS, "reference")} for tag in shifted
         },
         "models": {
-            name: _model(name, first, measured, divergences, config, seed, uses)
+            name: _model(name, measured, divergences, config, seed, uses)
             | {"costliest": [texts[row.sample_id] | row.as_json() for row in _costliest(measurement.rows)]}
             for name, measurement in measured.items()
         },
@@ -142,7 +142,6 @@ def diagnose(
 
 def _model(
     name: str,
-    first: str,
     measured: Mapping[str, Measurement],
     divergences: Mapping[Which, Divergence],
     config: Evaluation,
@@ -150,7 +149,7 @@ def _model(
     uses: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Everything of one model but its costliest scenarios."""
-    rows, summary = measured[name].rows, measured[name].summary
+    first, rows, summary = next(iter(measured)), measured[name].rows, measured[name].summary
     subsets = {
         tag: entry
         | {"n_negatives": _negatives(r for r in rows if r.subset_tag == tag), "references_use": uses["subsets"][tag]}

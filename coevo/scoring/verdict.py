@@ -175,11 +175,30 @@ def _agreement_cells(verdict: Verdict) -> list[list[str]]:
 
 
 def conclusion(verdict: Verdict) -> str:
-    """Whether it passed, in one sentence, or in one for each failure."""
+    """Whether it passed, in one sentence, or in one for each failure; after a pass, what could contradict it."""
     if verdict.passed:
         agreement = f", and agreement {verdict.agreement_at_least:.2f}" if verdict.agreement else ""
-        return f"The reward passes: the reference is above each bad answer in at least {verdict.at_least:.0%}{agreement}."
+        said = f"The reward passes: the reference is above each bad answer in at least {verdict.at_least:.0%}{agreement}."
+        return "\n".join([said, *(f"  {doubt}." for doubt in _doubts(verdict))])
     return "\n".join(["The reward fails:", *(f"  {failure}." for failure in verdict.failures)])
+
+
+def _doubts(verdict: Verdict) -> list[str]:
+    """What a pass leaves open: intervals that reach below the threshold, subsets below it, references without a score."""
+    asked = verdict.at_least
+    low = {name: member.above[REWARD].low for name, member in verdict.members.items() if member.above[REWARD].low < asked}
+    weak = {name: member.weakest for name, member in verdict.members.items() if member.weakest[1] < asked}
+    found = []
+    if low:
+        listed = ", ".join(f"{_title(name)} {share:.1%}" for name, share in low.items())
+        found.append(f"within noise it may be less than {asked:.1%}: the 95 % intervals reach down to {listed}")
+    if weak:
+        listed = ", ".join(f"{_title(name)} in {tag} {share:.1%}" for name, (tag, share) in weak.items())
+        found.append(f"in some subsets it is less: {listed}")
+    if verdict.unscored:
+        every = verdict.n + verdict.unscored
+        found.append(f"nothing is known of {verdict.unscored} of {every} scenarios, whose reference has no score")
+    return found
 
 
 def table(verdict: Verdict) -> str:
