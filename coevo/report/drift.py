@@ -146,7 +146,7 @@ def _judged(run: Run, shift: str) -> tuple[str, str]:
     if first > 0 and second <= 0:
         return (
             "unknown",
-            "whether they drift apart cannot be told: only the first sees a gain, and noise may hide the second's",
+            "whether they drift apart cannot be told: the first sees a gain, and noise may hide the second's",
         )
     if sign(entry.get("remid"), scale) < 0:
         return "subset", f"no drift beyond noise, but in R-EMID the first one sees more ({shown(entry['remid'], scale)})"

@@ -185,16 +185,15 @@ def conclusion(verdict: Verdict) -> str:
 
 def _doubts(verdict: Verdict) -> list[str]:
     """What a pass leaves open: intervals that reach below the threshold, subsets below it, references without a score."""
-    asked = verdict.at_least
-    low = {name: member.above[REWARD].low for name, member in verdict.members.items() if member.above[REWARD].low < asked}
-    weak = {name: member.weakest for name, member in verdict.members.items() if member.weakest[1] < asked}
-    found = []
-    if low:
-        listed = ", ".join(f"{_title(name)} {share:.1%}" for name, share in low.items())
-        found.append(f"within noise it may be less than {asked:.1%}: the 95 % intervals reach down to {listed}")
-    if weak:
-        listed = ", ".join(f"{_title(name)} in {tag} {share:.1%}" for name, (tag, share) in weak.items())
-        found.append(f"in some subsets it is less: {listed}")
+    asked, found = verdict.at_least, []
+    low, name = min(((member.above[REWARD].low, name) for name, member in verdict.members.items()), default=(1.0, ""))
+    if low < asked:
+        found.append(f"within noise it may be less: the 95 % intervals reach down to {low:.1%} ({_title(name)})")
+    (tag, share), name = min(
+        ((member.weakest, name) for name, member in verdict.members.items()), key=lambda w: w[0][1], default=(("", 1.0), "")
+    )
+    if share < asked:
+        found.append(f"in a single subset it is less: {share:.1%} in {tag} ({_title(name)})")
     if verdict.unscored:
         every = verdict.n + verdict.unscored
         found.append(f"nothing is known of {verdict.unscored} of {every} scenarios, whose reference has no score")
