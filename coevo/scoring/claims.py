@@ -117,6 +117,7 @@ def doubts(levels: Mapping[str, Entry], subsets: Mapping[str, Entry], home: Entr
     wide = {name: entry for name, entry in levels.items() if name not in deaf and _is_wide(entry, scale)}
     without = {name: entry for name, entry in {"ID": home, **levels}.items() if 2 * scored(entry) < entry["n"]}
     without |= {name: entry for name, entry in levels.items() if lost(entry, home)}
+    plain = {name: entry for name, entry in {"ID": home, **levels}.items() if _is_plain(entry, scale)}
     told = home.get("mi_response")
     mute = {"ID": told} if told and sign(told, scale) <= 0 else {}
     said = {
@@ -127,6 +128,9 @@ def doubts(levels: Mapping[str, Entry], subsets: Mapping[str, Entry], home: Entr
         ),
         "the responses tell nothing of their contexts at home, so there is nothing to lose": _listed(
             mute, lambda record: shown(record, scale)
+        ),
+        "what no context explains (M) is more than all that the references tell of theirs": _listed(
+            plain, lambda e: f"M {shown(e['register_gap'], scale)}, references {shown(e['mi_reference'], scale)}"
         ),
         "within noise all that the references tell of their contexts may be lost": _listed(
             wide, lambda e: f"R-EMID {shown(e['remid'], scale)}, references {shown(e['mi_reference'], scale)}"
@@ -142,6 +146,14 @@ def _is_wide(entry: Entry, scale: str) -> bool:
     return sign(remid, scale) <= 0 and bool(remid["high"] >= told["value"])
 
 
+def _is_plain(entry: Entry, scale: str) -> bool:
+    """Whether the responses are likelier than the references by more than any context could make them."""
+    gap, told = entry.get("register_gap"), entry.get("mi_reference")
+    if not gap or not told:
+        return False
+    return sign(gap, scale) > 0 and bool(gap["low"] > told["value"])
+
+
 def hidden(levels: Mapping[str, Entry], home: Entry, scale: str, one: bool) -> list[str]:
     """Levels whose M is below 0 beyond noise, and not at home as well: text that R-EMI cannot tell from sound text.
 
@@ -154,7 +166,11 @@ def hidden(levels: Mapping[str, Entry], home: Entry, scale: str, one: bool) -> l
     gaps = {name: entry.get("register_gap") for name, entry in levels.items()}
     low = beyond(gaps, scale, -1) if one else [name for name in gaps if sign(gaps[name], scale) < 0]
     there = home.get("register_gap")
-    return [name for name in low if not there or sign(there, scale) >= 0 or sign(less(there, gaps[name] or {}), scale) > 0]
+    return [name for name in low if not there or sign(there, scale) >= 0 or _falls(there, gaps[name], scale)]
+
+
+def _falls(home: Record, gap: Record | None, scale: str) -> bool:
+    return gap is not None and sign(less(home, gap), scale) > 0
 
 
 def _listed(entries: Mapping[str, Any], words: Callable[[Any], str]) -> str:

@@ -17,7 +17,7 @@ from coevo.config import Evaluation
 from coevo.maths.bound import COMPONENTS, Bound, emid_bound
 from coevo.maths.divergence import Divergence
 from coevo.maths.stats import Floats, seed_of
-from coevo.prompts import character_text
+from coevo.prompts import Component, character_text
 from coevo.scoring.claims import scored, sign
 from coevo.scoring.summary import Row, difference, remid_margin, summarise
 from coevo.scoring.words import WORDS, against_words, coverage_words, home_words, shift_words
@@ -106,7 +106,7 @@ def diagnose(
     divergences: Mapping[Which, Divergence],
     config: Evaluation,
     seed: int,
-    used: Mapping[str, Floats] | None = None,
+    used: Mapping[Component, Floats] | None = None,
 ) -> dict[str, Any]:
     """The diagnosis of every model, as plain JSON.
 
@@ -198,12 +198,15 @@ def _model(
 
 
 def _uses(
-    scenarios: Sequence[Scenario], used: Mapping[str, Floats], config: Evaluation, seed: int
+    scenarios: Sequence[Scenario], used: Mapping[Component, Floats], config: Evaluation, seed: int
 ) -> dict[str, dict[str, Any]]:
     """What the references use of each component, by subset and by shift; null where it is not known."""
+    nats = {z: used.get(z, np.full(len(scenarios), np.nan)) for z in COMPONENTS}
     rows = [
-        Row(x.sample_id, x.subset_tag, "", "", "", "", "ok", **{f"component_{z}": float(n[i]) for z, n in used.items()})
-        for i, x in enumerate(scenarios)
+        Row(
+            x.sample_id, x.subset_tag, "", "", "", "", "ok", component_u=float(u), component_c=float(c), component_d=float(d)
+        )
+        for x, u, c, d in zip(scenarios, *nats.values(), strict=True)
     ]
     found = summarise(rows, config, seed, model="", scorer="")
     return {level: {name: e["components"] for name, e in found[level].items()} for level in ("subsets", "shifts")}
