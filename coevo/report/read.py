@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -104,6 +105,9 @@ class Run:
             notes.append("The evaluation after co-evolution (evaluation/final.json) has not been made yet.")
         if self.before and self.after and not self.comparable:
             notes.append("Before and after were measured differently (scorer, design or seed): do not compare them.")
+        for name, evaluation, rows in ((BEFORE, self.before, self.rows_before), (AFTER, self.after, self.rows_after)):
+            if evaluation and not rows:
+                notes.append(f"The scenarios of evaluation/{name}.jsonl are missing, so nothing is paired by scenario.")
         method = (self.recipe.get("method") or {}).get("kind", "coevolution")
         online = method in ("coevolution", "grpo", "think_grpo")
         if online and not any(row.get("role") == "rpm" and row.get("iteration") for row in self.metrics):
@@ -123,23 +127,25 @@ def read_run(run_dir: str | Path) -> Run:
     if not (path / "resolved.yaml").is_file():
         raise DataError(f"{path}: not a run folder: it has no resolved.yaml. Give the folder that `coevo run` wrote.")
     audited = _read_json(path / "evaluation" / "audit.json", shapes.AUDIT)
+    before, after = (_read_json(path / "evaluation" / f"{name}.json", shapes.EVALUATION) for name in (BEFORE, AFTER))
     run = Run(
         path=path,
         recipe=_read_recipe(path / "resolved.yaml"),
         environment=_read_json(path / "environment.json", shapes.OBJECT) or {},
         metrics=list(read_lines(path / "metrics.jsonl", shapes.METRICS, MEND)),
-        before=_read_json(path / "evaluation" / f"{BEFORE}.json", shapes.EVALUATION),
-        after=_read_json(path / "evaluation" / f"{AFTER}.json", shapes.EVALUATION),
-        rows_before=_read_rows(path, BEFORE),
-        rows_after=_read_rows(path, AFTER),
+        before=before,
+        after=after,
+        rows_before=_read_rows(path, BEFORE, before),
+        rows_after=_read_rows(path, AFTER, after),
         turns=_last_turns(path / "rollouts.jsonl"),
         audit=Verdict.from_json(audited) if audited else None,
     )
-    before, after = ((evaluation or {}).get(SECOND) for evaluation in (run.before, run.after))
-    if not (before or after):
+    seconds = {name: (one or {}).get(SECOND) for name, one in ((BEFORE, before), (AFTER, after))}
+    if not any(seconds.values()):
         return run
-    old, new = (_read_rows(path, f"{name}-second") for name in (BEFORE, AFTER))
-    return replace(run, second=replace(run, before=before, after=after, rows_before=old, rows_after=new))
+    old, new = (_read_rows(path, f"{name}-second", second) for name, second in seconds.items())
+    second = replace(run, before=seconds[BEFORE], after=seconds[AFTER], rows_before=old, rows_after=new)
+    return replace(run, second=second)
 
 
 def simulator_examples(run_dir: str | Path, n: int = 10) -> list[Record]:
@@ -176,9 +182,18 @@ def _last_turns(path: Path) -> list[Record]:
     return turns
 
 
-def _read_rows(run: Path, name: str) -> list[Row]:
-    lines = read_lines(run / "evaluation" / f"{name}.jsonl", shapes.ROW, AGAIN, exact=True)
-    return [Row.from_json(record) for record in lines]
+def _read_rows(run: Path, name: str, evaluation: Record | None) -> list[Row]:
+    path = run / "evaluation" / f"{name}.jsonl"
+    rows = [Row.from_json(record) for record in read_lines(path, shapes.ROW, AGAIN, exact=True)]
+    if evaluation and path.is_file():
+        found = Counter(row.subset_tag for row in rows)
+        expected = {tag: entry["n"] for tag, entry in evaluation["subsets"].items()}
+        if found != expected or len({row.sample_id for row in rows}) < len(rows):
+            raise DataError(
+                f"{path}: {len(rows)} rows, by subset {dict(found)}; expected one of each scenario that its evaluation "
+                f"counts, {expected}. {AGAIN}"
+            )
+    return rows
 
 
 def _read_json(path: Path, shape: TypeAdapter[Any]) -> Record | None:

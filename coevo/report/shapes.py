@@ -32,7 +32,7 @@ class Counted(Shape):
     @model_validator(mode="after")
     def _adds_up(self) -> Counted:
         if sum(self.statuses.values()) != self.n:
-            raise _wrong(f"statuses that add up to n, {self.n}")
+            raise wrong(f"statuses that add up to n, {self.n}")
         return self
 
 
@@ -69,13 +69,14 @@ class Levels(Shape):
         for name, shift in self.shifts.items():
             own = [tag for tag, subset in self.subsets.items() if subset.shift == name]
             if sorted(shift.subsets) != sorted(own):
-                raise _wrong(f"in shifts.{name}.subsets the subsets of that shift, {own}")
+                raise wrong(f"in shifts.{name}.subsets the subsets of that shift, {own}")
         if lost := [tag for tag, subset in self.subsets.items() if subset.shift not in self.shifts]:
-            raise _wrong(f"a shift for each subset; {lost} have none")
+            raise wrong(f"a shift for each subset; {lost} have none")
         return self
 
 
-def _wrong(expected: str) -> PydanticCustomError:
+def wrong(expected: str) -> PydanticCustomError:
+    """What a record lacks that no single field shows."""
     # braces would be taken for places to fill
     return PydanticCustomError("unfit", "{expected}", {"expected": expected})
 
@@ -128,14 +129,14 @@ class Metrics(Shape):
         extra = self.model_extra or {}
         for name, value in extra.items():
             if value is not None and not isinstance(value, int | float) and _is_figure(name):
-                raise _wrong(f"a number in {name}, found {value!r:.40}")
+                raise wrong(f"a number in {name}, found {value!r:.40}")
         if "pass_rate_change" in extra:
             told = [key for key in ("regret", "pass_rate", "reward") if f"{key}_change" in extra]
             wanted = [f"{key}_{end}" for key in told for end in ENDS]
             if absent := [name for name in wanted if not isinstance(extra.get(name), int | float)]:
-                raise _wrong(f"numbers in {', '.join(absent)} beside pass_rate_change")
+                raise wrong(f"numbers in {', '.join(absent)} beside pass_rate_change")
             if self.iteration is None or self.n is None:
-                raise _wrong("iteration and n beside pass_rate_change")
+                raise wrong("iteration and n beside pass_rate_change")
         return self
 
 
@@ -209,14 +210,14 @@ class Audit(Shape):
         wanted = {REWARD, *parts_of(self.weights)}
         unknown = [name for name in self.weights if name not in parts_of(dict.fromkeys(self.weights, 1.0))]
         if unknown:
-            raise _wrong(f"known parts of a reward in weights, found {unknown}")
+            raise wrong(f"known parts of a reward in weights, found {unknown}")
         tables = {f"members.{name}.above": member.above for name, member in self.members.items()}
         tables |= {"agreement": self.agreement} if self.agreement else {}  # type: ignore[dict-item]
         for name, table in tables.items():
             if absent := sorted(wanted - table.keys()):
-                raise _wrong(f"{', '.join(absent)} in {name}")
+                raise wrong(f"{', '.join(absent)} in {name}")
         if empty := [name for name, member in self.members.items() if not member.subsets]:
-            raise _wrong(f"a share for each subset in members.{empty[0]}.subsets")
+            raise wrong(f"a share for each subset in members.{empty[0]}.subsets")
         return self
 
 
@@ -252,7 +253,7 @@ class Reading(Shape):
     @model_validator(mode="after")
     def _read(self) -> Reading:
         if self.status == "ok" and (self.logprob_nats is None or not self.n_tokens):
-            raise _wrong("logprob_nats and n_tokens where the status is ok")
+            raise wrong("logprob_nats and n_tokens where the status is ok")
         return self
 
 
