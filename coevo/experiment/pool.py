@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from coevo.errors import CheckpointError, CoevoError, ConfigError
+from coevo.loop.pace import Pace, Work, to_go
 from coevo.loop.table import duration
 
 LOG_FILE = "log.txt"
@@ -69,7 +70,7 @@ class Pool:
         self._out, self._jobs, self._launch, self._lock, self._say = out, jobs, list(launch), lock, say
         self._running: list[_Running] = []
         self._outcome = Outcome()
-        self._spent = self._expected = 0.0
+        self._pace = Pace()
         self._shown = time.monotonic()
 
     def run(self, tasks: Sequence[Task]) -> Outcome:
@@ -145,11 +146,9 @@ class Pool:
     def _finish(self, one: _Running, waiting: Sequence[Task]) -> None:
         self._running.remove(one)
         elapsed = time.monotonic() - one.began
-        if one.task.seconds:
-            self._spent += elapsed
-            self._expected += one.task.seconds
         name = one.task.name
         if one.process.returncode == 0 and one.task.is_done():
+            self._pace.saw(_work(one.task), elapsed)
             self._outcome.done.append(name)
             self._say(f"[{self._place()}] {name}: done in {duration(elapsed)}{self._remaining(waiting)}")
             return
@@ -168,14 +167,17 @@ class Pool:
             self._say(f"[{self._place()}] running: {doing}{self._remaining(waiting)}")
 
     def _remaining(self, waiting: Sequence[Task]) -> str:
-        """Time to go by the plans' estimates and the pace so far; nothing while there is no pace."""
-        todo = [task.seconds for task in waiting] + [one.task.seconds for one in self._running]
-        if not self._expected or None in todo:
-            return ""
+        """Time to go by the tasks of each kind that are done; nothing while there are none."""
         now = time.monotonic()
-        begun = sum(min(now - one.began, one.task.seconds or 0.0) for one in self._running)
-        seconds = (sum(s for s in todo if s) * self._spent / self._expected - begun) / self._jobs
-        return f" · about {duration(max(0.0, seconds))} to go"
+        running = [(self._pace.expected(_work(one.task)), now - one.began) for one in self._running]
+        ends = [max(0.0, expected - elapsed) for expected, elapsed in running if expected is not None]
+        seconds, all_known = self._pace.left(map(_work, waiting), sum(ends))
+        if not waiting and not self._running:
+            return ""
+        # no sooner than the longest of those that run
+        seconds = max([seconds / self._jobs, *ends])
+        all_known = all_known and len(ends) == len(running)
+        return to_go(seconds, all_known, duration(seconds))
 
     def _place(self) -> str:
         return f"{len(self._outcome.done)}/{self._total}"
@@ -199,6 +201,11 @@ def _signal(process: subprocess.Popen[bytes], sign: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def _work(task: Task) -> Work:
+    """A task's kind, such as `train`, and its estimate."""
+    return task.words[0], task.seconds
 
 
 def _phase(root: Path) -> str:

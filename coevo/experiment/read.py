@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +12,16 @@ import numpy as np
 from coevo.errors import CheckpointError, DataError
 from coevo.experiment.matrix import ASKED_FILE, cell_of, judged_of, scores_of
 from coevo.experiment.table import Measured, correlations, tabulate
-from coevo.loop.folder import read_rows
+from coevo.records import read_json, read_lines
+from coevo.report.result_shapes import ASKED as QUESTION
+from coevo.report.result_shapes import DIAGNOSIS, JUDGED_ROW
+from coevo.report.shapes import MODEL_ROW, ROW
 from coevo.scoring.summary import Row
 
 RESAMPLES = 10_000
 """The smallest p value is 2 / 10,001, which stands a correction for some hundred comparisons."""
 CORRELATED = 2000
+ANEW = "Delete it and give the experiment's command again to write it anew."
 ASKED = ("name", "file", "baseline", "bases", "methods", "seeds", "estimators", "judge", "commands")
 
 
@@ -62,8 +65,8 @@ def _measured(question: Mapping[str, Any], out: Path, base: str, estimator: str)
         if not (out / name / "result.json").is_file():
             missing.append(f"{name} has not been measured yet")
             continue
-        scored = _by_model(out / name)
         models = _models(out / name / "result.json")
+        scored = _by_model(out / name, models)
         for method in question["methods"]:
             if method in scored and method in models:
                 truth = _shares(out / cell_of(base, method, seed))
@@ -80,32 +83,37 @@ def _measured(question: Mapping[str, Any], out: Path, base: str, estimator: str)
 
 
 def _models(path: Path) -> dict[str, Any]:
-    try:
-        models: dict[str, Any] = json.loads(path.read_bytes())["models"]
-    except (ValueError, KeyError, TypeError):
-        raise DataError(
-            f"{path}: damaged; expected what coevo score wrote. Delete it and give the experiment's command again."
-        ) from None
+    models: dict[str, Any] = read_json(path, DIAGNOSIS, ANEW)["models"]
     return models
 
 
-def _by_model(folder: Path) -> dict[str, list[Row]]:
+def _by_model(folder: Path, models: Mapping[str, Any]) -> dict[str, list[Row]]:
+    """Model -> its rows, all of those that its diagnosis counts."""
+    path = folder / "rows.jsonl"
     found: dict[str, list[Row]] = {}
-    for record in read_rows(folder / "rows.jsonl"):
+    for record in read_lines(path, MODEL_ROW, ANEW, exact=True):
         found.setdefault(record["model"], []).append(Row.from_json(record))
+    counts = {model: len(rows) for model, rows in found.items()}
+    expected = {name: sum(entry["n"] for entry in model["subsets"].values()) for name, model in models.items()}
+    if counts != expected:
+        raise DataError(f"{path}: rows of {counts}; expected those that result.json counts, {expected}. {ANEW}")
     return found
 
 
 def _shares(cell: Path) -> dict[str, float]:
     """In the world, the share of right slots of each answer, as the cell's own evaluation has it."""
-    rows = read_rows(cell / "evaluation" / "final.jsonl")
+    rows = read_lines(cell / "evaluation" / "final.jsonl", ROW, "Restore it from the cell's run, or run the cell anew.")
     return {row["sample_id"]: row["share_right"] for row in rows if row.get("share_right") is not None}
 
 
 def _judged(folder: Path, method: str) -> dict[str, float]:
     """Mean over the rubric's dimensions, by sample_id; what has no score is left out."""
-    rows = (row for row in read_rows(folder / "scores.jsonl") if row["model"] == method and row["status"] == "ok")
-    return {row["sample_id"]: float(np.mean(list(row["scores"].values()))) for row in rows}
+    rows = read_lines(folder / "scores.jsonl", JUDGED_ROW, ANEW, exact=True)
+    return {
+        row["sample_id"]: float(np.mean(list(row["scores"].values())))
+        for row in rows
+        if row["model"] == method and row["status"] == "ok"
+    }
 
 
 def _bounds(model: Mapping[str, Any]) -> dict[str, float | None]:
@@ -123,8 +131,5 @@ def asked(folder: Path) -> dict[str, Any]:
     path = folder / ASKED_FILE
     if not path.is_file():
         raise CheckpointError(f"{folder} holds no experiment: {ASKED_FILE} is missing. Give the folder that --out named.")
-    try:
-        record: dict[str, Any] = json.loads(path.read_bytes())
-        return {key: record[key] for key in ASKED}
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: damaged ({error!r}); give the experiment's command again to write it anew.") from None
+    record = read_json(path, QUESTION, "Give the experiment's command again to write it anew.")
+    return {key: record[key] for key in ASKED}

@@ -20,7 +20,7 @@ import numpy as np
 
 from coevo.errors import DataError
 from coevo.maths.correlation import Correlation, Kind, coefficient, correlate
-from coevo.maths.stats import Floats, Interval, Ints, interval, run_multipliers, seed_of, student
+from coevo.maths.stats import Floats, Interval, Ints, holm, interval, run_multipliers, seed_of, student
 from coevo.scoring.summary import Row
 from coevo.types import shift_of
 
@@ -315,19 +315,6 @@ def p_value(draws: Floats) -> float:
     """Two-sided, of a difference being 0, from its bootstrap draws (R,): at least 2 / (R + 1)."""
     below, above = int((draws <= 0).sum()), int((draws >= 0).sum())
     return min(1.0, 2 * (1 + min(below, above)) / (len(draws) + 1))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: the family-wise error rate holds whatever the tests' dependence.
-
-    The k-th smallest of m is multiplied by m - k + 1 and is at least what the smaller ones became; at most 1.
-    """
-    corrected = [0.0] * len(p_values)
-    largest = 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        corrected[place] = largest
-    return corrected
 
 
 # --- correlations ---------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from coevo.loop.store import Store
 from coevo.maths.divergence import Divergence, representation_jsd
 from coevo.maths.stats import bootstrap_mean
 from coevo.prompts import Component, character_text
+from coevo.scoring.claims import shown, sign
 from coevo.scoring.diagnosis import Embedded, Floats, Which, comparisons, diagnose
 from coevo.scoring.evaluate import COMPONENTS, Measurement, assemble, plan, uses
 from coevo.scoring.reasoner import Estimator, ReasonedScorer, Reasoner, Written
@@ -76,10 +77,12 @@ def score(request: Request, progress: Progress | None = None) -> Path:
         embedded = _embed(request, policies, progress)
         divergences = _diverge(request, embedded, spread, progress)
     seed = _seed(request)
-    result = diagnose(measured, request.answers.scenarios, divergences, request.recipe.evaluation, seed)
-    result["references_use"] = {z: bootstrap_mean(nats, result["resamples"], seed).as_json() for z, nats in used.items()}
+    result = diagnose(measured, request.answers.scenarios, divergences, request.recipe.evaluation, seed, used)
+    result["references_use"] = {
+        z: bootstrap_mean(nats[~np.isnan(nats)], result["resamples"], seed).as_json() for z, nats in used.items()
+    }
     result["notes"] += [
-        *_unread(result["references_use"]),
+        *_unread(result["references_use"], result["scale"]),
         *_notes(request, divergences),
         *_reasoning_notes(request, reasoned),
     ]
@@ -168,7 +171,7 @@ def _measure(
         rows = assemble(planned, found, cache)
         measured[model] = Measurement(rows, summarise(rows, config, seed, model=model, scorer=estimator.version))
         used = uses(planned, cache)
-    return measured, {z: nats for z, nats in used.items() if len(nats)}
+    return measured, {z: nats for z, nats in used.items() if not np.isnan(nats).all()}
 
 
 def _asked(estimator: Estimator, asks: Sequence[Ask], store: Store, progress: Progress, stage: str) -> list[Score]:
@@ -361,14 +364,10 @@ def _reasoning_notes(request: Request, reasoned: Written | None) -> list[str]:
     return notes
 
 
-def _unread(used: Mapping[Component, Mapping[str, float]]) -> list[str]:
+def _unread(used: Mapping[Component, Mapping[str, float]], scale: str) -> list[str]:
     """Components of which even the references use nothing that shows: there is nothing that a model could lose."""
     words = {"u": "persona", "c": "character", "d": "dialogue"}
-    unread = [
-        f"{words[z]} (R-EMI_{z}): {record['value']:.2f} [{record['low']:.2f}, {record['high']:.2f}]"
-        for z, record in used.items()
-        if record["low"] <= 0
-    ]
+    unread = [f"{words[z]} (R-EMI_{z}): {shown(record, scale)}" for z, record in used.items() if sign(record, scale) <= 0]
     if not unread:
         return []
     return [

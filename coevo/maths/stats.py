@@ -151,3 +151,16 @@ def wilson(successes: int, trials: int) -> Interval:
     half = _Z / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
     # where none or all succeed, the limit on that side is the share itself, which rounding would miss
     return Interval(share, centre - half if successes else 0.0, centre + half if successes < trials else 1.0)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: the family-wise error rate holds whatever the tests' dependence.
+
+    The k-th smallest of m is multiplied by m - k + 1 and is at least what the smaller ones became; at most 1.
+    """
+    corrected = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = largest
+    return corrected

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coevo.errors import CheckpointError, DataError
+from coevo.errors import CheckpointError
+from coevo.records import read_lines
+from coevo.report.shapes import READING
 from coevo.report.write import write_bytes
 from coevo.scoring.ablation import Reading, markdown, tabulate
 
@@ -35,10 +37,5 @@ def _read(folder: Path) -> list[Reading]:
         raise CheckpointError(
             f"{path}: no such file; expected the readings of a run with corl.ablation=true. Run one, or resume this one."
         )
-    readings = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            readings.append(Reading.from_json(json.loads(line)))
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}, line {number}: not a reading ({error!r}); run the phase `ablation` again.") from None
-    return readings
+    lines = read_lines(path, READING, "Restore the file, or run the phase `ablation` again.", exact=True)
+    return [Reading.from_json(record) for record in lines]

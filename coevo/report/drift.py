@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from coevo.maths.correlation import correlate
-from coevo.maths.stats import Interval
 from coevo.report.read import Record, Run
-from coevo.scoring.diagnosis import shown
+from coevo.scoring.claims import LEAST, beyond, scored, shown, sign, unread
 from coevo.scoring.summary import Row
 from coevo.types import shift_of
 
@@ -30,6 +29,16 @@ LEGEND = (
 )
 RANKS = "How alike the two rank scenarios by R-EMI + M: Spearman's correlation, 1 for the same order."
 REASONED = "The first scorer reads reasonings, the second none: a part of what they differ by may be that."
+
+
+LEADS = {
+    "drift": "Drift: the scorer that rewards sees a gain that the second one does not, on {}.",
+    "more": "Both scorers see a gain; the one that rewards sees more of it, beyond noise, on {}.",
+    "subset": "In the mean the scorer that rewards sees no more gain than the second one, but it does in part, on {}.",
+    "unknown": "Whether the scorer that rewards sees more gain than the second one cannot be told on {}.",
+}
+"""By finding, the worst first, what is said at the beginning."""
+NONE = "No drift: the scorer that rewards sees no more gain than the second one, beyond noise."
 
 
 def stamp(run: Run) -> str:
@@ -93,30 +102,15 @@ def verdicts(run: Run) -> list[str]:
         return ["Whether the two scorers see the same gain will be said after the last evaluation."]
     if run.excess is None:
         return ["Whether the two scorers see the same gain cannot be said: their evaluations cannot be compared."]
-    sentences: list[str] = []
-    drifted: list[str] = []
-    more: list[str] = []
-    for shift in _shifts(run):
-        found = [_interval(evaluation, shift) for evaluation in (run.change, run.second.change, run.excess)]
-        if all(found):
-            first, second, excess = (one for one in found if one)
-            words = _judged(first, second, excess)
-            # a sharper scorer sees more of a gain that is real; one that the other does not see at all is another matter
-            if words:
-                (more if second.low > 0 else drifted).append(shift)
-            moved = f"R-EMI + M changed by {_words(first)} by the first scorer and by {_words(second)} by the second"
-            sentences.append(f"{shift}: {moved}; {words or 'no drift beyond noise'} (first less second {_words(excess)}).")
+    judged = {shift: _judged(run, shift) for shift in _shifts(run)}
+    sentences = [sentence for shift in judged if (sentence := _sentence(run, shift, judged[shift][1]))]
     if not sentences:
         return [
             "Whether the two scorers see the same gain cannot be said: no scenario was scored by both, before and after."
         ]
-    if drifted:
-        lead = f"Drift: the scorer that rewards sees a gain that the second one does not, on {', '.join(drifted)}."
-    elif more:
-        lead = f"Both scorers see a gain; the one that rewards sees more of it, beyond noise, on {', '.join(more)}."
-    else:
-        lead = "No drift: the scorer that rewards sees no more gain than the second one, beyond noise."
-    return [lead, *([REASONED] if "+" in run.change["scorer"] else []), *sentences]  # type: ignore[index]
+    by_finding = {kind: [shift for shift, (found, _) in judged.items() if found == kind] for kind in LEADS}
+    lead = next((text.format(", ".join(by_finding[kind])) for kind, text in LEADS.items() if by_finding[kind]), NONE)
+    return [lead, *([REASONED] if "+" in run.excess["scorer"].partition(" - ")[0] else []), *sentences]
 
 
 def as_json(run: Run) -> Record | None:
@@ -127,15 +121,65 @@ def as_json(run: Run) -> Record | None:
     return {**evaluations, "first_less_second": run.excess, "correlations": correlations(run), "verdicts": verdicts(run)}
 
 
-def _judged(first: Interval, second: Interval, excess: Interval) -> str:
-    """What an excess beyond noise means; empty for none."""
-    if excess.low <= 0:
+def _judged(run: Run, shift: str) -> tuple[str, str]:
+    """What the two scorers' changes under one shift mean: a finding of `LEADS`, or `none`, and words."""
+    assert run.second is not None and run.excess is not None
+    scale, name = run.excess["scale"], MEASURES[0][0]
+    entry = run.excess["shifts"].get(shift, {})
+    records = _records(run, shift)
+    if not all(records):
+        return "unknown", "cannot be told, as no scenario was scored by both, before and after"
+    first, second, excess = (sign(record, scale) for record in records)
+    if excess > 0:
+        # a sharper scorer sees more of a gain that is real; one that the other does not see at all is another matter
+        if second > 0:
+            return "more", "both see a gain, the first one more: a part of it may be the first one's own taste"
+        if first > 0:
+            return "drift", "only the scorer that rewards sees a gain: the reward is being gamed"
+        return "drift", "the two drift apart"
+    subsets = {tag: run.excess["subsets"][tag] for tag in entry["subsets"]}
+    if ahead := beyond({tag: e[name] for tag, e in subsets.items()}, scale, 1):
+        parts = ", ".join(f"{tag} ({shown(subsets[tag][name], scale, signed=True)})" for tag in ahead)
+        return "subset", f"no drift beyond noise in the mean, but the first one sees more on {parts}"
+    if doubt := _doubt(run, shift, subsets):
+        return "unknown", f"whether they drift apart cannot be told: {doubt}"
+    if first > 0 and second <= 0:
+        return (
+            "unknown",
+            "whether they drift apart cannot be told: the first sees a gain, and noise may hide the second's",
+        )
+    if sign(entry.get("remid"), scale) < 0:
+        return "subset", f"no drift beyond noise, but in R-EMID the first one sees more ({shown(entry['remid'], scale)})"
+    return "none", "no drift beyond noise"
+
+
+def _doubt(run: Run, shift: str, subsets: Record) -> str:
+    """Why two scorers' agreement on a shift says nothing; empty if it says something."""
+    few = [tag for tag, entry in subsets.items() if scored(entry) < LEAST]
+    if few:
+        return f"fewer than {LEAST} scenarios were scored by both on {', '.join(few)}"
+    for name, evaluation in (("first", run.after), ("second", run.second and run.second.after)):
+        if evaluation and (deaf := unread({shift: evaluation["shifts"][shift]}, evaluation["scale"])):
+            told = shown(deaf[shift], evaluation["scale"])
+            return f"to the {name} scorer even the references tell nothing of their contexts, beyond noise ({told})"
+    return ""
+
+
+def _sentence(run: Run, shift: str, words: str) -> str:
+    """One shift's changes by either scorer; empty where there are none."""
+    assert run.excess is not None
+    records = [record for record in _records(run, shift) if record]
+    if len(records) < 3:
         return ""
-    if second.low > 0:
-        return "both see a gain, the first one more: a part of it may be the first one's own taste"
-    if first.low > 0:
-        return "only the scorer that rewards sees a gain: the reward is being gamed"
-    return "the two drift apart"
+    first, second, excess = (shown(record, run.excess["scale"], signed=True) for record in records)
+    moved = f"R-EMI + M changed by {first} by the first scorer and by {second} by the second"
+    return f"{shift}: {moved}; {words} (first less second {excess})."
+
+
+def _records(run: Run, shift: str) -> list[Record | None]:
+    """The change of R-EMI + M by the first scorer, by the second, and the first less the second."""
+    evaluations = (run.change, run.second.change if run.second else None, run.excess)
+    return [e["shifts"].get(shift, {}).get(MEASURES[0][0]) if e else None for e in evaluations]
 
 
 def _shifts(run: Run) -> list[str]:
@@ -148,15 +192,6 @@ def _cell(evaluation: Record | None, shift: str, name: str) -> str:
         return ""
     record = evaluation["shifts"].get(shift, {}).get(name)
     return shown(record, evaluation["scale"]) if record else "n/a"
-
-
-def _interval(evaluation: Record | None, shift: str) -> Interval | None:
-    record = evaluation["shifts"].get(shift, {}).get(MEASURES[0][0]) if evaluation else None
-    return Interval(**record) if record else None
-
-
-def _words(interval: Interval) -> str:
-    return f"{interval.value:+.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
 def _correlation(first: Sequence[Row], second: Sequence[Row], shift: str, seed: int) -> Record | None:

@@ -10,8 +10,9 @@ from typing import Any
 import jinja2
 
 from coevo.report import drift
+from coevo.report.changes import verdicts
 from coevo.report.read import Run, choose_turns, lost_most
-from coevo.report.tables import COLUMNS, LEGEND, decisions, lessons, lines, stamp, verdicts
+from coevo.report.tables import COLUMNS, LEGEND, decisions, lessons, lines, stamp
 from coevo.scoring import verdict as audit
 
 CAPTIONS = {

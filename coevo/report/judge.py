@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from coevo.errors import DataError
 from coevo.layout import align
+from coevo.records import read_json
+from coevo.report.result_shapes import JUDGEMENTS
 from coevo.report.write import plain, write_bytes
 from coevo.scoring.judge.rubric import OVERALL
 
@@ -43,11 +44,7 @@ def read_result(folder: Path) -> Record:
     path = folder / RESULT_FILE
     if not path.is_file():
         raise DataError(f"{folder}: nothing judged here: {RESULT_FILE} is missing. Give what coevo judge --out named.")
-    try:
-        result: Record = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not valid JSON: {error}. Run coevo judge again; its answers are kept.") from None
-    return result
+    return read_json(path, JUDGEMENTS, "Run coevo judge again; its answers are kept.")
 
 
 def console(folder: Path) -> str:

@@ -119,7 +119,7 @@ def simulator(run: Run) -> Figure | None:
 
 def learning(run: Run) -> Figure | None:
     """Losses of the supervised phases."""
-    rows = [row for row in run.metrics if not row.get("iteration") and _finite(row.get("loss"))]
+    rows = [row for row in run.metrics if not row.get("iteration") and _finite(row.get("loss")) and _has_step(row)]
     phases = list(dict.fromkeys(str(row.get("phase")) for row in rows))
     if not phases:
         return None
@@ -135,7 +135,11 @@ def learning(run: Run) -> Figure | None:
 
 
 def _steps(run: Run, role: str) -> list[Record]:
-    return [row for row in run.metrics if row.get("role") == role and row.get("iteration") and "step" in row]
+    return [row for row in run.metrics if row.get("role") == role and row.get("iteration") and _has_step(row)]
+
+
+def _has_step(row: Record) -> bool:
+    return _finite(row.get("step"))
 
 
 def _panels(rows: Sequence[Record], names: Sequence[str], title: str) -> Figure | None:

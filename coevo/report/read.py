@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter
 
 from coevo.config import Evaluation
 from coevo.errors import DataError
+from coevo.records import Broken, checked, read_json, read_lines
+from coevo.report import shapes
 from coevo.scoring.summary import Row, difference, summarise
 from coevo.scoring.verdict import Verdict
 
@@ -21,6 +23,10 @@ BEFORE, AFTER = "sft", "final"
 """Names of the two evaluations: after the warm starts, and after the last iteration."""
 SECOND = "second_scorer"
 """Where an evaluation dict has the same by the second scorer."""
+AGAIN = "Restore the file, or delete the phase that wrote it and resume the run to have it written again."
+MEND = "Remove or mend the line."
+RESTORE = "Restore the file: it is the run's recipe."
+"""What to do about a damaged file."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,9 @@ class Run:
             notes.append("The evaluation after co-evolution (evaluation/final.json) has not been made yet.")
         if self.before and self.after and not self.comparable:
             notes.append("Before and after were measured differently (scorer, design or seed): do not compare them.")
+        for name, evaluation, rows in ((BEFORE, self.before, self.rows_before), (AFTER, self.after, self.rows_after)):
+            if evaluation and not rows:
+                notes.append(f"The scenarios of evaluation/{name}.jsonl are missing, so nothing is paired by scenario.")
         method = (self.recipe.get("method") or {}).get("kind", "coevolution")
         online = method in ("coevolution", "grpo", "think_grpo")
         if online and not any(row.get("role") == "rpm" and row.get("iteration") for row in self.metrics):
@@ -117,24 +126,26 @@ def read_run(run_dir: str | Path) -> Run:
     path = Path(run_dir)
     if not (path / "resolved.yaml").is_file():
         raise DataError(f"{path}: not a run folder: it has no resolved.yaml. Give the folder that `coevo run` wrote.")
-    audited = _read_json(path / "evaluation" / "audit.json")
+    audited = _read_json(path / "evaluation" / "audit.json", shapes.AUDIT)
+    before, after = (_read_json(path / "evaluation" / f"{name}.json", shapes.EVALUATION) for name in (BEFORE, AFTER))
     run = Run(
         path=path,
-        recipe=yaml.safe_load((path / "resolved.yaml").read_text(encoding="utf-8")) or {},
-        environment=_read_json(path / "environment.json") or {},
-        metrics=list(_read_lines(path / "metrics.jsonl")),
-        before=_read_json(path / "evaluation" / f"{BEFORE}.json"),
-        after=_read_json(path / "evaluation" / f"{AFTER}.json"),
-        rows_before=_read_rows(path, BEFORE),
-        rows_after=_read_rows(path, AFTER),
+        recipe=_read_recipe(path / "resolved.yaml"),
+        environment=_read_json(path / "environment.json", shapes.OBJECT) or {},
+        metrics=list(read_lines(path / "metrics.jsonl", shapes.METRICS, MEND)),
+        before=before,
+        after=after,
+        rows_before=_read_rows(path, BEFORE, before),
+        rows_after=_read_rows(path, AFTER, after),
         turns=_last_turns(path / "rollouts.jsonl"),
         audit=Verdict.from_json(audited) if audited else None,
     )
-    before, after = ((evaluation or {}).get(SECOND) for evaluation in (run.before, run.after))
-    if not (before or after):
+    seconds = {name: (one or {}).get(SECOND) for name, one in ((BEFORE, before), (AFTER, after))}
+    if not any(seconds.values()):
         return run
-    old, new = (_read_rows(path, f"{name}-second") for name in (BEFORE, AFTER))
-    return replace(run, second=replace(run, before=before, after=after, rows_before=old, rows_after=new))
+    old, new = (_read_rows(path, f"{name}-second", second) for name, second in seconds.items())
+    second = replace(run, before=seconds[BEFORE], after=seconds[AFTER], rows_before=old, rows_after=new)
+    return replace(run, second=second)
 
 
 def simulator_examples(run_dir: str | Path, n: int = 10) -> list[Record]:
@@ -163,7 +174,7 @@ def lost_most(run: Run, n: int = 10) -> list[tuple[Row, Row | None]]:
 def _last_turns(path: Path) -> list[Record]:
     turns: list[Record] = []
     phase = None
-    for row in _read_lines(path):
+    for row in read_lines(path, shapes.ROLLOUT, MEND):
         if row.get("role") == "simulator" and "completion" in row:
             if row.get("phase") != phase:
                 phase, turns = row.get("phase"), []
@@ -171,33 +182,33 @@ def _last_turns(path: Path) -> list[Record]:
     return turns
 
 
-def _read_rows(run: Path, name: str) -> list[Row]:
-    return [Row.from_json(record) for record in _read_lines(run / "evaluation" / f"{name}.jsonl")]
+def _read_rows(run: Path, name: str, evaluation: Record | None) -> list[Row]:
+    path = run / "evaluation" / f"{name}.jsonl"
+    rows = [Row.from_json(record) for record in read_lines(path, shapes.ROW, AGAIN, exact=True)]
+    if evaluation and path.is_file():
+        found = Counter(row.subset_tag for row in rows)
+        expected = {tag: entry["n"] for tag, entry in evaluation["subsets"].items()}
+        if found != expected or len({row.sample_id for row in rows}) < len(rows):
+            raise DataError(
+                f"{path}: {len(rows)} rows, by subset {dict(found)}; expected one of each scenario that its evaluation "
+                f"counts, {expected}. {AGAIN}"
+            )
+    return rows
 
 
-def _read_json(path: Path) -> Record | None:
-    if not path.is_file():
-        return None
+def _read_json(path: Path, shape: TypeAdapter[Any]) -> Record | None:
+    return read_json(path, shape, AGAIN) if path.is_file() else None
+
+
+def _read_recipe(path: Path) -> Record:
     try:
-        record: Record = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not valid JSON: {error}. Resume the run to write it again.") from None
-    return record
-
-
-def _read_lines(path: Path) -> Iterator[Record]:
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield json.loads(line)
-            except (json.JSONDecodeError, UnicodeDecodeError) as error:
-                if not line.endswith(b"\n"):
-                    return  # the run is writing this line just now, or was stopped in the middle of it
-                raise DataError(f"{path}, line {number}: not valid JSON: {error}. Remove or mend the line.") from None
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"{path}: not valid YAML: {error}. {RESTORE}") from None
+    try:
+        return checked(recipe or {}, shapes.RECIPE)
+    except Broken as error:
+        raise DataError(f"{path}: {error}. {RESTORE}") from None
 
 
 def _pick(record: Record | None, names: tuple[str, ...]) -> Record:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from coevo.errors import DataError
+from coevo.records import read_json
+from coevo.report.result_shapes import DIAGNOSIS
 from coevo.report.score_tables import Record
 
 RESULT_FILE = "result.json"
@@ -58,11 +59,7 @@ def read_result(folder: Path) -> Record:
         raise DataError(
             f"{folder}: holds no diagnosis: {RESULT_FILE} is missing. Give the folder that coevo score --out named."
         )
-    try:
-        result: Record = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not valid JSON: {error}. Run coevo score again to write it anew.") from None
-    return result
+    return read_json(path, DIAGNOSIS, "Run coevo score again to write it anew.")
 
 
 def sentences(folder: Path) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from coevo.report.tables import ABSENT, negatives_words, unit
 from coevo.report.write import plain
-from coevo.scoring.diagnosis import shown
+from coevo.scoring.claims import shown
 
 Record = dict[str, Any]
 Columns = tuple[tuple[str, str], ...]

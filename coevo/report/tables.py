@@ -12,8 +12,10 @@ from coevo.errors import DataError
 from coevo.layout import align
 from coevo.maths.stats import Interval
 from coevo.report import drift
+from coevo.report.changes import verdicts
 from coevo.report.read import Run, read_run
 from coevo.scoring import verdict as audit
+from coevo.scoring.claims import digits
 
 COLUMNS: tuple[tuple[str, str, float], ...] = (
     ("share_right", "right (%)", 100.0),
@@ -51,7 +53,7 @@ def lines(run: Run, level: str) -> list[Line]:
     moments = {"before": run.before, "after": run.after, "change": run.change}
     names = dict.fromkeys(name for evaluation in moments.values() if evaluation for name in evaluation[level])
     return [
-        _line(name, moment, evaluation[level][name])
+        _line(name, moment, evaluation[level][name], evaluation["scale"])
         for name in names
         for moment, evaluation in moments.items()
         if evaluation and name in evaluation[level]
@@ -91,27 +93,17 @@ def negatives_words(evaluation: dict[str, Any]) -> str:
     return words.get(evaluation["estimator"], str(evaluation["k"]))
 
 
-def verdicts(run: Run) -> list[str]:
-    """Whether R-EMI on ID moved, then R-EMID per shift: by the paired change, or by the intervals if there is none."""
-    if not (run.before and run.after and run.comparable):
-        return []
-    sentences = [_anchor(run.change)] if run.change else []
-    for shift, entry in run.after["shifts"].items():
-        before = read_interval(run.before["shifts"].get(shift, {}).get("remid"))
-        after = read_interval(entry.get("remid"))
-        if before and after:
-            change = read_interval(run.change["shifts"].get(shift, {}).get("remid")) if run.change else None
-            sentences.append(_verdict(shift, before, after, change))
-    return sentences
-
-
 def decisions(run: Run) -> list[str]:
     """One sentence per iteration on whether its role-playing model was kept; a refused one leaves the old in force."""
     sentences = []
     for row in run.metrics:
         if "kept" in row:
             change = row.get("id_remi_change_nats")
-            moved = "could not be measured" if change is None else f"changed by {change:+.2f} nats"
+            # adding 0 takes the sign off a zero
+            moved = "could not be measured" if change is None else f"changed by {round(change, 2) + 0.0:+.2f} nats"
+            if change is not None and "n" in row:
+                moved += f" (mean of {row['n']} scenarios, without an interval"
+                moved += f"; {row['more_unscored']:.0%} more without a score)" if row.get("more_unscored", 0) > 0 else ")"
             outcome = "kept" if row["kept"] else "refused, the one before stays in force"
             sentences.append(f"Iteration {row.get('iteration')}: R-EMI on held-out ID {moved}; new model {outcome}.")
     return sentences
@@ -201,40 +193,20 @@ def audit_table(run_dir: str | Path) -> str:
     return audit.table(found)
 
 
-def _line(name: str, moment: str, entry: dict[str, Any]) -> Line:
-    cells = tuple(_cell(entry.get(key), factor, signed=moment == "change") for key, _, factor in COLUMNS)
+def _line(name: str, moment: str, entry: dict[str, Any], scale: str) -> Line:
+    places = digits(scale)
+    cells = tuple(_cell(entry.get(key), factor, places, signed=moment == "change") for key, _, factor in COLUMNS)
     scored = entry["statuses"].get("ok", 0)
     return Line(name, entry.get("shift", name), moment, f"{scored} of {entry['n']}", cells)
 
 
-def _cell(record: dict[str, float] | None, factor: float, signed: bool) -> str:
+def _cell(record: dict[str, float] | None, factor: float, places: int, signed: bool) -> str:
     if not record:
         return ABSENT
     value, low, high = (record[name] * factor for name in ("value", "low", "high"))
-    digits = 0 if factor == 100.0 and not signed else 1 if factor == 100.0 else 2
-    return f"{value:{'+' if signed else ''}.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def _verdict(shift: str, before: Interval, after: Interval, change: Interval | None) -> str:
-    moved = f"{shift} shift: {before.value:.2f} nats before, {after.value:.2f} after"
-    noise = before.overlaps(after) if change is None else change.low <= 0 <= change.high
-    paired = "" if change is None else f" (paired change {change.value:+.2f} [{change.low:.2f}, {change.high:.2f}])"
-    if noise:
-        return f"{moved}{paired}. R-EMID did not move beyond noise."
-    direction = "fell" if after.value < before.value else "rose"
-    overlap = " The two intervals overlap, but the paired change excludes 0." if before.overlaps(after) else ""
-    return f"{moved}{paired}. R-EMID {direction}.{overlap}"
-
-
-def _anchor(change: dict[str, Any]) -> str:
-    """R-EMID also falls when a model gets worse on ID, so that is said first."""
-    remi = read_interval(change["shifts"].get("id", {}).get("remi"))
-    if not remi:
-        return "id: R-EMI could not be compared, so neither can R-EMID."
-    moved = f"id: paired change of R-EMI {remi.value:+.2f} [{remi.low:.2f}, {remi.high:.2f}] nats"
-    if remi.high < 0:
-        return f"{moved}. R-EMI on ID fell: what R-EMID lost by that is no gain under the shifts."
-    return f"{moved}. R-EMI on ID {'rose' if remi.low > 0 else 'did not move beyond noise'}."
+    if factor == 100.0:
+        places = 1 if signed else 0
+    return f"{value:{'+' if signed else ''}.{places}f} [{low:.{places}f}, {high:.{places}f}]"
 
 
 def _title(name: str, level: str) -> str:
@@ -256,9 +228,9 @@ def _pipes(rows: Sequence[Sequence[str]], names: int) -> str:
 def _arrows(run: Run, level: str, name: str) -> list[str]:
     cells = []
     for key, _, factor in COLUMNS:
-        digits = 0 if factor == 100.0 else 1
+        places = 0 if factor == 100.0 else 1
         values = [_number(evaluation, level, name, key) for evaluation in (run.before, run.after)]
-        shown = ["-" if value is None else f"{value * factor:.{digits}f}" for value in values]
+        shown = ["-" if value is None else f"{value * factor:.{places}f}" for value in values]
         cells.append(" -> ".join(shown) if shown != ["-", "-"] else "-")
     return cells
 

@@ -17,8 +17,10 @@ from coevo.config import Evaluation
 from coevo.maths.bound import COMPONENTS, Bound, emid_bound
 from coevo.maths.divergence import Divergence
 from coevo.maths.stats import Floats, seed_of
-from coevo.prompts import character_text
+from coevo.prompts import Component, character_text
+from coevo.scoring.claims import scored, sign
 from coevo.scoring.summary import Row, difference, remid_margin, summarise
+from coevo.scoring.words import WORDS, against_words, coverage_words, home_words, shift_words
 from coevo.types import Scenario, shift_of
 
 if TYPE_CHECKING:
@@ -29,7 +31,6 @@ MOST_ROWS = 400
 COSTLIEST = 10
 FEW = 30
 """A subset with fewer scored responses gets a note."""
-WORDS = {"u": "the user's persona", "c": "the character", "d": "the dialogue"}
 Kind = Literal["u", "c", "d", "reference", "response", "gap"]
 
 
@@ -105,6 +106,7 @@ def diagnose(
     divergences: Mapping[Which, Divergence],
     config: Evaluation,
     seed: int,
+    used: Mapping[Component, Floats] | None = None,
 ) -> dict[str, Any]:
     """The diagnosis of every model, as plain JSON.
 
@@ -114,7 +116,10 @@ def diagnose(
         divergences: of `comparisons`; those that are missing are null.
         config: of the measurements.
         seed: of the measurements.
+        used: by component, what the references use of it (`evaluate.uses`), (N,); a loss where that is not known, or does
+            not show, is never denied.
     """
+    uses = _uses(scenarios, used or {}, config, seed)
     first = next(iter(measured))
     summary = measured[first].summary
     texts = {x.sample_id: _texts(x) for x in scenarios}
@@ -128,7 +133,7 @@ def diagnose(
             tag: {kind: _divergence(divergences, kind, "", tag) for kind in (*COMPONENTS, "reference")} for tag in shifted
         },
         "models": {
-            name: _model(name, first, measured, divergences, config, seed)
+            name: _model(name, measured, divergences, config, seed, uses)
             | {"costliest": [texts[row.sample_id] | row.as_json() for row in _costliest(measurement.rows)]}
             for name, measurement in measured.items()
         },
@@ -137,25 +142,34 @@ def diagnose(
 
 def _model(
     name: str,
-    first: str,
     measured: Mapping[str, Measurement],
     divergences: Mapping[Which, Divergence],
     config: Evaluation,
     seed: int,
+    uses: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Everything of one model but its costliest scenarios."""
-    rows, summary = measured[name].rows, measured[name].summary
+    first, rows, summary = next(iter(measured)), measured[name].rows, measured[name].summary
     subsets = {
-        tag: entry | {"n_negatives": _negatives(r for r in rows if r.subset_tag == tag)} | _risk(name, tag, divergences)
+        tag: entry
+        | {"n_negatives": _negatives(r for r in rows if r.subset_tag == tag), "references_use": uses["subsets"][tag]}
+        | _risk(name, tag, divergences)
         for tag, entry in summary["subsets"].items()
     }
     shifts = {
-        shift: entry | {"n_negatives": _negatives(r for r in rows if shift_of(r.subset_tag) == shift)}
+        shift: entry
+        | {
+            "n_negatives": _negatives(r for r in rows if shift_of(r.subset_tag) == shift),
+            "references_use": uses["shifts"][shift],
+        }
         for shift, entry in summary["shifts"].items()
     }
-    hurt = _hurts_most(rows, shifts, config, seed)
+    scale = summary["scale"]
+    hurt = _hurts_most(rows, summary, config, seed)
     worst = _worst(subsets)
     against = _against(first, name, measured, config, seed)
+    shifts_found, shifts_said = shift_words(hurt, shifts, subsets, scale)
+    home_found, home_said = home_words(shifts, subsets, scale)
     return {
         "n": len(rows),
         "statuses": dict(Counter(row.status for row in rows)),
@@ -164,13 +178,13 @@ def _model(
             for status in dict.fromkeys(row.status for row in rows if row.status != "ok")
         },
         "verdict": [
-            *_coverage_words(rows),
-            *_shift_words(hurt, shifts, summary["scale"]),
-            *_subset_words(subsets, summary["scale"]),
-            *_home_words(shifts, summary["scale"]),
+            *coverage_words(rows),
+            *shifts_said,
+            *home_said,
             *_risk_words(worst),
-            *_against_words(against, summary["scale"]),
+            *against_words(against, shifts, scale),
         ],
+        "findings": {"shifts": shifts_found, "home": home_found},
         "hurts_most": hurt,
         "worst_case": worst,
         "against": against,
@@ -181,6 +195,21 @@ def _model(
 
 
 # --- numbers --------------------------------------------------------------------------------------------------------
+
+
+def _uses(
+    scenarios: Sequence[Scenario], used: Mapping[Component, Floats], config: Evaluation, seed: int
+) -> dict[str, dict[str, Any]]:
+    """What the references use of each component, by subset and by shift; null where it is not known."""
+    nats = {z: used.get(z, np.full(len(scenarios), np.nan)) for z in COMPONENTS}
+    rows = [
+        Row(
+            x.sample_id, x.subset_tag, "", "", "", "", "ok", component_u=float(u), component_c=float(c), component_d=float(d)
+        )
+        for x, u, c, d in zip(scenarios, *nats.values(), strict=True)
+    ]
+    found = summarise(rows, config, seed, model="", scorer="")
+    return {level: {name: e["components"] for name, e in found[level].items()} for level in ("subsets", "shifts")}
 
 
 def _divergence(divergences: Mapping[Which, Divergence], kind: Any, model: str, tag: str) -> dict[str, float] | None:
@@ -221,21 +250,27 @@ def _negatives(rows: Iterator[Row]) -> list[int] | None:
     return [min(counts), max(counts)] if counts else None
 
 
-def _hurts_most(rows: Sequence[Row], shifts: Mapping[str, Any], config: Evaluation, seed: int) -> dict[str, Any] | None:
+def _hurts_most(rows: Sequence[Row], summary: Mapping[str, Any], config: Evaluation, seed: int) -> dict[str, Any] | None:
     """The shift with the largest R-EMID, whether it is beyond noise, and how far the next one is behind."""
+    shifts, scale = summary["shifts"], summary["scale"]
     known = {shift: entry["remid"] for shift, entry in shifts.items() if entry.get("remid")}
     if not known:
         return None
     ranked = sorted(known, key=lambda shift: known[shift]["value"], reverse=True)
+
+    def spreads(shift: str) -> bool:
+        # of one response the bootstrap's interval has no width
+        return any(scored(summary["subsets"][tag]) > 1 for tag in shifts[shift]["subsets"])
+
     result: dict[str, Any] = {
         "shift": ranked[0],
         "remid": known[ranked[0]],
-        "beyond_noise": known[ranked[0]]["low"] > 0,
+        "beyond_noise": sign(known[ranked[0]], scale) > 0 and all(map(spreads, (ranked[0], "id"))),
         "next": None,
     }
     if len(ranked) > 1:
         margin = remid_margin(rows, config, seed, ranked[0], ranked[1])
-        result["next"] = {"shift": ranked[1], "margin": margin.as_json(), "beyond_noise": margin.low > 0}
+        result["next"] = {"shift": ranked[1], "margin": margin.as_json(), "beyond_noise": sign(margin.as_json(), scale) > 0}
     return result
 
 
@@ -256,7 +291,7 @@ def _against(
     if name == first or not any(row.status == "ok" for row in rows):
         return None
     change = summarise(rows, config, seed, model=f"{name} - {first}", scorer=measured[name].summary["scorer"])
-    return {"model": first, "shifts": change["shifts"]}
+    return {"model": first, "shifts": change["shifts"], "subsets": change["subsets"]}
 
 
 def _costliest(rows: Sequence[Row]) -> list[Row]:
@@ -271,95 +306,11 @@ def _texts(x: Scenario) -> dict[str, Any]:
 # --- words ----------------------------------------------------------------------------------------------------------
 
 
-def shown(record: Mapping[str, float], scale: str) -> str:
-    """A measure with its interval, to as many digits as its scale deserves."""
-    digits = 3 if scale == "token_mean" else 2
-    # adding 0 takes the sign off a zero
-    value, low, high = (f"{round(record[name], digits) + 0.0:.{digits}f}" for name in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
-
-
-def _coverage_words(rows: Sequence[Row]) -> list[str]:
-    counts = Counter(row.status for row in rows)
-    if counts["ok"] == len(rows):
-        return []
-    others = ", ".join(f"{status} {n}" for status, n in counts.most_common() if status != "ok")
-    return [f"{counts['ok']} of {len(rows)} responses could be scored and the others are in no mean: {others}."]
-
-
-def _shift_words(hurt: dict[str, Any] | None, shifts: Mapping[str, Any], scale: str) -> list[str]:
-    if hurt is None:
-        return ["Which shift hurts most cannot be said: R-EMID needs scored responses on ID and under a shift."]
-    name, entry = hurt["shift"], shifts[hurt["shift"]]
-    remid = f"R-EMID {shown(hurt['remid'], scale)}"
-    if not hurt["beyond_noise"]:
-        return [f"No shift hurts beyond noise. The {name} shift's {remid} is the largest, and its interval reaches 0."]
-    words = f"The {name} shift hurts most: {remid}, beyond noise (the interval is above 0)"
-    if hurt["next"]:
-        margin = f"{shown(hurt['next']['margin'], scale)} more than the {hurt['next']['shift']} shift"
-        words += f"; {margin}, {'beyond noise too' if hurt['next']['beyond_noise'] else 'which is within noise'}"
-    return [f"{words}.", *_loss_words(name, entry, scale)]
-
-
-def _subset_words(subsets: Mapping[str, Any], scale: str) -> list[str]:
-    """The subset with the largest R-EMID, which may hurt where its shift's mean does not."""
-    known = {tag: entry["remid"] for tag, entry in subsets.items() if entry.get("remid")}
-    if len(known) < 2:
-        return []
-    worst = max(known, key=lambda tag: known[tag]["value"])
-    return [f"Of {len(known)} shifted subsets, {worst} has the largest R-EMID: {shown(known[worst], scale)}."]
-
-
-def _loss_words(name: str, entry: Mapping[str, Any], scale: str) -> list[str]:
-    """What of the context the responses lost under one shift (A1), and what no context explains (M)."""
-    known = {z: record for z, record in entry["components"].items() if record}
-    lost = {z: record for z, record in known.items() if record["high"] < 0}
-    sentences = []
-    if lost:
-        z = min(lost, key=lambda name: lost[name]["value"])
-        sentences.append(
-            f"Under it the responses use {WORDS[z]} least, against the references: R-EMI_{z} {shown(lost[z], scale)}."
-        )
-    elif known:
-        sentences.append("Under it no single component of the context is lost beyond noise.")
-    gap = entry["register_gap"]
-    if gap and gap["high"] < 0:
-        sentences.append(
-            f"M {shown(gap, scale)}: under the {name} shift the responses are also less likely in any context "
-            "(wrong language, broken text), which R-EMI cannot see."
-        )
-    return sentences
-
-
-def _home_words(shifts: Mapping[str, Any], scale: str) -> list[str]:
-    home = shifts.get("id", {})
-    if not (home.get("remi") and home.get("register_gap")):
-        return []
-    place = "below" if home["remi"]["high"] < 0 else "above" if home["remi"]["low"] > 0 else "at"
-    return [
-        f"At home (ID) it is {place} the references' level: R-EMI {shown(home['remi'], scale)}, "
-        f"M {shown(home['register_gap'], scale)}."
-    ]
-
-
 def _risk_words(worst: dict[str, Any] | None) -> list[str]:
     if worst is None:
         return []
     largest = f"; of the components, most of it from {WORDS[worst['largest']]}" if worst["largest"] else ""
     return [f"Worst-case risk (B2, an index without unit): {worst['value']:.2f}, in {worst['subset']}{largest}."]
-
-
-def _against_words(against: dict[str, Any] | None, scale: str) -> list[str]:
-    """Where its R-EMI differs from the first model's beyond noise. R-EMID would also fall by getting worse on ID."""
-    if against is None:
-        return []
-    moved = []
-    for shift, entry in against["shifts"].items():
-        record = entry["remi"]
-        if record and (record["low"] > 0 or record["high"] < 0):
-            where = "on ID" if shift == "id" else f"under the {shift} shift"
-            moved.append(f"{'better' if record['value'] > 0 else 'worse'} {where} (R-EMI {shown(record, scale)})")
-    return [f"Against {against['model']}, paired by scenario: {', '.join(moved) or 'no difference of R-EMI beyond noise'}."]
 
 
 def _notes(measured: Mapping[str, Measurement]) -> list[str]:

@@ -207,15 +207,17 @@ def assemble(planned: Plan, scores: Sequence[Score], cache: Cache, truth: Truth 
 
 
 def uses(planned: Plan, cache: Cache) -> dict[Component, Floats]:
-    """What of each component there is to lose: I_z of the references (A1), nats, (n,) of the n that could be scored.
+    """What of each component there is to lose: I_z of the references (A1), nats, (N,), NaN where it could not be scored.
 
     Args:
         planned: as made by `plan`.
         cache: holds the references' likelihoods, as `assemble` leaves it.
     """
-    blocks = [cache[key][-N_PLAIN:] for key in planned.keys if key in cache]
-    nats = np.array([[_unpack(packed).logprob_nats for packed in block] for block in blocks]).reshape(-1, N_PLAIN)
-    nats = nats[~np.isnan(nats).any(axis=1)]
+    nats = np.full((len(planned.keys), N_PLAIN), np.nan)
+    for place, key in enumerate(planned.keys):
+        if key in cache:
+            nats[place] = [_unpack(packed).logprob_nats for packed in cache[key][-N_PLAIN:]]
+    nats[np.isnan(nats).any(axis=1)] = np.nan
     return {z: nats[:, 0] - nats[:, 1 + place] for place, z in enumerate(COMPONENTS)}
 
 

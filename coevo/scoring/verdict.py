@@ -175,11 +175,29 @@ def _agreement_cells(verdict: Verdict) -> list[list[str]]:
 
 
 def conclusion(verdict: Verdict) -> str:
-    """Whether it passed, in one sentence, or in one for each failure."""
+    """Whether it passed, in one sentence, or in one for each failure; after a pass, what could contradict it."""
     if verdict.passed:
         agreement = f", and agreement {verdict.agreement_at_least:.2f}" if verdict.agreement else ""
-        return f"The reward passes: the reference is above each bad answer in at least {verdict.at_least:.0%}{agreement}."
+        said = f"The reward passes: the reference is above each bad answer in at least {verdict.at_least:.0%}{agreement}."
+        return "\n".join([said, *(f"  {doubt}." for doubt in _doubts(verdict))])
     return "\n".join(["The reward fails:", *(f"  {failure}." for failure in verdict.failures)])
+
+
+def _doubts(verdict: Verdict) -> list[str]:
+    """What a pass leaves open: intervals that reach below the threshold, subsets below it, references without a score."""
+    asked, found = verdict.at_least, []
+    low, name = min(((member.above[REWARD].low, name) for name, member in verdict.members.items()), default=(1.0, ""))
+    if low < asked:
+        found.append(f"within noise it may be less: the 95 % intervals reach down to {low:.1%} ({_title(name)})")
+    (tag, share), name = min(
+        ((member.weakest, name) for name, member in verdict.members.items()), key=lambda w: w[0][1], default=(("", 1.0), "")
+    )
+    if share < asked:
+        found.append(f"in a single subset it is less: {share:.1%} in {tag} ({_title(name)})")
+    if verdict.unscored:
+        every = verdict.n + verdict.unscored
+        found.append(f"nothing is known of {verdict.unscored} of {every} scenarios, whose reference has no score")
+    return found
 
 
 def table(verdict: Verdict) -> str:

@@ -142,7 +142,7 @@ def test_the_command_says_what_is_missing_or_broken(tmp_path: Path, capsys: pyte
     path = broken / "evaluation" / "ablation.jsonl"
     path.write_text(path.read_text() + '{"variant": 3}\n')
     assert cli.main(["ablation", str(broken)]) == 2
-    assert "ablation.jsonl, line 3: not a reading (KeyError" in capsys.readouterr().err
+    assert "ablation.jsonl, line 3: field sample_id is missing. Restore the file" in capsys.readouterr().err
 
 
 def test_readings_survive_json() -> None:

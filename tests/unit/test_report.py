@@ -12,8 +12,9 @@ from coevo.config import Evaluation
 from coevo.errors import DataError
 from coevo.maths.stats import Interval
 from coevo.report import audit_table, build, console_table, drift, simulator_examples
+from coevo.report.changes import verdicts
 from coevo.report.read import lost_most, read_run
-from coevo.report.tables import lines, markdown, results, verdicts
+from coevo.report.tables import lines, markdown, results
 from coevo.scoring.summary import Row, summarise
 from coevo.scoring.verdict import Agreement, Member, Verdict
 from coevo.types import SHIFT_OF_TAG

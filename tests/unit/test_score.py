@@ -109,8 +109,8 @@ def finished(run, data, tmp_path_factory):
 
 def test_what_the_scorer_does_not_read_is_said():
     read, unread = {"value": 2.0, "low": 1.0, "high": 3.0}, {"value": -0.03, "low": -0.1, "high": 0.04}
-    assert module._unread({"u": read, "c": read, "d": read}) == []
-    (note,) = module._unread({"u": read, "c": unread, "d": read})
+    assert module._unread({"u": read, "c": read, "d": read}, "sum") == []
+    (note,) = module._unread({"u": read, "c": unread, "d": read}, "sum")
     assert "character (R-EMI_c): -0.03 [-0.10, 0.04] nats" in note and "R-EMI_u" not in note
 
 
