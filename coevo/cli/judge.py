@@ -181,8 +181,6 @@ def _judge_of(options: argparse.Namespace) -> Address | LocalModel:
 
 
 def _extra(word: str) -> tuple[str, Any]:
-    import yaml
-
     name, separator, text = word.partition("=")
     if _SECRET.search(word):
         raise ConfigError(
@@ -190,12 +188,12 @@ def _extra(word: str) -> tuple[str, Any]:
         )
     if not separator or not name or name in _OWN_FIELDS:
         raise ConfigError(f"--extra {word}: expected KEY=VALUE, and not {', '.join(_OWN_FIELDS)}; a value is YAML or JSON.")
-    from coevo.recipe import parse_yaml
+    from coevo.yamlfile import parse_yaml
 
+    value = parse_yaml(text, f"--extra {word}")
     try:
-        value = parse_yaml(text)
         json.dumps(value, allow_nan=False)
-    except (yaml.YAMLError, TypeError, ValueError):
+    except (TypeError, ValueError):
         raise ConfigError(f"--extra {word}: the value is not YAML that JSON can hold; quote it.") from None
     return name, value
 

@@ -322,7 +322,7 @@ def test_a_folder_keeps_its_recipes(tmp_path: Path) -> None:
     (tmp_path / "locked" / ".lock").touch()
     check_folder(experiment, tmp_path / "locked")  # killed at its very beginning
     (tmp_path / "out" / experiment.cells[0].name / "resolved.yaml").write_text("name: [")
-    with pytest.raises(ConfigError, match=r"resolved\.yaml: not valid YAML"):
+    with pytest.raises(ConfigError, match=r"resolved\.yaml, line 1, column \d+: not valid YAML"):
         check_folder(experiment, tmp_path / "out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").touch()
