@@ -22,13 +22,13 @@ def visible(text: str) -> str:
     return _OBEYED.sub(lambda found: _code(found[0]), text)
 
 
-def markdown(text: str) -> str:
+def plain(text: str) -> str:
     """Text on one line of Markdown, so that nothing in it is markup, HTML or a link."""
     flat = html.escape(visible(" ".join(text.split())), quote=False)
     return _MARKUP.sub(lambda found: "\\" + found[0], flat)
 
 
-def markdown_code(text: str) -> str:
+def plain_code(text: str) -> str:
     """Text on one line of Markdown as code: between more backticks than it has in a row."""
     flat = visible(text.replace("\n", " "))
     fence = "`" * (1 + max(map(len, re.findall("`+", flat)), default=0))

@@ -6,12 +6,11 @@ import argparse
 import json
 import math
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from coevo.cli.console import Commands, command, count, is_main, path, say, whole
+from coevo.cli.console import Commands, command, count, is_main, path, say, warn, whole
 from coevo.cli.progress import ConsoleProgress
 from coevo.cli.report import show_judgement
 from coevo.cli.train import EXIT_INTERRUPTED
@@ -117,9 +116,7 @@ def _judge(options: argparse.Namespace) -> int:
         ask(request, ConsoleProgress(stages(request)))
     except KeyboardInterrupt:
         if is_main():
-            sys.stderr.write(
-                f"\ncoevo: interrupted. The same call goes on where it was; its answers are in {question.out}.\n"
-            )
+            warn(f"\ncoevo: interrupted. The same call goes on where it was; its answers are in {question.out}.")
         return EXIT_INTERRUPTED
     show_judgement(question.out)
     return 0

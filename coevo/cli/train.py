@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coevo.cli.console import Commands, command, is_main, path, say
+from coevo.cli.console import Commands, command, is_main, path, say, warn
 from coevo.cli.progress import ConsoleProgress
 from coevo.cli.report import show_report
 from coevo.errors import CheckpointError, ConfigError
@@ -80,7 +79,7 @@ def run_phases(recipe: Recipe, out: Path, phases: Sequence[PhasePlan], resume: b
         if is_main():
             begun = (out / "resolved.yaml").exists()
             remedy = f"Continue with: coevo train --resume {out}" if begun else "Nothing had been written."
-            sys.stderr.write(f"\ncoevo: interrupted. {remedy}\n")
+            warn(f"\ncoevo: interrupted. {remedy}")
         return False
     return True
 
