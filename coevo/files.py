@@ -80,18 +80,21 @@ def _bare_utf16(head: bytes) -> tuple[bytes, str, str, str] | None:
     return None
 
 
-def utf8_text(path: Path) -> str:
-    """A file's text; a byte-order mark is passed over.
+def utf8_text(path: Path, most_bytes: int = -1) -> str:
+    """A file's text; a byte-order mark is passed over. No more than `most_bytes` are read, if it is not negative.
 
     Raises:
-        ConfigError: it is not UTF-8; says what it is.
+        ConfigError: it is not UTF-8; says what it is. Or it is longer.
         OSError: it cannot be opened.
         ValueError: a null character in its name.
     """
-    content = path.read_bytes()
+    with path.open("rb") as file:
+        content = file.read(most_bytes + 1 if most_bytes >= 0 else -1)
     found = what_it_is(content, path)
     if found:
         raise ConfigError(f"{path}: {found}.")
+    if 0 <= most_bytes < len(content):
+        raise ConfigError(f"{path}: has more than {most_bytes:,} bytes; is it the right file?")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

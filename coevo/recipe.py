@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,11 @@ from coevo.config import (
     WorldData,
 )
 from coevo.errors import ConfigError
-from coevo.files import utf8_text
 from coevo.method import METHOD_BLOCKS
+from coevo.yamlfile import parse_yaml, read_yaml
+
+MOST_PROBLEMS = 20
+"""Problems of a file that are listed one by one."""
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -36,20 +40,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         ConfigError: unreadable file, unknown key (with the nearest right name), wrong type or value.
     """
     path = Path(path)
-    try:
-        text = utf8_text(path)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such recipe. Shipped ones are under recipes/.") from None
-    except (OSError, ValueError) as error:
-        # ValueError: a null byte in the name
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(
-            f"{path}: cannot be read: {reason}; expected a YAML file; check the path and its rights."
-        ) from None
-    try:
-        tree = parse_yaml(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    tree = read_yaml(path, "no such recipe. Shipped ones are under recipes/.")
     if not isinstance(tree, dict):
         raise ConfigError(
             f"{path}: a recipe is a mapping of keys to values, found {type(tree).__name__}; begin with `name: …`."
@@ -64,8 +55,15 @@ def parse_recipe(tree: dict[str, Any], origin: str) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        lines = [f"  {_explain(problem)}" for problem in error.errors()]
-        raise ConfigError(f"{origin}: {len(lines)} problem(s) in the recipe:\n" + "\n".join(lines)) from None
+        raise ConfigError(f"{origin}: {listed(error.errors(), 'in the recipe', _explain)}") from None
+
+
+def listed(problems: Sequence[Any], where: str, explain: Callable[[Any], str]) -> str:
+    """What pydantic found wrong with a file, a line each, up to a number that a person reads."""
+    lines = [f"  {explain(problem)}" for problem in problems[:MOST_PROBLEMS]]
+    if len(problems) > MOST_PROBLEMS:
+        lines.append(f"  … and {len(problems) - MOST_PROBLEMS:,} more; is it the right file?")
+    return "\n".join([f"{len(problems):,} problem(s) {where}:", *lines])
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -73,51 +71,12 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without repeated keys, of which plain YAML keeps the last in silence."""
-
-    def compose_mapping_node(self, anchor: Any) -> Any:
-        """Called for every mapping, before merge keys put others into it."""
-        node = super().compose_mapping_node(anchor)
-        seen: set[tuple[str, str]] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if (key.tag, key.value) in seen:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"key {key.value!r} occurs twice; keep one", problem_mark=key.start_mark
-                    )
-                seen.add((key.tag, key.value))
-        return node
-
-
-def parse_yaml(text: str) -> Any:
-    """Parses YAML.
-
-    Raises:
-        yaml.YAMLError: also for what PyYAML itself answers with another error: dates and numbers that are none, and nesting
-            beyond the stack.
-    """
-    try:
-        loader = _Loader(text)
-        try:
-            return loader.get_single_data()
-        finally:
-            loader.dispose()
-    except RecursionError:
-        raise yaml.YAMLError("it is nested too deeply") from None
-    except (ValueError, AttributeError, TypeError) as error:
-        raise yaml.YAMLError(f"a value cannot be read ({error}); quote it") from None
-
-
 def _apply(tree: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     *parents, last = key.split(".")
     if not separator or not last or not all(parents):
         raise ConfigError(f"override {override!r}: expected key=value, for example loop.iterations=3.")
-    try:
-        value = parse_yaml(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"override {override!r}: the value is not valid YAML; quote it.") from None
+    value = parse_yaml(text, f"override {shown(override)}")
     node = tree
     for part in parents:
         child = node.setdefault(part, {})
@@ -213,11 +172,16 @@ def shown(value: Any) -> str:
 
 def _fields_at(location: Sequence[str], block: type[Model]) -> list[str]:
     """Names of the keys that are known at a place of a block."""
-    schema = block.model_json_schema()
+    schema = _schema(block)
     nodes = [schema]
     for part in location:
         nodes = [child for node in nodes for child in _members(node.get("properties", {}).get(part, {}), schema)]
     return sorted({name for node in nodes for name in node.get("properties", {})})
+
+
+@cache
+def _schema(block: type[Model]) -> dict[str, Any]:
+    return block.model_json_schema()
 
 
 def _members(node: dict[str, Any], schema: dict[str, Any]) -> list[dict[str, Any]]:

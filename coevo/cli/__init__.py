@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from coevo.cli import ablation, audit, calibrate, data, experiment, judge, report, score, train
-from coevo.cli.console import complain
+from coevo.cli.console import complain, warn
 from coevo.cli.streams import settle
 from coevo.cli.train import EXIT_INTERRUPTED
 from coevo.errors import CoevoError
@@ -51,11 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         # a write that fails does not know its file
         where = "" if error.filename is None else f"{error.filename}: "
-        sys.stderr.write(f"coevo: {where}{error.strerror}; check the path, its rights and the space left.\n")
+        warn(f"coevo: {where}{error.strerror}; check the path, its rights and the space left.")
         return EXIT_ERROR
     except KeyboardInterrupt:
         # commands that have more to say about it say it themselves
-        sys.stderr.write("\ncoevo: interrupted.\n")
+        warn("\ncoevo: interrupted.")
         return EXIT_INTERRUPTED
 
 

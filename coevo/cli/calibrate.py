@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from coevo.cli.console import Commands, command, is_main, path, say, whole
 from coevo.errors import ConfigError
+from coevo.escape import visible
 
 CALIBRATE_EXAMPLES = """examples:
   coevo calibrate --out calibration
@@ -104,5 +105,6 @@ class Pace:
         left = f", about {elapsed * (total - done) / done:.0f} s to go" if done and not ended else ""
         text = f"{part}: {done / total:.0%} in {elapsed:.0f} s{left}"
         end = "\n" if ended or not self._live else ""
+        text = visible(text)
         sys.stdout.write(f"\r\x1b[2K{text}{end}" if self._live else f"{text}\n")
         sys.stdout.flush()

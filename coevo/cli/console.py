@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from coevo.errors import CoevoError, ConfigError, DataError, TrainingError
+from coevo.escape import visible
 
 Commands = argparse._SubParsersAction  # argparse has no public name for it
 
@@ -56,12 +57,17 @@ def is_main() -> bool:
 def say(text: str) -> None:
     """One line on standard output."""
     if is_main():
-        print(text, flush=True)
+        print(visible(text), flush=True)
+
+
+def warn(text: str) -> None:
+    """One line on standard error."""
+    sys.stderr.write(f"{visible(text)}\n")
 
 
 def complain(error: CoevoError) -> None:
     """Errors of recipe and data are the same on every rank and told once; others may be one rank's own."""
     if is_main():
-        sys.stderr.write(f"coevo: {error}\n")
+        warn(f"coevo: {error}")
     elif not isinstance(error, (ConfigError, DataError, TrainingError)):
-        sys.stderr.write(f"coevo, rank {os.environ['RANK']}: {error}\n")
+        warn(f"coevo, rank {os.environ['RANK']}: {error}")

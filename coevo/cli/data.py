@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
-from coevo.cli.console import Commands, command, count, path, say, whole
+from coevo.cli.console import Commands, command, count, path, say, warn, whole
 from coevo.errors import ConfigError, DataError
 
 MOST_PROBLEMS = 50
@@ -66,7 +65,7 @@ def _check(options: argparse.Namespace) -> int:
         say(f"{options.file}: " + (f"can be read; {len(found.notes)} remark(s) above" if found.notes else "nothing wrong"))
         return 0
     for problem in found.problems[:MOST_PROBLEMS]:
-        sys.stderr.write(f"{problem}\n")
+        warn(str(problem))
     by_field = ", ".join(f"{field} {n:,}" for field, n in found.n_problems.most_common())
     listed = "" if len(found.problems) <= MOST_PROBLEMS else f"the first {MOST_PROBLEMS} of them "
     raise DataError(

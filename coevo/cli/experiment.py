@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coevo.cli.console import Commands, command, count, path, say
+from coevo.cli.console import Commands, command, count, path, say, warn
 from coevo.cli.judge import check_options
 from coevo.cli.train import EXIT_INTERRUPTED, unchecked_models
 from coevo.errors import ConfigError
@@ -75,7 +75,7 @@ def _experiment(options: argparse.Namespace) -> int:
     try:
         outcome = run(experiment, out, jobs, launch, say)
     except KeyboardInterrupt:
-        sys.stderr.write("\ncoevo: interrupted. The same command goes on where it was.\n")
+        warn("\ncoevo: interrupted. The same command goes on where it was.")
         return EXIT_INTERRUPTED
     show_experiment(out)
     failures(outcome)

@@ -6,12 +6,11 @@ import argparse
 import json
 import math
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from coevo.cli.console import Commands, command, count, is_main, path, say, whole
+from coevo.cli.console import Commands, command, count, is_main, path, say, warn, whole
 from coevo.cli.progress import ConsoleProgress
 from coevo.cli.report import show_judgement
 from coevo.cli.train import EXIT_INTERRUPTED
@@ -117,9 +116,7 @@ def _judge(options: argparse.Namespace) -> int:
         ask(request, ConsoleProgress(stages(request)))
     except KeyboardInterrupt:
         if is_main():
-            sys.stderr.write(
-                f"\ncoevo: interrupted. The same call goes on where it was; its answers are in {question.out}.\n"
-            )
+            warn(f"\ncoevo: interrupted. The same call goes on where it was; its answers are in {question.out}.")
         return EXIT_INTERRUPTED
     show_judgement(question.out)
     return 0
@@ -181,8 +178,6 @@ def _judge_of(options: argparse.Namespace) -> Address | LocalModel:
 
 
 def _extra(word: str) -> tuple[str, Any]:
-    import yaml
-
     name, separator, text = word.partition("=")
     if _SECRET.search(word):
         raise ConfigError(
@@ -190,12 +185,12 @@ def _extra(word: str) -> tuple[str, Any]:
         )
     if not separator or not name or name in _OWN_FIELDS:
         raise ConfigError(f"--extra {word}: expected KEY=VALUE, and not {', '.join(_OWN_FIELDS)}; a value is YAML or JSON.")
-    from coevo.recipe import parse_yaml
+    from coevo.yamlfile import parse_yaml
 
+    value = parse_yaml(text, f"--extra {word}")
     try:
-        value = parse_yaml(text)
         json.dumps(value, allow_nan=False)
-    except (yaml.YAMLError, TypeError, ValueError):
+    except (TypeError, ValueError):
         raise ConfigError(f"--extra {word}: the value is not YAML that JSON can hold; quote it.") from None
     return name, value
 

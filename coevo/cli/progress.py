@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from coevo.cli.console import is_main, say
+from coevo.escape import visible
 
 
 class Timed(Protocol):
@@ -106,6 +107,7 @@ class ConsoleProgress:
     def _line(self, text: str, end: str = "") -> None:
         if not is_main():
             return
+        text = visible(text)
         if self._live:
             sys.stdout.write(f"\r\x1b[2K{text}{end}")
         else:

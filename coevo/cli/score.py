@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from coevo.cli.console import Commands, command, is_main, path, say, whole
+from coevo.cli.console import Commands, command, is_main, path, say, warn, whole
 from coevo.cli.progress import ConsoleProgress
 from coevo.cli.report import show_diagnosis
 from coevo.cli.train import EXIT_INTERRUPTED
@@ -70,7 +69,7 @@ def _score(options: argparse.Namespace) -> int:
         score(request, ConsoleProgress(stages(request)))
     except KeyboardInterrupt:
         if is_main():
-            sys.stderr.write(f"\ncoevo: interrupted. The same call goes on where it was; what is done is in {out}.\n")
+            warn(f"\ncoevo: interrupted. The same call goes on where it was; what is done is in {out}.")
         return EXIT_INTERRUPTED
     if is_main():
         show_diagnosis(out)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coevo import stop
-from coevo.cli.console import Commands, command, is_main, path, say
+from coevo.cli.console import Commands, command, is_main, path, say, warn
 from coevo.cli.progress import ConsoleProgress
 from coevo.cli.report import show_report
 from coevo.errors import CheckpointError, ConfigError
@@ -127,7 +126,7 @@ def _say_how_to_go_on(out: Path, *what: str) -> None:
     if is_main():
         begun = (out / "resolved.yaml").exists()
         told = (*what, f"Continue with: coevo train --resume {out}") if begun else (what[0], "Nothing had been written.")
-        sys.stderr.write(f"\ncoevo: {' '.join(told)}\n")
+        warn(f"\ncoevo: {' '.join(told)}")
 
 
 def _up_to(phases: list[PhasePlan], until: str | None) -> list[PhasePlan]:

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from coevo.config import Recipe, folder_name
 from coevo.errors import ConfigError
-from coevo.files import utf8_text
-from coevo.recipe import load_recipe, parse_yaml, plain_message, plain_place, shown
+from coevo.recipe import listed, load_recipe, plain_message, plain_place, shown
 from coevo.tuning import Count, Model
+from coevo.yamlfile import read_yaml
 
 LONGEST_NAME = 200
 """Bytes; a file's name has at most 255, and a seed and an ending come on top."""
@@ -244,14 +243,7 @@ def _baseline_first(methods: Iterable[str], baseline: str) -> Iterator[str]:
 
 
 def _tree(path: Path) -> dict[str, Any]:
-    try:
-        tree = parse_yaml(utf8_text(path))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such experiment file. Shipped ones are under recipes/paper/.") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}; expected a YAML file in UTF-8.") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    tree = read_yaml(path, "no such experiment file. Shipped ones are under recipes/paper/.")
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: an experiment is a mapping of keys to values, found {type(tree).__name__}.")
     if "methods" not in tree and "rpm_sft" in tree:
@@ -263,16 +255,16 @@ def _validated(path: Path, tree: dict[str, Any]) -> Matrix:
     try:
         return Matrix.model_validate(tree)
     except ValidationError as error:
-        known = ", ".join(Matrix.model_fields)
-        lines = []
-        for problem in error.errors():
-            if problem["type"] == "too_short" and problem["input"]:
-                # its entries are wrong, which is said of each
-                continue
-            place = plain_place(problem["loc"])
-            message = f"unknown key; known keys: {known}" if problem["type"] == "extra_forbidden" else plain_message(problem)
-            lines.append(f"  {place}: {message}" if place else f"  {message}")
-        raise ConfigError(f"{path}: {len(lines)} problem(s) in the experiment:\n" + "\n".join(lines)) from None
+        # where entries are wrong, which is said of each, their list is also too short
+        problems = [problem for problem in error.errors() if problem["type"] != "too_short" or not problem["input"]]
+        raise ConfigError(f"{path}: {listed(problems, 'in the experiment', _explain)}") from None
+
+
+def _explain(problem: Any) -> str:
+    known = f"unknown key; known keys: {', '.join(Matrix.model_fields)}"
+    message = known if problem["type"] == "extra_forbidden" else plain_message(problem)
+    place = plain_place(problem["loc"])
+    return f"{place}: {message}" if place else message
 
 
 def _cell(

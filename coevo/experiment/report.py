@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coevo.escape import plain, plain_code, spreadsheet
 from coevo.experiment.read import result
 from coevo.experiment.table import SHIFTED, SHIFTS
 from coevo.layout import align
-from coevo.report.write import plain, write_bytes
+from coevo.report.write import write_bytes
 
 Record = dict[str, Any]
 BEYOND = 0.05
@@ -220,10 +221,11 @@ def markdown(found: Mapping[str, Any]) -> str:
         pieces.append("\n".join(f"- {plain(line)}" for line in words(found, *which)))
         for table in tables(found, *which):
             rule = ["---", *["---:"] * (len(table.headings) - 1)]
-            lines = [table.headings, rule, *([plain(cell) for cell in row] for row in table.rows)]
+            heads, *rows = [[plain(cell) for cell in row] for row in (table.headings, *table.rows)]
+            lines = [heads, rule, *rows]
             pieces.append(f"### {table.title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
     pieces.append("## Each cell alone")
-    pieces.append("\n".join(f"- `{name}`: `{command}`" for name, command in found["commands"].items()))
+    pieces.append("\n".join(f"- {plain_code(name)}: {plain_code(command)}" for name, command in found["commands"].items()))
     return "\n\n".join(piece for piece in pieces if piece) + "\n"
 
 
@@ -239,10 +241,10 @@ def csv_text(found: Mapping[str, Any]) -> str:
                 for measure, record in measures.items():
                     test = table["tests"].get(measure, {}).get(name, {}).get(level, {})
                     numbers = [record["value"], record["low"], record["high"], test.get("p"), test.get("p_holm")]
-                    writer.writerow([base, estimator, name, level, measure, *map(_number, numbers)])
+                    writer.writerow(map(spreadsheet, [base, estimator, name, level, measure, *map(_number, numbers)]))
             for tag, record in method["bound"].items():
                 numbers = [(record or {}).get(key) for key in ("value", "low", "high")]
-                writer.writerow([base, estimator, name, tag, "bound", *map(_number, numbers), "", ""])
+                writer.writerow(map(spreadsheet, [base, estimator, name, tag, "bound", *map(_number, numbers), "", ""]))
     return stream.getvalue()
 
 

@@ -21,7 +21,8 @@ from coevo.loop.progress import Progress, Silent
 from coevo.loop.request import Stage, check_out, file_record, previous
 from coevo.prompts import judge_messages
 from coevo.scoring.judge import summary
-from coevo.scoring.judge.endpoint import Address, Endpoint, check_library
+from coevo.scoring.judge.client import check_library
+from coevo.scoring.judge.endpoint import Address, Endpoint
 from coevo.scoring.judge.rubric import Rubric, load_rubric
 from coevo.scoring.judge.session import Answer, Judge, Judgement, Messages, Session
 from coevo.scoring.judge.verdict import read_choices, read_scores

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from coevo.escape import plain
 from coevo.report.calibration import table
 from coevo.report.write import write_bytes
 
@@ -25,14 +26,14 @@ def write(out: Path, result: Result) -> list[Path]:
     Returns:
         The files written.
     """
-    plain = json.dumps(result, indent=1, allow_nan=False) + "\n"
-    files = {"attribution.json": plain.encode(), "attribution.md": markdown(result).encode()}
+    text = json.dumps(result, indent=1, allow_nan=False) + "\n"
+    files = {"attribution.json": text.encode(), "attribution.md": markdown(result).encode()}
     return [write_bytes(out / name, content) for name, content in files.items()]
 
 
 def markdown(result: Result) -> str:
     """attribution.md."""
-    verdicts = [[v["line"], v["wanted"], v["found"], "yes" if v["holds"] else "**no**"] for v in result["verdicts"]]
+    verdicts = [[v["line"], v["wanted"], v["found"], bool(v["holds"])] for v in result["verdicts"]]
     shared = "; ".join(f"{z}: {', '.join(map(str, counts))}" for z, counts in result["shared"].items())
     uses = ", ".join(f"{z} {_shown(record)}" for z, record in result["uses"].items())
     losses = [
@@ -50,7 +51,7 @@ def markdown(result: Result) -> str:
         for c in result["cases"]
     ]
     sections = [
-        f"# Attribution by components swapped between scenarios ({result['scorer'][:12]})",
+        f"# Attribution by components swapped between scenarios ({plain(result['scorer'][:12])})",
         INTRODUCTION,
         f"{result['n']} scenarios, {len(result['unscored'])} of them left out, as a likelihood is beyond the scorer's "
         f"limits; seed {result['seed']}. {SHARED}{shared}.",

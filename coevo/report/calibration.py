@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from coevo.escape import plain
 from coevo.report.write import write_bytes
 
 Result = Mapping[str, Any]
@@ -54,8 +55,8 @@ def write(out: Path, result: Result) -> list[Path]:
     # drawing is slow to import, and the table does without
     from coevo.report.calibration_plots import draw
 
-    plain = json.dumps(_plain(result), indent=1, allow_nan=False) + "\n"
-    files = {"calibration.json": plain.encode(), "calibration.md": markdown(result).encode()}
+    text = json.dumps(_plain(result), indent=1, allow_nan=False) + "\n"
+    files = {"calibration.json": text.encode(), "calibration.md": markdown(result).encode()}
     return [write_bytes(out / name, content) for name, content in (files | draw(result)).items()]
 
 
@@ -70,7 +71,7 @@ def console(result: Result) -> str:
 def markdown(result: Result) -> str:
     """calibration.md."""
     settings = ", ".join(f"{name} {value}" for name, value in result["settings"].items())
-    verdicts = [[v["line"], v["wanted"], v["found"], "yes" if v["holds"] else "**no**"] for v in result["verdicts"]]
+    verdicts = [[v["line"], v["wanted"], v["found"], bool(v["holds"])] for v in result["verdicts"]]
     sections = [
         "# Calibration: estimates against exact truth",
         INTRODUCTION,
@@ -86,11 +87,11 @@ def markdown(result: Result) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table; numbers to two decimals, to the right."""
+    """A Markdown table; numbers to two decimals, to the right, and what is false in bold."""
     shown = [[_cell(value) for value in row] for row in rows]
-    numeric = [all(isinstance(row[place], int | float) for row in rows) for place in range(len(heads))]
+    numeric = [all(_is_number(row[place]) for row in rows) for place in range(len(heads))]
     rule = ["---:" if number else "---" for number in numeric]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (list(heads), rule, *shown))
+    return "\n".join("| " + " | ".join(row) + " |" for row in (list(map(plain, heads)), rule, *shown))
 
 
 def _plain(value: Any) -> Any:
@@ -103,9 +104,15 @@ def _plain(value: Any) -> Any:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "**no**"
     if isinstance(value, float):
         return "n/a" if math.isnan(value) else f"{value:.2f}"
-    return str(value).replace("|", "\\|")
+    return plain(str(value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _bracket(result: Result) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 
+from coevo.escape import visible
 from coevo.report import drift
 from coevo.report.changes import verdicts
 from coevo.report.read import Run, choose_turns, lost_most
@@ -49,11 +50,13 @@ def render(run: Run, images: Mapping[str, bytes]) -> str:
 
 
 def environment() -> jinja2.Environment:
-    """Templates of the pages, with every value escaped."""
+    """Templates of the pages, with every value escaped, and what turns the direction of writing shown."""
     made = jinja2.Environment(
         loader=jinja2.PackageLoader("coevo.report", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        # before the escaping
+        finalize=lambda value: visible(value) if isinstance(value, str) else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from coevo.errors import DataError
+from coevo.escape import plain
 from coevo.layout import align
 from coevo.records import read_json
 from coevo.report.result_shapes import JUDGEMENTS
-from coevo.report.write import plain, write_bytes
+from coevo.report.write import write_bytes
 from coevo.scoring.judge.rubric import OVERALL
 
 RESULT_FILE, TABLE_FILE = "summary.json", "summary.md"

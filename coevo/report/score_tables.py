@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from coevo.escape import plain, spreadsheet
 from coevo.report.tables import ABSENT, negatives_words, unit
-from coevo.report.write import plain
 from coevo.scoring.claims import shown
 
 Record = dict[str, Any]
@@ -89,7 +89,7 @@ def measure(entry: Mapping[str, Any], name: str) -> dict[str, float] | None:
 
 def markdown(result: Record) -> str:
     """result.md."""
-    parts = ["# Diagnosis", stamp(result), *(f"> {plain(note)}" for note in result["notes"])]
+    parts = ["# Diagnosis", plain(stamp(result)), *(f"> {plain(note)}" for note in result["notes"])]
     for name, model in result["models"].items():
         words = "\n".join(f"- {plain(sentence)}" for sentence in model["verdict"])
         parts.append(f"## {plain(name)}\n\n{words}")
@@ -113,7 +113,7 @@ def csv_text(result: Record) -> str:
     for name, model in result["models"].items():
         for level in ("shifts", "subsets"):
             for place, entry in model[level].items():
-                writer.writerow([_safe(cell) for cell in _csv_row(result, name, level, place, entry)])
+                writer.writerow([spreadsheet(cell) for cell in _csv_row(result, name, level, place, entry)])
     return stream.getvalue()
 
 
@@ -225,8 +225,3 @@ def _csv_row(result: Record, model: str, level: str, name: str, entry: Record) -
         found = (shared.get(kind) if kind in shared else entry.get(kind)) or {}
         row += [found.get(key) for key in DIVERGENCE]
     return row
-
-
-def _safe(cell: Any) -> Any:
-    """A text cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t") else cell

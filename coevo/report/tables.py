@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from coevo.errors import DataError
+from coevo.escape import plain
 from coevo.layout import align
 from coevo.maths.stats import Interval
 from coevo.report import drift
@@ -131,19 +132,19 @@ def read_interval(record: dict[str, float] | None) -> Interval | None:
 
 def markdown(run: Run) -> str:
     """table.md."""
-    parts = [f"# {run.name}: before and after", *run.missing, stamp(run), LEGEND]
-    parts += [*lessons(run), *decisions(run), *verdicts(run)]
+    parts = [f"# {plain(run.name)}: before and after", *map(plain, (*run.missing, stamp(run), LEGEND))]
+    parts += map(plain, (*lessons(run), *decisions(run), *verdicts(run)))
     for title, level in (("Means per shift", "shifts"), ("Per subset", "subsets")):
         table = lines(run, level)
         if table:
             parts.append(f"## {title}\n\n{_markdown_table(table, level)}")
     if run.second:
-        parts += ["## By a second scorer, which rewards nothing", drift.stamp(run), *drift.verdicts(run)]
+        parts += ["## By a second scorer, which rewards nothing", *map(plain, (drift.stamp(run), *drift.verdicts(run)))]
         parts.append(_pipes(drift.table(run), names=2))
         parts += [f"{drift.LEGEND} {drift.RANKS}", _pipes(drift.ranks(run), names=1)]
     if run.audit:
-        parts += ["## Audit of the reward", audit.heading(run.audit), _pipes(audit.cells(run.audit), names=2)]
-        parts.append(audit.conclusion(run.audit))
+        parts += ["## Audit of the reward", plain(audit.heading(run.audit)), _pipes(audit.cells(run.audit), names=2)]
+        parts.append("\n".join(map(plain, audit.conclusion(run.audit).splitlines())))
     return "\n\n".join(parts) + "\n"
 
 
@@ -215,14 +216,15 @@ def _title(name: str, level: str) -> str:
 
 def _markdown_table(table: Sequence[Line], level: str) -> str:
     heads = ["subset" if level == "subsets" else "shift", "", "scored", *(heading for _, heading, _ in COLUMNS)]
-    rows = [[line.name.replace("|", "\\|"), line.moment, line.counts, *line.cells] for line in table]
+    rows = [[line.name, line.moment, line.counts, *line.cells] for line in table]
     return _pipes([heads, *rows], names=2)
 
 
 def _pipes(rows: Sequence[Sequence[str]], names: int) -> str:
     """A Markdown table of cells, the head first; so many first columns are text."""
     rule = ["---" if place < names else "---:" for place in range(len(rows[0]))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (rows[0], rule, *rows[1:]))
+    heads, *others = [list(map(plain, row)) for row in rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (heads, rule, *others))
 
 
 def _arrows(run: Run, level: str, name: str) -> list[str]:

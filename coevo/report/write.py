@@ -1,10 +1,8 @@
-"""What every report is written with: atomic files, and text that Markdown cannot take for its own."""
+"""What every report is written with: atomic files."""
 
 from __future__ import annotations
 
-import html
 import os
-import re
 from pathlib import Path
 
 
@@ -18,9 +16,3 @@ def write_bytes(path: Path, content: bytes) -> Path:
         os.fsync(file.fileno())
     temporary.replace(path)
     return path
-
-
-def plain(text: str) -> str:
-    """Text of data or models on one line of Markdown, so that nothing in it is markup or a link."""
-    flat = html.escape(" ".join(text.split()), quote=False)
-    return re.sub(r"([\\`*_|#~$]|(?<=\])\()", r"\\\1", flat)

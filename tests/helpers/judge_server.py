@@ -6,6 +6,7 @@ can be held against one against a sound server.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import re
@@ -22,6 +23,7 @@ CONTENT = ("cut_content", "wrong_schema", "out_of_range", "not_whole")
 """Answers that are paid for and cannot be read."""
 ALL = (*CONTENT, *TRANSPORT)
 """The hang last, as each costs a test the client's patience."""
+ENDLESS_BYTES = 800 * 2**20
 PROMPT_TOKENS, COMPLETION_TOKENS = 100, 20
 
 
@@ -58,6 +60,7 @@ class JudgeServer:
         sound: question -> sound answers given to it.
         most_at_once: the most calls that were in hand at one time.
         keys: Authorization headers seen.
+        sent: bytes of an endless answer.
         times: time.monotonic() at which each call came in.
     """
 
@@ -75,6 +78,7 @@ class JudgeServer:
         self.keys: set[str | None] = set()
         self.times: list[float] = []
         self.most_at_once = self._at_once = 0
+        self.sent = 0
         self.lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
         self._server.daemon_threads = True
@@ -173,6 +177,14 @@ def _handler(owner: JudgeServer) -> type[BaseHTTPRequestHandler]:
                 # until the client has gone
                 self.connection.recv(1)
                 self.close_connection = True
+            elif kind == "endless":
+                self._endless()
+            elif kind == "redirect":
+                self._send(307, "moved", {"Location": "http://me:secret@127.0.0.2:9/elsewhere?key=1"})
+            elif kind == "gzip":
+                self._send(200, gzip.compress(b"{}"), {"Content-Encoding": "gzip"})
+            elif kind == "escapes":
+                self._send(403, "\x1b]0;owned\x07\x1b[2J\u202egnikcatta\r", {})
             elif kind.isdecimal():
                 extra = {"Retry-After": "0.05"} if kind == "429" else {}
                 # some servers repeat the key in their complaint
@@ -186,8 +198,19 @@ def _handler(owner: JudgeServer) -> type[BaseHTTPRequestHandler]:
                 text = json.dumps(body | {"choices": [choice | {"finish_reason": "stop"}]})
                 self._send(200, text[: len(text) // 2] if kind == "cut_body" else text)
 
-        def _send(self, status: int, text: str, extra: dict[str, str] | None = None) -> None:
-            body = text.encode()
+        def _endless(self) -> None:
+            """A body without a length, until the client has gone; `sent` counts its bytes."""
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Connection", "close")
+            self.end_headers()
+            self.close_connection = True
+            while owner.sent < ENDLESS_BYTES:
+                self.wfile.write(b"x" * 2**16)
+                owner.sent += 2**16
+
+        def _send(self, status: int, text: str | bytes, extra: dict[str, str] | None = None) -> None:
+            body = text.encode() if isinstance(text, str) else text
             self.send_response(status)
             for name, value in {
                 "Content-Type": "application/json",

@@ -61,7 +61,7 @@ def test_resolved_dump_reads_back_as_the_same_recipe(path: Path, tmp_path: Path)
         ("name: x\nseed: true", r"seed: expected a number, found true or false"),
         ("name: x\nseed: -1", r"seed: .*greater than or equal to 0.*got -1"),
         ("name: x\nseed: 1\nseed: 2", r"key 'seed' occurs twice; keep one"),
-        ("name: x\nseed: " + "9" * 5000, r"not valid YAML: a value cannot be read"),
+        ("name: x\nseed: " + "9" * 5000, r"line 2, column 7: not valid YAML: a value of 5,000 characters"),
         ("name: x\nseed: 2001-13-45", r"not valid YAML: a value cannot be read"),
         ("name: x\nloop: " + "[" * 3000, r"not valid YAML"),
         ("name: x\nloop: {iterations: 100000}", r"loop\.iterations: .*less than or equal to 1000"),
@@ -80,7 +80,7 @@ def test_resolved_dump_reads_back_as_the_same_recipe(path: Path, tmp_path: Path)
             r"data: test_splits holds the train_split 'IDTrain': nothing tested may be trained on",
         ),
         ("name: x\ndata: {kind: file, path: a, reference: carry, test_splits: []}", r"data\.test_splits: .*at least 1"),
-        ("name: x\nloop:\n\titerations: 2", r"not valid YAML: .*line 3"),
+        ("name: x\nloop:\n\titerations: 2", r"line 3, column 1: not valid YAML: "),
         (
             "name: x\nloop: {rpm: {epochs: 2}}",
             r"rpm\.epochs: a key of algorithm ppo, and loop\.rpm\.algorithm is grpo; change",
@@ -104,16 +104,6 @@ def test_bad_recipe_names_the_place_and_the_remedy(text: str, expected: str, tmp
     with pytest.raises(ConfigError, match=f"(?s){expected}") as caught:
         load_recipe(path)
     assert str(path) in str(caught.value)
-
-
-def test_aliases_that_expand_without_end_are_told_in_short(tmp_path: Path) -> None:
-    # nine levels of nine aliases would print as 9^9 items
-    keys = ["data", "limits", "loop", "lora", "evaluation", "tracking", "base", "rpm_sft", "scorer_sft"]
-    lines = ["name: x", "data: &a0 [x, x, x, x, x, x, x, x, x]"]
-    lines += [f"{key}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i, key in enumerate(keys[1:], start=1)]
-    with pytest.raises(ConfigError, match="expected a mapping") as caught:
-        load_recipe(_recipe(tmp_path, "\n".join(lines)))
-    assert len(str(caught.value)) < 10_000
 
 
 def test_anchors_and_merge_keys_are_plain_yaml(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from coevo.loop.plan import plan
 from coevo.maths.stats import holm
 from coevo.recipe import load_recipe
 from coevo.scoring.summary import Row
+from tests.helpers.hostile import assert_harmless, planted
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = ROOT / "recipes" / "smoke.yaml"
@@ -323,7 +324,7 @@ def test_a_folder_keeps_its_recipes(tmp_path: Path) -> None:
     (tmp_path / "locked" / ".lock").touch()
     check_folder(experiment, tmp_path / "locked")  # killed at its very beginning
     (tmp_path / "out" / experiment.cells[0].name / "resolved.yaml").write_text("name: [")
-    with pytest.raises(ConfigError, match=r"resolved\.yaml: not valid YAML"):
+    with pytest.raises(ConfigError, match=r"resolved\.yaml, line 1, column \d+: not valid YAML"):
         check_folder(experiment, tmp_path / "out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").touch()
@@ -721,6 +722,20 @@ def test_damaged_records_are_named(tmp_path: Path, content: str) -> None:
     (measured / "result.json").write_text(content)
     with pytest.raises(DataError, match=r"result\.json: .*(not valid JSON|is missing|expected).*Delete it and give"):
         report.build(tmp_path)
+
+
+def test_hostile_names_are_text_in_every_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = measured({"sft": {}, "loop": dict.fromkeys(TAGS, -1.0)})
+    table = tabulate(found, "sft", 100, seed=0)
+    asked = read_experiment(write(tmp_path, methods={"sft": {"method": "sft"}, "loop": {}})).as_json()
+    results = {"base": {"estimators": {"scorer": table | {"correlations": {}}}, "missing": ["loop of base lacks a seed"]}}
+    hostile = planted(json.loads(json.dumps(asked | {"results": results})), "german", "loop", "base", "scorer", "yaml")
+    monkeypatch.setattr(report, "result", lambda folder: hostile)
+    (tmp_path / "experiment.json").write_text("{}")
+    assert cli.main(["report", str(tmp_path)]) == 0
+    assert_harmless(tmp_path / "report", capsys.readouterr().out)
 
 
 def test_names_are_escaped_in_the_page(tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ from coevo.data import world, write_rpgbench
 from coevo.errors import ConfigError
 from coevo.prompts import judge_messages
 from coevo.scoring.judge import endpoint as endpoint_module
+from coevo.scoring.judge.client import MOST_BYTES
 from coevo.scoring.judge.endpoint import DEAD_AFTER, _retry_after
 from coevo.scoring.judge.rubric import RUBRICS, load_rubric
 from coevo.scoring.judge.session import FIRST, Answer, Judgement
 from coevo.scoring.judge.summary import Compared, Scored, comparison, scores, tokens
 from coevo.scoring.judge.verdict import Unreadable, read_choices, read_scores
 from coevo.types import Scenario, Turn
+from tests.helpers.hostile import assert_harmless, planted
 from tests.helpers.judge_server import (
     ALL,
     COMPLETION_TOKENS,
@@ -332,6 +334,48 @@ def test_a_judge_that_always_takes_the_first_wins_nothing_for_anybody(data, tmp_
     assert "1.00 [1.00, 1.00]" in (out / "summary.md").read_text()
 
 
+def test_hostile_names_are_text_in_every_file(data, tmp_path, capsys):
+    out = tmp_path / "out"
+    with JudgeServer(lambda number, question: "no_completion" if number == 0 else None) as server:
+        assert judge(data, server, out, "--retries", "0", model="judge-model") == 0
+    summary = json.loads((out / "summary.json").read_text())
+    names = ("mine", "german", "judge-model", "pingpong", "Entertainment", "no chat completion", "IDTest-00000")
+    (out / "summary.json").write_text(json.dumps(planted(summary, *names)))
+    capsys.readouterr()
+    assert cli.main(["report", str(out)]) == 0
+    assert_harmless(out, capsys.readouterr().out)
+
+
+def test_no_redirect_is_followed_and_its_host_is_told(data, tmp_path, capsys):
+    with JudgeServer(lambda number, question: "redirect") as server:
+        assert judge(data, server, tmp_path / "out", "--concurrency", "1") == 2
+    shown = capsys.readouterr().err
+    assert "redirects to http://127.0.0.2:9, which is not followed" in shown
+    assert "secret" not in shown and "Traceback" not in shown and KEY not in shown
+    assert len(server.calls) == 1
+
+
+@pytest.mark.parametrize(("kind", "why"), [("endless", "more than 8 MB"), ("gzip", "compressed")])
+def test_an_answer_without_end_is_left_and_asked_for_again(data, tmp_path, capsys, kind, why):
+    faults = {0: kind, 1: kind}
+    with JudgeServer(lambda number, question: faults.get(number)) as server:
+        assert judge(data, server, tmp_path / "out", "--concurrency", "1") == 0
+    assert {row["status"] for row in rows_of(tmp_path / "out")} == {"ok"}
+    # what lies in the buffers of two connections comes on top
+    assert server.sent < 2 * (MOST_BYTES + 16 * 2**20)
+    with JudgeServer(lambda number, question: kind) as server:
+        assert judge(data, server, tmp_path / "dead", "--concurrency", "1", "--retries", "0") == 2
+    assert why in capsys.readouterr().err
+
+
+def test_what_an_endpoint_writes_commands_no_terminal(data, tmp_path, capsys):
+    with JudgeServer(lambda number, question: "escapes") as server:
+        assert judge(data, server, tmp_path / "out", "--concurrency", "1", model="\x1b[31mm<b>\u202e") == 2
+    shown = capsys.readouterr()
+    assert r"\x1b]0;owned\x07\x1b[2J\u202egnikcatta" in shown.err and r"\x1b[31mm<b>\u202e" in shown.err
+    assert not set("\x1b\x07\r\u202e") & set(shown.err + shown.out)
+
+
 # --- what is refused before a call is made --------------------------------------------------------------------------
 
 
@@ -456,6 +500,9 @@ def test_whole_answers_are_read(text):
         ("Five of five.", "no JSON object"),
         (GOOD[:-1], "no JSON object"),
         ("{" * 5000, "no JSON object"),
+        ('{"a":' * 20_000, "nested too deeply, expected at most 20 levels"),
+        ('{"a":' * 30 + "1" + "}" * 30, "nested too deeply, expected at most 20 levels"),
+        (('{"a":' * 900 + "x ") * 20, "its braces begin too many things"),
         (f"<think>{GOOD}", "the thinking has no end"),
         (f"{GOOD} or rather {GOOD.replace('5', '4')}", "they differ"),
         ('{"scores": 5}', "expected an object"),

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from coevo import cli
 from coevo.config import Evaluation
 from coevo.errors import DataError
 from coevo.maths.stats import Interval
@@ -18,6 +19,7 @@ from coevo.report.tables import lines, markdown, results
 from coevo.scoring.summary import Row, summarise
 from coevo.scoring.verdict import Agreement, Member, Verdict
 from coevo.types import SHIFT_OF_TAG
+from tests.helpers.hostile import HOSTILE, assert_harmless, planted
 
 PNG = b"\x89PNG\r\n\x1a\n"
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)> & 日本語のユーザー'
@@ -236,6 +238,19 @@ def test_results_json_holds_both_evaluations(run):
     assert record["after"]["model"] == "rpm/final"
     assert record["change"]["subsets"]["german"]["remi"]["value"] == pytest.approx(4, abs=1.5)
     assert record["missing"] == []
+
+
+def test_hostile_names_are_text_in_every_file(run, capsys):
+    for name in ("sft", "final"):
+        write_second(run, name, rows(4))
+    for path in (run / "evaluation").iterdir():
+        records = [planted(json.loads(line), "german", "Theater") for line in path.read_text(encoding="utf-8").splitlines()]
+        write_lines(path, records)
+    write_lines(run / "rollouts.jsonl", planted(turns(2), "german", "Gut", "write a user"))
+    (run / "resolved.yaml").write_text(json.dumps({"name": HOSTILE}), encoding="utf-8")
+    (run / "environment.json").write_text(json.dumps({HOSTILE: HOSTILE}), encoding="utf-8")
+    assert cli.main(["report", str(run)]) == 0
+    assert_harmless(run / "report", capsys.readouterr().out)
 
 
 def test_the_page_is_one_file_and_escapes_what_models_write(run):

@@ -33,6 +33,7 @@ from coevo.scoring.reasoner import ReasonedScorer, Reasoner
 from coevo.scoring.reasoner import content_key as scenario_key
 from coevo.scoring.scorer import Scorer
 from coevo.types import Reasoning, Response
+from tests.helpers.hostile import assert_harmless, planted
 
 ROOT = Path(__file__).resolve().parents[2]
 EVIL = '=x<script>alert("1")</script>|`*'
@@ -164,6 +165,14 @@ class Tags(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.names += [name for name, _ in attrs]
+
+
+def test_hostile_names_are_text_in_every_file(finished, tmp_path, capsys):
+    result = json.loads((finished / "result.json").read_text())
+    result["notes"] = ["german"]
+    (tmp_path / "result.json").write_text(json.dumps(planted(result, EVIL, "german", "smoke", "sft-scorer")))
+    assert cli.main(["report", str(tmp_path)]) == 0
+    assert_harmless(tmp_path, capsys.readouterr().out)
 
 
 def test_hostile_text_stays_text(finished):

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from coevo.errors import ConfigError, EndpointError
+from coevo.errors import EndpointError
+from coevo.scoring.judge.client import Unfit, client, target
 from coevo.scoring.judge.session import Answer, Failure, Messages
 
 if TYPE_CHECKING:
-    from openai import APIStatusError, AsyncOpenAI
+    from openai import APIStatusError
 
 AGAIN = frozenset((408, 409, 425, 429))
 """Statuses below 500 that may pass."""
@@ -92,9 +93,9 @@ class Endpoint:
     async def _answer(self, asks: Mapping[str, Messages], take: Take) -> None:
         self._stop = asyncio.Event()
         todo = iter(asks.items())
-        async with _client(self._address, self._key) as client:
+        async with client(self._address.url, self._key, self._address.timeout_s) as server:
             # here, since the library imports much of itself at this, which is not the endpoint's time
-            create = client.chat.completions.with_raw_response.create
+            create = server.chat.completions.with_raw_response.create
             width = min(self._address.concurrency, len(asks))
             workers = [asyncio.create_task(self._work(create, todo, take)) for _ in range(width)]
             try:
@@ -163,6 +164,8 @@ class Endpoint:
             return _Fault("connection", self._hide(f"no connection ({_cause(error)})"))
         except ValidationError:
             return _Fault("broken answer", "the answer is no chat completion")
+        except Unfit as error:
+            return _Fault("broken answer", str(error))
 
     def _refused(self, error: APIStatusError) -> Failure | _Fault | None:
         status = error.status_code
@@ -170,6 +173,10 @@ class Endpoint:
         if status >= 500 or status in AGAIN:
             return _Fault(str(status), reason, _retry_after(error.response.headers.get("retry-after")))
         self.faults[str(status)] += 1
+        if 300 <= status < 400:
+            host = self._hide(target(error.response))[:_CLIPPED]
+            self._die(f"redirects to {host}, which is not followed, as the questions would go there")
+            return None
         if status in NEVER or (status in NEVER_AT_FIRST and not self._answered):
             self._die(f"refuses to serve {self._address.model}: {reason}. Check the key, the model's name and the path")
             return None
@@ -254,23 +261,3 @@ def _cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error) or type(error).__name__)[:_CLIPPED]
-
-
-def _client(address: Address, key: str | None) -> AsyncOpenAI:
-    check_library()
-    from openai import AsyncOpenAI
-
-    # retries are ours, as each is counted; without a key the library insists on some text
-    return AsyncOpenAI(base_url=address.url, api_key=key or "none", timeout=address.timeout_s, max_retries=0)
-
-
-def check_library() -> None:
-    """Whether the client library is there.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    try:
-        import openai  # noqa: F401
-    except ImportError:
-        raise ConfigError("--endpoint needs the openai library; install it with: pip install 'coevo[judge]'") from None

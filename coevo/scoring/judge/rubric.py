@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import os
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from coevo.errors import ConfigError
-from coevo.files import utf8_text
-from coevo.recipe import parse_yaml
+from coevo.recipe import listed, plain_message, plain_place
 from coevo.tuning import Model
+from coevo.yamlfile import parse_yaml, read_yaml
 
 RUBRICS = ("paper", "coser", "charactereval", "pingpong")
 """Names of the rubrics that ship with coevo."""
@@ -95,33 +95,21 @@ def load_rubric(name: str) -> Rubric:
         ConfigError: neither a known name nor a readable file, or a file that breaks the schema (each problem named).
     """
     if name in RUBRICS:
-        return _parse((_SHIPPED / f"{name}.yaml").read_text(encoding="utf-8"), name)
-    path = Path(name)
-    try:
-        return _parse(utf8_text(path), name)
-    except (OSError, ValueError) as error:
-        # ValueError: a null character in the name
+        return _checked(parse_yaml((_SHIPPED / f"{name}.yaml").read_text(encoding="utf-8"), name), name)
+    if not os.path.exists(name):  # noqa: PTH110 (Path's own raises where a name is too long)
         near = difflib.get_close_matches(name, RUBRICS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(RUBRICS)} or a YAML file"
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"--rubric {name}: {hint} (as a file it cannot be read: {reason})") from None
+        raise ConfigError(f"--rubric {name}: no such rubric or file; {hint}")
+    return _checked(read_yaml(Path(name), "no such rubric."), name)
 
 
-def _parse(text: str, origin: str) -> Rubric:
-    try:
-        tree = parse_yaml(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--rubric {origin}: not valid YAML: {error}") from None
+def _checked(tree: Any, origin: str) -> Rubric:
     try:
         return Rubric.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(problem["loc"], problem["msg"], problem["input"]) for problem in error.errors()]
-        raise ConfigError(
-            f"--rubric {origin}: {len(lines)} problem(s); docs/judge.md has an example:\n" + "\n".join(lines)
-        ) from None
+        problems = listed(error.errors(), "in the rubric; docs/judge.md has an example", _explain)
+        raise ConfigError(f"--rubric {origin}: {problems}") from None
 
 
-def _explain(location: tuple[int | str, ...], message: str, value: object) -> str:
-    where = ".".join(map(str, location)) or "rubric"
-    shown = "" if isinstance(value, dict | Model) else f" (got {repr(value)[:80]})"
-    return f"  {where}: {message.removeprefix('Value error, ')}{shown}"
+def _explain(problem: Any) -> str:
+    return f"{plain_place(problem['loc']) or 'rubric'}: {plain_message(problem)}"

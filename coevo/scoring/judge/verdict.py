@@ -13,6 +13,10 @@ from coevo.scoring.judge.rubric import Rubric
 Choice = Literal["A", "B", "tie"]
 _LONGEST = 100_000
 """Characters of an answer that are searched; what comes after is a judge that has run away."""
+_READ_AGAIN = 10
+"""Times so many characters that an answer is read, a brace that begins no object being read past and searched again."""
+_DEEPEST = 20
+"""Levels of an object in an answer; a verdict has two."""
 _THINKING, _THOUGHT = "<think>", "</think>"
 
 
@@ -81,13 +85,32 @@ def _spoken(text: str) -> str:
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """The JSON objects in a text, outermost ones only."""
-    decoder, place = strict_decoder(), text.find("{")
+    """The JSON objects in a text, outermost ones only.
+
+    Raises:
+        Unreadable: braces within braces, more than a verdict has, which would be read again from each of them.
+    """
+    decoder, place, read = strict_decoder(), text.find("{"), 0
     while place >= 0:
         try:
             value, end = decoder.raw_decode(text, place)
-        except (json.JSONDecodeError, Refused, RecursionError):
+            if _deeper(value, _DEEPEST):
+                raise RecursionError
+        except (json.JSONDecodeError, Refused) as error:
+            # to no known place if it was refused
+            read += getattr(error, "pos", len(text)) - place
+            if read > _READ_AGAIN * _LONGEST:
+                raise Unreadable("its braces begin too many things that are no JSON object") from None
             end = place + 1
+        except RecursionError:
+            raise Unreadable(f"its JSON is nested too deeply, expected at most {_DEEPEST} levels") from None
         else:
             yield value
         place = text.find("{", end)
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether a JSON value has more levels; asks no further than one level beyond them."""
+    if not isinstance(value, dict | list):
+        return False
+    return levels == 0 or any(_deeper(inner, levels - 1) for inner in (value.values() if isinstance(value, dict) else value))
