@@ -60,7 +60,7 @@ def _check(options: argparse.Namespace) -> int:
         lengths = f"prompt {prompt:6.0f} characters, reference {reference:5.0f}, on average"
         say(f"{split:12} {tag:22} {n:7,} samples  {lengths}")
     for note in found.notes:
-        sys.stderr.write(f"{options.file}: {note}\n")
+        warn(f"{options.file}: {note}")
     if found.ok:
         say(f"{options.file}: " + (f"can be read; {len(found.notes)} remark(s) above" if found.notes else "nothing wrong"))
         return 0
