@@ -138,7 +138,7 @@ def refuse_pointers(directory: Path) -> None:
     Raises:
         CheckpointError: names the first.
     """
-    for path in [*settings_files(directory), *sorted(directory.glob("*.safetensors"))]:
+    for path in [*settings_files(directory), *sorted(directory.glob("model*.safetensors"))]:
         with path.open("rb") as file:
             if file.read(len(_POINTER)) == _POINTER:
                 raise CheckpointError(

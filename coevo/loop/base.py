@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,10 @@ def check_models(recipe: Recipe, *, fetch: bool) -> list[str]:
 def _check_base(recipe: Recipe, directory: Path) -> None:
     check_positions(directory, recipe.longest)
     if recipe.lora is not None:
-        new_adapter(skeleton(directory), LoRASeeded(recipe.lora.r, recipe.lora.alpha, recipe.lora.dropout, seed=0))
+        with warnings.catch_warnings():
+            # PEFT warns of what it then does by itself
+            warnings.simplefilter("ignore")
+            new_adapter(skeleton(directory), LoRASeeded(recipe.lora.r, recipe.lora.alpha, recipe.lora.dropout, seed=0))
 
 
 def remember_base(folder: RunFolder, recipe: Recipe) -> None:

@@ -126,9 +126,7 @@ def test_a_run_is_resumed_on_the_base_that_it_was_begun_on(base, run):
     remember_base(run.folder, run.recipe)
     remember_base(run.folder, run.recipe)
     new_template(base)
-    with pytest.raises(
-        CheckpointError, match=r"not the one that the run was begun on \(base\.json\): its configuration, tok"
-    ):
+    with pytest.raises(CheckpointError, match=r"not the one that the run was begun on \(base\.json\): its configuration"):
         remember_base(run.folder, run.recipe)
     (run.folder.root / "base.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"base\.json: damaged"):
