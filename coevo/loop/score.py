@@ -19,6 +19,7 @@ from coevo.files import content_key, write_atomic
 from coevo.lm import dist
 from coevo.lm.embedding import embed
 from coevo.lm.lineage import weights_hash
+from coevo.lm.template import date_stamp
 from coevo.loop.context import Policies, seed_of
 from coevo.loop.estimator import BATCH, reasoner
 from coevo.loop.folder import RunFolder, dump_row
@@ -324,6 +325,7 @@ def _about(request: Request, policies: Policies) -> dict[str, Any]:
         "base": policies.base_hash,
         "embedder": f"mean-pooled last hidden states of the base, pieces of {limits.prompt + limits.response} tokens",
         "permutations": PERMUTATIONS,
+        **date_stamp(policies.tokenizer),
     }
 
 
