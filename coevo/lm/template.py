@@ -159,7 +159,7 @@ def _way(tokenizer: PreTrainedTokenizerBase, template: str, roles: tuple[str, ..
         except _Unfit as fault:
             faults[str(fault)] = None
     raise ConfigError(
-        f"{_name(tokenizer)}: the base's chat template cannot be used for messages of {', '.join(roles)}. "
+        f"{_name(tokenizer)}: the base's chat template cannot be used for messages of {_roles(asked)}. "
         f"It {'; in another form, it '.join(faults)}. {REMEDY}"
     )
 
@@ -180,8 +180,7 @@ def _apply(
             )
         )
     except _BREAKS as error:
-        roles = ", ".join(message["role"] for message in messages)
-        raise _Unfit(f"refuses messages of {roles} ({type(error).__name__}: {error})") from error
+        raise _Unfit(f"refuses messages of {_roles(messages)} ({type(error).__name__}: {error})") from error
 
 
 @lru_cache(maxsize=64)
@@ -204,19 +203,31 @@ def _steady(tokenizer: PreTrainedTokenizerBase, template: str, messages: Message
 
 def _check_texts(prompt: str, asked: Messages, led: bool) -> None:
     """Every text whole, the turns in their order, and each told by what stands before it."""
-    roles = [message["role"] for message in asked]
-    places = [prompt.find(message["content"]) for message in asked]
-    for number, (message, place) in enumerate(zip(asked, places, strict=True), start=1):
+    end = 0
+    system = set()
+    for number, message in enumerate(asked, start=1):
+        text = message["content"]
+        place = prompt.find(text, 0 if message["role"] == "system" else end)
         if place < 0:
-            head = message["content"][:6]
-            does = "changes or cuts the text of" if head.lower() in prompt.lower() else "drops"
-            raise _Unfit(f"{does} the {message['role']} message, number {number} of {', '.join(roles)}")
-    turns = [place for role, place in zip(roles, places, strict=True) if role != "system"]
-    if turns != sorted(turns):
-        raise _Unfit(f"puts messages of {', '.join(roles)} in another order")
-    system = [prompt[max(0, place - 6) : place] for role, place in zip(roles, places, strict=True) if role == "system"]
-    if not led and len(set(system)) > 1:
+            raise _Unfit(f"{_loss(prompt, text)} the {message['role']} message, number {number} of {_roles(asked)}")
+        if message["role"] == "system":
+            system.add(prompt[max(0, place - 6) : place])
+        else:
+            end = place + len(text)
+    if not led and len(system) > 1:
         raise _Unfit("writes a later system message as another thing than the first")
+
+
+def _loss(prompt: str, text: str) -> str:
+    if text in prompt:
+        return "puts in another order than it was said in"
+    known = any(part.lower() in prompt.lower() for part in (text[:6], text[-11:]))
+    return "changes or cuts the text of" if known else "drops"
+
+
+def _roles(messages: Messages) -> str:
+    roles = [message["role"] for message in messages]
+    return ", ".join(roles if len(roles) < 9 else [*roles[:4], "...", *roles[-3:]])
 
 
 def _answered(
@@ -259,10 +270,11 @@ def _check_turns(whole: str, answered: Messages) -> None:
     between: dict[str, set[str]] = {"user": set(), "assistant": set(), "system": set()}
     end = None
     for message in answered:
-        place = whole.find(message["content"])
+        place = whole.find(message["content"], end or 0)
         if end is not None and place >= end:
             between[message["role"]].add(whole[end:place])
-        end = place + len(message["content"])
+        if place >= 0:  # A system message may stand anywhere.
+            end = place + len(message["content"])
     if between["user"] & between["assistant"]:
         raise _Unfit("does not tell the user's messages from the assistant's")
 

@@ -22,6 +22,7 @@ from coevo.config import Recipe
 from coevo.errors import CheckpointError, ConfigError
 from coevo.files import write_atomic
 from coevo.lm import dist
+from coevo.lm.template import TODAY
 from coevo.recipe import dump_recipe, load_recipe
 
 PACKAGES = ("coevo", "torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets", "numpy")
@@ -207,4 +208,6 @@ def _environment() -> dict[str, Any]:
         "revision": _git("rev-parse", "HEAD").strip(),
         "processes": dist.world_size(),
         "cpus": os.cpu_count(),
+        # what a chat template that asks which day it is has been told
+        "template_date": TODAY.date().isoformat(),
     }

@@ -20,6 +20,7 @@ from coevo.lm import dist
 from coevo.lm.embedding import embed
 from coevo.lm.lineage import settings_hash
 from coevo.lm.loading import local_directory
+from coevo.lm.template import date_stamp
 from coevo.loop.context import Policies, seed_of
 from coevo.loop.estimator import BATCH, reasoner
 from coevo.loop.folder import RunFolder, dump_row
@@ -329,6 +330,7 @@ def _about(request: Request, policies: Policies) -> dict[str, Any]:
         "base_settings": settings_hash(local_directory(policies.base)),
         "embedder": f"mean-pooled last hidden states of the base, pieces of {limits.prompt + limits.response} tokens",
         "permutations": PERMUTATIONS,
+        **date_stamp(policies.tokenizer),
     }
 
 

@@ -209,7 +209,7 @@ REFUSED = {
     "keeps two messages": (PLAIN.replace("in messages", "in messages[-2:]"), "drops the"),
     "drops all but the last message": (PLAIN.replace("in messages", "in messages[-1:]"), "drops the"),
     "cuts at 100 characters": (PLAIN.replace("message.content", "message.content[:100]"), "changes or cuts the text"),
-    "cuts the beginning": (PLAIN.replace("message.content", "message.content[-900:]"), "drops the"),
+    "cuts the beginning": (PLAIN.replace("message.content", "message.content[-900:]"), "changes or cuts the text"),
     "lower case": (PLAIN.replace("message.content", "message.content | lower"), "changes or cuts the text"),
     "escapes": (PLAIN.replace("message.content", "message.content | e"), "changes or cuts the text"),
     "one line": (PLAIN.replace("message.content", "message.content.split() | join(' ')"), "changes or cuts the text"),
