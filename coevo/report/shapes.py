@@ -37,12 +37,9 @@ class Counted(Shape):
 
 
 Optional = Interval | None
-Measures: Any = create_model(
-    "Measures",
-    __base__=Counted,
-    **dict.fromkeys((*MEASURES, *EXACT, "remid"), (Optional, None)),
-    components=(dict[Literal["u", "c", "d"], Optional], ...),
-)
+_MEASURES: dict[str, Any] = dict.fromkeys((*MEASURES, *EXACT, "remid"), (Optional, None))
+_MEASURES["components"] = (dict[Literal["u", "c", "d"], Optional], ...)
+Measures: Any = create_model("Measures", __base__=Counted, **_MEASURES)
 """A shift or a subset of an evaluation dict; a measure without any number is null or left out."""
 
 
