@@ -16,8 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from coevo.errors import CoevoError, DataError
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
+MOST = 1e12
+"""No figure of coevo's comes near it, and sums of what is below it stay finite."""
+Number = Annotated[float, Field(allow_inf_nan=False, ge=-MOST, le=MOST)]
+Count = Annotated[int, Field(ge=0, le=MOST)]
 Json = dict[str, Any]
 T = TypeVar("T")
 

@@ -16,6 +16,7 @@ from coevo.experiment.read import result
 from coevo.experiment.table import SHIFTED, SHIFTS
 from coevo.layout import align
 from coevo.report.write import write_bytes
+from coevo.scoring.claims import lost, scored, shown
 
 Record = dict[str, Any]
 BEYOND = 0.05
@@ -168,8 +169,9 @@ def _cell(record: Record | None, factor: float, test: Record | None) -> str:
     if not record or "value" not in record:
         return "n/a"
     value, low, high = (record[name] * factor for name in ("value", "low", "high"))
-    star = "*" if test and test["p_holm"] < BEYOND else ""
     digits = 1 if factor == 100.0 else 2
+    # a difference that the figures do not show is none
+    star = "*" if test and test["p_holm"] < BEYOND and round(test["value"] * factor, digits) else ""
     return f"{value:.{digits}f}{star} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
@@ -183,7 +185,7 @@ def words(found: Mapping[str, Any], base: str, estimator: str) -> list[str]:
     ):
         if lead := table["leads"].get(measure):
             levels = {name: m["levels"][SHIFTED][measure] for name, m in table["methods"].items()}
-            said.append(_lead(title, lead, levels, factor))
+            said.append(_lead(title, lead, levels, factor) + _but(table["methods"], lead["first"], measure) + ".")
     risks = {n: m["worst_case"] for n, m in table["methods"].items() if "value" in m["worst_case"]}
     if len(risks) > 1:
         said.append(_least(risks))
@@ -192,12 +194,29 @@ def words(found: Mapping[str, Any], base: str, estimator: str) -> list[str]:
 
 def _lead(title: str, lead: Record, levels: Mapping[str, Record], factor: float) -> str:
     first = levels[lead["first"]]
-    near = [name for name in lead["p"] if lead["p"][name] >= BEYOND]
+    digits = 1 if factor == 100.0 else 2
+    alike = [name for name in lead["p"] if not round((levels[name]["value"] - first["value"]) * factor, digits)]
+    near = [name for name in lead["p"] if lead["p"][name] >= BEYOND or name in alike]
     near.sort(key=lambda name: abs(levels[name]["value"] - first["value"]))
     others = f"not beyond noise from {', '.join(near)}" if near else "every other method is behind it beyond noise"
-    digits = 1 if factor == 100.0 else 2
     span = f"[{first['low'] * factor:.{digits}f}, {first['high'] * factor:.{digits}f}]"
-    return f"{title}: {lead['first']}, {first['value'] * factor:.{digits}f} {span}; {others}."
+    return f"{title}: {lead['first']}, {first['value'] * factor:.{digits}f} {span}; {others}"
+
+
+def _but(methods: Mapping[str, Record], leader: str, measure: str) -> str:
+    """What contradicts a lead: a lower R-EMI at home, as which R-EMID falls too, a lower M, fewer answers with a score."""
+    own, found = methods[leader], []
+    for level, name, title in (("id", "remi", "R-EMI at home"), (SHIFTED, "register_gap", "M under the shifts")):
+        mine = own["levels"].get(level, {}).get(name)
+        theirs = {other: m["levels"].get(level, {}).get(name) for other, m in methods.items() if other != leader}
+        above = [other for other, record in theirs.items() if mine and record and record["low"] > mine["high"]]
+        if measure == "remid" and mine and above:
+            found.append(f"its {title}, {shown(mine, 'sum')}, is below that of {', '.join(above)}")
+    counts = {name: {"n": sum(m["statuses"].values()), "statuses": m["statuses"]} for name, m in methods.items()}
+    if fuller := [other for other in methods if other != leader and lost(counts[leader], counts[other])]:
+        here = counts[leader]
+        found.append(f"of its answers {scored(here)} of {here['n']} have a score, fewer than of {', '.join(fuller)}")
+    return "".join(f"; but {one}" for one in found)
 
 
 def _least(risks: Mapping[str, Record]) -> str:
@@ -207,7 +226,7 @@ def _least(risks: Mapping[str, Record]) -> str:
     said = f"lowest worst-case risk: {ranked[0]}, {first['value']:.2f}"
     if len(first["by_seed"]) == 1:
         return f"{said}, then {ranked[1]}, {risks[ranked[1]]['value']:.2f}; one seed does not say how far it varies."
-    near = [name for name in ranked[1:] if risks[name]["low"] <= first["high"]]
+    near = [name for name in ranked[1:] if round(risks[name]["low"], 2) <= round(first["high"], 2)]
     others = f"its range over seeds meets that of {', '.join(near)}" if near else "no other range over seeds meets its own"
     return f"{said} [{first['low']:.2f}, {first['high']:.2f}]; {others}."
 

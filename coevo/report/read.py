@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +46,8 @@ class Run:
     rows_after: list[Row]
     turns: list[Record]
     """Rollouts of the last iteration's simulator."""
+    changed: tuple[str, ...] = ()
+    """What was damaged or edited after it had been measured, in words."""
     audit: Verdict | None = None
     """Of the reward; None if it has not been made."""
     second: Run | None = None
@@ -97,6 +101,7 @@ class Run:
     def missing(self) -> list[str]:
         """What an unfinished run does not have, in words."""
         notes = []
+        notes += self.changed
         if self.audit is None:
             notes.append("The audit of the reward (evaluation/audit.json) has not been made yet.")
         if self.before is None:
@@ -138,6 +143,7 @@ def read_run(run_dir: str | Path) -> Run:
         rows_before=_read_rows(path, BEFORE, before),
         rows_after=_read_rows(path, AFTER, after),
         turns=_last_turns(path / "rollouts.jsonl"),
+        changed=tuple(_changed(path)),
         audit=Verdict.from_json(audited) if audited else None,
     )
     seconds = {name: (one or {}).get(SECOND) for name, one in ((BEFORE, before), (AFTER, after))}
@@ -185,6 +191,9 @@ def _last_turns(path: Path) -> list[Record]:
 def _read_rows(run: Path, name: str, evaluation: Record | None) -> list[Row]:
     path = run / "evaluation" / f"{name}.jsonl"
     rows = [Row.from_json(record) for record in read_lines(path, shapes.ROW, AGAIN, exact=True)]
+    if rows and not evaluation:
+        missing = path.with_name(f"{name}.json")
+        raise DataError(f"{missing}: missing, or without this scorer, though {path.name} is there. {AGAIN}")
     if evaluation and path.is_file():
         found = Counter(row.subset_tag for row in rows)
         expected = {tag: entry["n"] for tag, entry in evaluation["subsets"].items()}
@@ -200,13 +209,29 @@ def _read_json(path: Path, shape: TypeAdapter[Any]) -> Record | None:
     return read_json(path, shape, AGAIN) if path.is_file() else None
 
 
+def _changed(run: Path) -> Iterator[str]:
+    """Evaluations that are not as the phase that made them left them."""
+    for record in sorted((run / "phases").glob("*/done.json")):
+        done = read_json(record, shapes.DONE, f"Restore it, or delete {record.parent} to have the phase run again.")
+        for name, digest in done["manifest"].items():
+            path = run / name
+            if name.startswith("evaluation/") and not (path.is_file() and _digest(path) == digest):
+                what = "has changed" if path.is_file() else "is missing"
+                yield f"{name} {what} since the phase {record.parent.name} made it: what is here was not measured so."
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _read_recipe(path: Path) -> Record:
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{path}: not valid YAML: {error}. {RESTORE}") from None
     try:
-        return checked(recipe or {}, shapes.RECIPE)
+        return checked(recipe, shapes.RECIPE)
     except Broken as error:
         raise DataError(f"{path}: {error}. {RESTORE}") from None
 

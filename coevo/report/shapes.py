@@ -37,12 +37,9 @@ class Counted(Shape):
 
 
 Optional = Interval | None
-Measures: Any = create_model(
-    "Measures",
-    __base__=Counted,
-    **dict.fromkeys((*MEASURES, *EXACT, "remid"), (Optional, None)),
-    components=(dict[Literal["u", "c", "d"], Optional], ...),
-)
+_MEASURES: dict[str, Any] = dict.fromkeys((*MEASURES, *EXACT, "remid"), (Optional, None))
+_MEASURES["components"] = (dict[Literal["u", "c", "d"], Optional], ...)
+Measures: Any = create_model("Measures", __base__=Counted, **_MEASURES)
 """A shift or a subset of an evaluation dict; a measure without any number is null or left out."""
 
 
@@ -115,10 +112,10 @@ ModelRow: Any = create_model("ModelRow", __base__=Row, model=(str, ...))
 class Metrics(Shape):
     """A line of metrics.jsonl. Training may have met infinities, which plots leave out; but no figure is a text."""
 
-    phase: str | None = None
-    role: str | None = None
+    phase: str
+    role: str | None
     iteration: int | None = None
-    step: int | float | None = None
+    step: Number
     kept: Number | bool | None = None
     id_remi_change_nats: Number | None = None
     n: Count | None = None
@@ -164,9 +161,9 @@ def _is_figure(name: str) -> bool:
 class Rollout(Shape):
     """A line of rollouts.jsonl."""
 
-    phase: str | None = None
-    role: str | None = None
-    step: int | float | None = None
+    phase: str
+    role: str
+    step: Number | None = None
     sample_id: str | None = None
     subset_tag: str | None = None
     completion: str | None = None
@@ -236,8 +233,15 @@ class Corl(Shape):
 class RecipeText(Shape):
     """What the report reads of resolved.yaml."""
 
+    name: str
     method: Kind | None = None
     corl: Corl | None = None
+
+
+class Done(Shape):
+    """done.json of a phase."""
+
+    manifest: dict[str, str]
 
 
 class Reading(Shape):
@@ -259,5 +263,5 @@ class Reading(Shape):
 
 EVALUATION, ROW, MODEL_ROW = TypeAdapter(WithSecond), TypeAdapter(Row), TypeAdapter(ModelRow)
 METRICS, ROLLOUT, AUDIT = TypeAdapter(Metrics), TypeAdapter(Rollout), TypeAdapter(Audit)
-RECIPE, READING, OBJECT = TypeAdapter(RecipeText), TypeAdapter(Reading), TypeAdapter(dict[str, Any])
+RECIPE, READING, DONE, OBJECT = TypeAdapter(RecipeText), TypeAdapter(Reading), TypeAdapter(Done), TypeAdapter(dict[str, Any])
 assert set(COMPONENTS) == {"u", "c", "d"}

@@ -83,6 +83,11 @@ def tabulate(runs: Sequence[Sequence[Reading]], resamples: int, seed: int) -> di
         )
     variants = [name for name in VARIANTS if any(variant == name for _, _, variant in tables[0])]
     scenarios = list(dict.fromkeys((sample_id, tag) for sample_id, tag, _ in tables[0]))
+    if lacking := [(*one, v) for one in scenarios for v in variants if (*one, v) not in tables[0]]:
+        raise ScoreError(
+            f"ablation.jsonl: {len(lacking)} readings are missing, the first of {lacking[0][0]} by {lacking[0][2]!r}; expected "
+            "one of every scenario by every variant. Restore the file, or run the phase `ablation` again."
+        )
     entries = {}
     for shift in SHIFTS:
         members = [scenario for scenario in scenarios if shift_of(scenario[1]) == shift]

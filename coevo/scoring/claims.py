@@ -97,6 +97,8 @@ def unread(levels: Mapping[str, Entry], scale: str) -> dict[str, Record]:
 
 def lost(entry: Entry, other: Entry) -> bool:
     """Whether more of a level's responses are without a score than of another's, beyond noise (Newcombe 1998)."""
+    if not (entry["n"] and other["n"]):
+        return False
     here, there = (wilson(e["n"] - scored(e), e["n"]).as_json() for e in (entry, other))
     return less(here, there)["low"] > 0
 

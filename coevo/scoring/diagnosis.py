@@ -251,26 +251,31 @@ def _negatives(rows: Iterator[Row]) -> list[int] | None:
 
 
 def _hurts_most(rows: Sequence[Row], summary: Mapping[str, Any], config: Evaluation, seed: int) -> dict[str, Any] | None:
-    """The shift with the largest R-EMID, whether it is beyond noise, and how far the next one is behind."""
+    """The shift with the largest R-EMID that is beyond noise, or the largest of all, and how far the next one is behind."""
     shifts, scale = summary["shifts"], summary["scale"]
     known = {shift: entry["remid"] for shift, entry in shifts.items() if entry.get("remid")}
     if not known:
         return None
-    ranked = sorted(known, key=lambda shift: known[shift]["value"], reverse=True)
 
     def spreads(shift: str) -> bool:
         # of one response the bootstrap's interval has no width
         return any(scored(summary["subsets"][tag]) > 1 for tag in shifts[shift]["subsets"])
 
+    sure = {shift: sign(record, scale) > 0 and spreads(shift) and spreads("id") for shift, record in known.items()}
+    ranked = sorted(known, key=lambda shift: (sure[shift], known[shift]["value"]), reverse=True)
     result: dict[str, Any] = {
         "shift": ranked[0],
         "remid": known[ranked[0]],
-        "beyond_noise": sign(known[ranked[0]], scale) > 0 and all(map(spreads, (ranked[0], "id"))),
+        "beyond_noise": sure[ranked[0]],
         "next": None,
     }
     if len(ranked) > 1:
         margin = remid_margin(rows, config, seed, ranked[0], ranked[1])
-        result["next"] = {"shift": ranked[1], "margin": margin.as_json(), "beyond_noise": sign(margin.as_json(), scale) > 0}
+        result["next"] = {
+            "shift": ranked[1],
+            "margin": margin.as_json(),
+            "beyond_noise": sign(margin.as_json(), scale) > 0,
+        }
     return result
 
 

@@ -49,7 +49,7 @@ def shift_words(
     home, named = shifts["id"], {f"the {name} shift": entry for name, entry in shifts.items() if name != "id"}
     shifted = {tag: entry for tag, entry in subsets.items() if entry["shift"] != "id"}
     if hurt["beyond_noise"]:
-        return "hurts", [*_most_words(hurt, shifts[hurt["shift"]], scale), *_subset_words(shifted, scale)]
+        return "hurts", [*_most_words(hurt, shifts, scale), *_subset_words(shifted, scale)]
     finding, lead = _acquittal(named, shifted, subsets, home, scale)
     largest = f"The {hurt['shift']} shift's R-EMID {shown(hurt['remid'], scale)} is the largest"
     reach = "is below 0" if sign(hurt["remid"], scale) < 0 else "reaches 0"
@@ -97,10 +97,15 @@ def _remids(shifted: Mapping[str, Entry]) -> dict[str, Record | None]:
     return {tag: entry["remid"] for tag, entry in shifted.items() if entry.get("remid") and scored(entry) > 1}
 
 
-def _most_words(hurt: Mapping[str, Any], entry: Entry, scale: str) -> list[str]:
-    name = hurt["shift"]
-    words = f"The {name} shift hurts most: R-EMID {shown(hurt['remid'], scale)}, beyond noise (the interval is above 0)"
-    if hurt["next"]:
+def _most_words(hurt: Mapping[str, Any], shifts: Mapping[str, Entry], scale: str) -> list[str]:
+    name, entry = hurt["shift"], shifts[hurt["shift"]]
+    larger = [s for s, e in shifts.items() if e.get("remid") and e["remid"]["value"] > hurt["remid"]["value"]]
+    verb = "hurts" if larger else "hurts most"
+    words = f"The {name} shift {verb}: R-EMID {shown(hurt['remid'], scale)}, beyond noise (the interval is above 0)"
+    if larger:
+        parts = ", ".join(f"of the {shift} shift, {shown(shifts[shift]['remid'], scale)}" for shift in larger)
+        words += f"; that {parts}, is larger and within noise"
+    elif hurt["next"]:
         margin = f"{shown(hurt['next']['margin'], scale)} more than the {hurt['next']['shift']} shift"
         words += f"; {margin}, {'beyond noise too' if hurt['next']['beyond_noise'] else 'which is within noise'}"
     return [f"{words}.", *_loss_words(name, entry, scale)]

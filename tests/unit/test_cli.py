@@ -10,7 +10,6 @@ import pytest
 
 from coevo import cli
 from coevo.cli.data import MOST_PROBLEMS
-from coevo.cli.progress import ConsoleProgress
 from coevo.config import Recipe, SmallBase
 from coevo.errors import DataError
 from coevo.loop.plan import Counts, parameters, plan
@@ -399,19 +398,6 @@ def test_data_world_then_check(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_report_of_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["report", str(tmp_path)]) == 2
     assert "holds no run" in capsys.readouterr().err
-
-
-def test_progress_shows_place_figure_and_time_to_go(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = ConsoleProgress(plan(Recipe(name="x")), every_s=0.0)
-    progress.phase("01-sft-rpm", 62)
-    progress.advance(31, "loss 1.50")
-    progress.advance(1000)
-    progress.done("01-sft-rpm")
-    progress.done("02-sft-scorer")
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[1].startswith("[1/14] 01-sft-rpm 31/62 · loss 1.50") and "to go" in lines[1]
-    assert "62/62" in lines[2], "never beyond the end"
-    assert "done in" in lines[3] and lines[4] == "[2/14] 02-sft-scorer: done before"
 
 
 def test_durations() -> None:
