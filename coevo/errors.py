@@ -27,3 +27,7 @@ class TrainingError(CoevoError):
 
 class EndpointError(CoevoError):
     """A model behind a network that cannot be reached, or refuses to work for us."""
+
+
+class StorageError(CoevoError):
+    """A file that could not be written: the disk is full, or a quota is used up."""

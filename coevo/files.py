@@ -1,17 +1,24 @@
-"""What a kill cannot halve: whole files, and a dict on disk that grows line by line. Without torch."""
+"""What a kill cannot halve: whole files, and a dict on disk that grows line by line; and folders that one process at a time
+writes into. Without torch."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import re
 import shlex
-from collections.abc import Mapping
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Self
 
-from coevo.errors import CheckpointError, ConfigError
+from coevo.errors import CheckpointError, ConfigError, StorageError
 
 KEY_LENGTH = 32
 """Hexadecimal digits of a key: 128 bits."""
@@ -38,17 +45,148 @@ _KINDS: tuple[tuple[bytes, str, str, str], ...] = (
     (b"\xfe\xff", "is UTF-16 text", _CONVERT, "iconv -f UTF-16 -t UTF-8 {file} > {utf8}"),
 )
 """First bytes, what has them, the remedy in words, and its command."""
+LOCK_FILE = ".lock"
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+_TRIES, _PAUSE_S = 5, 0.1
+"""At a lock: its holder may just be ending."""
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Writes a file so that a kill leaves the old one or the new one: temporary file, fsync, rename."""
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Writes a file so that a kill or a power cut leaves the old one or the new one: temporary file, fsync, rename.
+
+    Raises:
+        StorageError: the disk is full; the old file is still there.
+    """
+    data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with writing(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        fsync(path.parent)
+
+
+def fsync(path: Path) -> None:
+    """Has a file or a folder's list of names on disk before it returns."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def writing(path: Path, remedy: str = "") -> Iterator[None]:
+    """Turns what Python, safetensors and torch say of a full disk into one message that names the file.
+
+    Args:
+        path: what is being written; of a folder, some file in it.
+        remedy: how to go on, once there is room; where blocks are nested, the outer one's is added.
+
+    Raises:
+        StorageError: there was no room.
+    """
+    try:
+        yield
+    except StorageError as error:
+        raise StorageError(f"{error} {remedy}".strip()) from error
+    except Exception as error:
+        reason = _no_room(error)
+        if reason is None:
+            raise
+        where = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        free = shutil.disk_usage(where).free // 2**20
+        raise StorageError(
+            f"{path}: cannot be written: {reason} ({free:,} MiB free there). What was finished before is kept; make room. "
+            f"{remedy}".strip()
+        ) from error
+
+
+def _no_room(error: Exception) -> str | None:
+    """Why a file could not be written; None of an error about anything else."""
+    text = str(error)
+    if isinstance(error, OSError):
+        return os.strerror(error.errno) if error.errno in _NO_SPACE else None
+    number = re.search(r"\(os error (\d+)\)", text)
+    if type(error).__name__ == "SafetensorError" and number and int(number[1]) in _NO_SPACE:
+        return os.strerror(int(number[1]))
+    # torch's writer of checkpoints does not hand on what the system said
+    if isinstance(error, RuntimeError) and re.search(r"PytorchStreamWriter|inline_container\.cc.*unexpected pos", text):
+        return "the file could not be written to its end"
+    return None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps every other coevo from writing into a folder while the block runs.
+
+    The lock is the process's own (flock): it ends with it, however that ends, and leaves nothing to be cleared away. The
+    file says who holds it. A file system without locks is taken as it is.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_FILE).open("a+", encoding="utf-8") as file:
+        if not _claimed(file):
+            raise ConfigError(
+                f"{folder} is in use by {_holder(file)}. Wait for it, or stop it; two at once would write over each other. "
+                "Nothing was changed."
+            )
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S %Z')}\n")
         file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def holder_of(folder: Path) -> str | None:
+    """Who writes into a folder at the moment, in words; None if nobody does."""
+    try:
+        with (folder / LOCK_FILE).open(encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _holder(file)
+    except OSError:
+        pass
+    return None
+
+
+def _claimed(file: IO[str]) -> bool:
+    for attempt in range(_TRIES):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(_PAUSE_S if attempt + 1 < _TRIES else 0)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            return True
+    return False
+
+
+def _holder(file: IO[str]) -> str:
+    file.seek(0)
+    text = file.read(200).strip()
+    return f"another coevo ({text})" if text.isprintable() and text else "another coevo"
 
 
 def what_it_is(head: bytes, path: Path) -> str | None:
@@ -147,9 +285,10 @@ class Journal:
         self._rows.update(rows)
         if self._file is not None and rows:
             lines = (json.dumps([key, value], ensure_ascii=False, allow_nan=False) for key, value in rows.items())
-            self._file.write("".join(f"{line}\n" for line in lines).encode())
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            with writing(Path(self._file.name)):
+                self._file.write("".join(f"{line}\n" for line in lines).encode())
+                self._file.flush()
+                os.fsync(self._file.fileno())
 
 
 def _locked(path: Path) -> IO[bytes]:

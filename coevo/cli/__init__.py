@@ -20,6 +20,8 @@ USERS_ERRNO = frozenset(
         errno.EROFS,
         errno.ENOSPC,
         errno.EDQUOT,
+        errno.EFBIG,
+        errno.EIO,
         errno.ENAMETOOLONG,
         errno.ENOTDIR,
         errno.EISDIR,

@@ -12,7 +12,7 @@ from coevo import stop
 from coevo.cli.console import Commands, command, is_main, path, say, warn
 from coevo.cli.progress import ConsoleProgress
 from coevo.cli.report import show_report
-from coevo.errors import CheckpointError, ConfigError
+from coevo.errors import ConfigError
 
 if TYPE_CHECKING:
     from coevo.config import Recipe
@@ -144,8 +144,9 @@ def recipe_and_folder(options: argparse.Namespace) -> tuple[Recipe, Path]:
 
     Raises:
         ConfigError: bad recipe, a folder that is taken, or a recipe other than the resumed run's.
-        CheckpointError: the folder to resume holds no run.
+        CheckpointError: the folder to resume holds no run, or recipe or data are not those that it was begun with.
     """
+    from coevo.loop.record import RECIPE_FILE, read_resolved, with_own_data
     from coevo.recipe import load_recipe
 
     if options.resume is None:
@@ -159,30 +160,27 @@ def recipe_and_folder(options: argparse.Namespace) -> tuple[Recipe, Path]:
         return recipe, out
     if options.out is not None and options.out.resolve() != options.resume.resolve():
         raise ConfigError(f"--out {options.out}: --resume {options.resume} names the run folder already; leave --out away.")
-    resolved = options.resume / "resolved.yaml"
-    if not resolved.is_file():
-        raise CheckpointError(f"{options.resume} holds no run: resolved.yaml is missing. Give the folder that --out named.")
-    recipe = load_recipe(resolved)
-    given = load_recipe(options.recipe or resolved, options.overrides)
+    recipe = read_resolved(options.resume)
+    given = load_recipe(options.recipe or options.resume / RECIPE_FILE, options.overrides)
     if given != recipe:
         raise ConfigError(
             f"--resume {options.resume}: the recipe given differs from the run's in "
             f"{', '.join(_differing(given, recipe))}. "
             "A run keeps its recipe: leave the recipe and overrides away, or start a new run with --out."
         )
-    return recipe, options.resume
+    return with_own_data(options.resume, recipe), options.resume
 
 
 def _refuse_taken(out: Path) -> None:
+    from coevo.loop.record import refuse_taken
+
     if os.path.lexists(out) and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; expected a folder that is new or empty.")
     above = next(folder for folder in (out, *out.absolute().parents) if os.path.lexists(folder))
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         reason = "nothing may be written in it" if above.is_dir() else "it is a file"
         raise ConfigError(f"--out {out} cannot be made in {above}: {reason}; choose another folder.")
-    if out.is_dir() and any(out.iterdir()):
-        remedy = f"continue it with coevo train --resume {out}, or " if (out / "resolved.yaml").exists() else ""
-        raise ConfigError(f"--out {out} exists and is not empty; {remedy}choose another folder. Nothing was changed.")
+    refuse_taken(out)
 
 
 def _differing(left: Recipe, right: Recipe) -> list[str]:

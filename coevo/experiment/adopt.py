@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from coevo.config import Recipe
 from coevo.files import content_key, write_atomic
-from coevo.loop.folder import STREAMS, RunFolder, dump_row, read_rows
+from coevo.loop.folder import STREAMS, TIMING_FILE, RunFolder
 from coevo.loop.plan import PhasePlan
+from coevo.loop.record import begun_with
+from coevo.loop.streams import copy_rows, drop_rows
 
 MEASURING = ("audit", "evaluate", "ablation")
 """Kinds of phases that no later one reads, but for the evaluation's own references, which it would compute alike."""
@@ -74,16 +77,26 @@ def adopt(folder: RunFolder, wanted: dict[str, str], donors: Iterable[tuple[Path
     Raises:
         CheckpointError: a file of a donor is damaged.
     """
-    taken = []
-    others = list(donors)
+    taken: dict[str, Path] = {}
+    others = [(path, has) for path, has in donors if _data_of(path) == _data_of(folder.root)]
     for name, digest in wanted.items():
         if has_phase(folder.root, name):
             continue
         donor = next((path for path, has in others if has.get(name) == digest and has_phase(path, name)), None)
         if donor is not None and not (folder.phase(name) / "checkpoints").exists():
             _copy_phase(donor, folder, name)
-            taken.append(name)
-    return taken
+            taken[name] = donor
+    if taken:
+        _copy_rows(folder, taken)
+    # last of all: a kill leaves phases that are copied again
+    for name, donor in taken.items():
+        write_atomic(folder.phase(name) / "done.json", (donor / "phases" / name / "done.json").read_text(encoding="utf-8"))
+    return list(taken)
+
+
+def _data_of(run: Path) -> str | None:
+    """Hash of the data file that a run was begun with; None where it has none, or none was recorded."""
+    return (begun_with(run).get("data") or {}).get("sha256")
 
 
 def has_phase(run: Path, phase: str) -> bool:
@@ -92,7 +105,7 @@ def has_phase(run: Path, phase: str) -> bool:
 
 
 def _copy_phase(donor: Path, folder: RunFolder, name: str) -> None:
-    """Copies one phase; its mark of being done comes last, so that a kill leaves a phase that is copied again.
+    """Copies one phase but for its rows and its mark of being done.
 
     Raises:
         CheckpointError: a file of the donor is not as its phase left it.
@@ -105,8 +118,12 @@ def _copy_phase(donor: Path, folder: RunFolder, name: str) -> None:
         if not (folder.root / relative).is_relative_to(target):
             (folder.root / relative).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(donor / relative, folder.root / relative)
-    for stream in (*STREAMS, "timing.jsonl"):
-        kept = [row for row in read_rows(folder.root / stream) if row["phase"] != name]
-        kept += [row for row in read_rows(donor / stream) if row["phase"] == name]
-        write_atomic(folder.root / stream, "".join(dump_row(row) for row in kept))
-    write_atomic(target / "done.json", (source / "done.json").read_text(encoding="utf-8"))
+
+
+def _copy_rows(folder: RunFolder, taken: dict[str, Path]) -> None:
+    """Rows of phases that were taken over from these donors, in place of what the cell itself had of them."""
+    for stream in (*STREAMS, TIMING_FILE):
+        drop_rows(folder.root / stream, lambda row: row.get("phase") in taken)
+        # phases that follow each other are mostly of one donor, whose file is then read once
+        for donor, names in groupby(taken, taken.__getitem__):
+            copy_rows(donor / stream, folder.root / stream, frozenset(names))

@@ -19,10 +19,11 @@ from coevo.errors import ConfigError
 from coevo.experiment.adopt import adopt, digests, has_phase
 from coevo.experiment.matrix import ASKED_FILE, Cell, Experiment, cell_of, judged_of, scores_of
 from coevo.experiment.pool import Outcome, Pool, Task
-from coevo.files import write_atomic
+from coevo.files import locked, write_atomic
 from coevo.loop.folder import RunFolder, dump_row, read_resolved, read_rows
 from coevo.loop.material import load_material
 from coevo.loop.plan import Counts, PhasePlan, count, plan
+from coevo.loop.record import with_own_data
 
 LOCK_FILE = ".lock"
 
@@ -135,10 +136,9 @@ def _training(cell: Cell, out: Path, phases: list[PhasePlan], known: dict[str, d
     own = known[cell.name]
 
     def prepare() -> str:
-        folder = RunFolder(root)
-        if not (root / "resolved.yaml").is_file():
-            folder = RunFolder.create(root, cell.recipe)
-        taken = adopt(folder, own, donors)
+        with locked(root):
+            folder = RunFolder(root) if (root / "resolved.yaml").is_file() else RunFolder.create(root, cell.recipe)
+            taken = adopt(folder, own, donors)
         return f"; {len(taken)} of {len(phases)} phases are another cell's as well" if taken else ""
 
     words = ["train", "--resume", str(root)] + (["--until", cell.until] if cell.until else [])
@@ -174,7 +174,7 @@ def _reading(
     def prepare() -> str:
         if not _is_newer(data, [out / cell.name / "resolved.yaml" for cell in cells]):
             data.parent.mkdir(parents=True, exist_ok=True)
-            write_rpgbench(data, load_material(cells[0].recipe).tests)
+            write_rpgbench(data, load_material(with_own_data(out / cells[0].name, cells[0].recipe)).tests)
         for cell, file in zip(cells, files, strict=True):
             export(out / cell.name, ends[cell.name], cell.method, file)
         return ""

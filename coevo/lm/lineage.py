@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
@@ -16,6 +15,7 @@ import torch
 from torch import nn
 
 from coevo.errors import CheckpointError
+from coevo.files import fsync, writing
 from coevo.types import Lineage
 
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -204,30 +204,26 @@ def atomic_directory(target: str | Path) -> Iterator[Path]:
     """Yield an empty sibling directory; when the block ends well, fsync its files and rename it to `target`.
 
     A directory that was at `target` is moved aside first and deleted last. After an error nothing is left behind.
+
+    Raises:
+        StorageError: the disk is full; what was at `target` is still there.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     try:
-        yield work
-        work.chmod(0o755)
-        for path in [*work.rglob("*"), work]:
-            _fsync(path)
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
-            target.rename(old / target.name)
-            work.rename(target)
-            shutil.rmtree(old)
-        else:
-            work.rename(target)
-        _fsync(target.parent)
+        with writing(target):
+            yield work
+            work.chmod(0o755)
+            for path in [*work.rglob("*"), work]:
+                fsync(path)
+            if target.exists():
+                old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+                target.rename(old / target.name)
+                work.rename(target)
+                shutil.rmtree(old)
+            else:
+                work.rename(target)
+            fsync(target.parent)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

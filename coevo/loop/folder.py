@@ -15,44 +15,31 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from coevo.config import Recipe
 from coevo.errors import CheckpointError, ConfigError
-from coevo.files import write_atomic
+from coevo.files import locked, sha256_of, write_atomic, writing
 from coevo.lm import dist
 from coevo.lm.template import TODAY
-from coevo.recipe import dump_recipe, load_recipe
+from coevo.loop.record import (
+    CODE_FILE,
+    ENVIRONMENT_FILE,
+    RECIPE_FILE,
+    data_record,
+    read_resolved,
+    refuse_taken,
+)
+from coevo.loop.streams import drop_rows, dump_row, read_rows
+from coevo.recipe import dump_recipe
+
+__all__ = ["STREAMS", "TIMING_FILE", "RunFolder", "dump_row", "held", "read_resolved", "read_rows"]
 
 PACKAGES = ("coevo", "torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets", "numpy")
 STREAMS = ("metrics.jsonl", "rollouts.jsonl")
-_BEFORE_THE_RECIPE = frozenset(
-    ("environment.json", "code.diff", ".environment.json.tmp", ".code.diff.tmp", ".resolved.yaml.tmp")
-)
-"""What a kill while a folder is made leaves in it; nothing that a run needs."""
-
-
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSON-lines file; a last line that a kill cut short is left out."""
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                yield json.loads(line)
-            except ValueError:
-                raise CheckpointError(
-                    f"{path}:{number}: not valid JSON: {line[:60]!r}. The file was edited or damaged; restore it, or "
-                    "start a new run."
-                ) from None
-
-
-def dump_row(row: Mapping[str, Any]) -> str:
-    """One JSON line, keys in the row's own order: a character card is read in the order it was written in."""
-    return json.dumps(row, ensure_ascii=False) + "\n"
+TIMING_FILE = "timing.jsonl"
 
 
 class RunFolder:
@@ -68,17 +55,16 @@ class RunFolder:
         Raises:
             ConfigError: the folder exists and is not empty; it is left untouched.
         """
-        if root.exists() and any(file.name not in _BEFORE_THE_RECIPE for file in root.iterdir()):
-            raise ConfigError(
-                f"{root} exists and is not empty. Continue it with `coevo train --resume {root}`, or choose another --out."
-            )
+        refuse_taken(root)
         folder = cls(root)
         dist.barrier()
         if dist.is_main():
-            write_atomic(root / "environment.json", json.dumps(_environment(), indent=2) + "\n")
-            write_atomic(root / "code.diff", _git("diff", "HEAD"))
+            text = dump_recipe(recipe)
+            begun = {"recipe_sha256": hashlib.sha256(text.encode()).hexdigest(), "data": data_record(recipe)}
+            write_atomic(root / ENVIRONMENT_FILE, json.dumps(_environment() | begun, indent=2) + "\n")
+            write_atomic(root / CODE_FILE, _git("diff", "HEAD"))
             # the recipe last: a folder with a recipe is one that can be resumed
-            write_atomic(root / "resolved.yaml", dump_recipe(recipe))
+            write_atomic(root / RECIPE_FILE, text)
         dist.barrier()
         return folder
 
@@ -87,7 +73,7 @@ class RunFolder:
         """Opens an existing run.
 
         Raises:
-            CheckpointError: it is none.
+            CheckpointError: it is none, or its recipe is not the one that it was begun with.
         """
         return cls(root), read_resolved(root)
 
@@ -101,19 +87,22 @@ class RunFolder:
         """Where the phase's trained policy is."""
         return self.phase(name) / "policy"
 
+    def done(self, name: str) -> bool:
+        """Whether the phase has finished."""
+        return (self.phase(name) / "done.json").exists()
+
     def facts(self, name: str) -> dict[str, Any] | None:
         """What a finished phase left behind, or None if it has not finished.
 
         Raises:
             CheckpointError: a file of the phase is missing or changed since.
         """
-        path = self.phase(name) / "done.json"
-        if not path.exists():
+        if not self.done(name):
             return None
         done = self._done(name)
         for relative, digest in done["manifest"].items():
             file = self.root / relative
-            if not file.exists() or _sha256(file) != digest:
+            if not file.exists() or sha256_of(file) != digest:
                 raise CheckpointError(
                     f"{file}: {'changed' if file.exists() else 'missing'} since phase {name} finished (expected sha256 "
                     f"{digest[:12]}…). Restore it, or delete {self.phase(name)} and those after it to run them again."
@@ -124,11 +113,15 @@ class RunFolder:
         """Files of a finished phase, from the run's root, with their sha256."""
         return self._done(name)["manifest"]
 
+    def processes(self, name: str) -> int | None:
+        """How many processes a finished phase was run by; None if that was not recorded."""
+        return self._done(name)["processes"]
+
     def _done(self, name: str) -> dict[str, Any]:
         path = self.phase(name) / "done.json"
         try:
             done: dict[str, Any] = json.loads(path.read_bytes())
-            return {"facts": done["facts"], "manifest": done["manifest"]}
+            return {"facts": done["facts"], "manifest": done["manifest"], "processes": done.get("processes")}
         except (ValueError, KeyError, TypeError):
             raise CheckpointError(
                 f"{path}: damaged; expected what phase {name} left behind as JSON. Restore it, or delete {self.phase(name)} "
@@ -140,48 +133,64 @@ class RunFolder:
         if dist.is_main():
             policy = self.policy(name)
             every = [*(sorted(policy.rglob("*")) if policy.exists() else []), *files]
-            manifest = {str(f.relative_to(self.root)): _sha256(f) for f in every if f.is_file()}
-            write_atomic(self.phase(name) / "done.json", json.dumps({"facts": facts, "manifest": manifest}, indent=2) + "\n")
+            manifest = {str(f.relative_to(self.root)): sha256_of(f) for f in every if f.is_file()}
+            done = {"facts": facts, "manifest": manifest, "processes": dist.world_size()}
+            write_atomic(self.phase(name) / "done.json", json.dumps(done, indent=2) + "\n")
             shutil.rmtree(self.phase(name) / "checkpoints", ignore_errors=True)
         dist.barrier()
 
     # streams -----------------------------------------------------------------------------------------------------
 
     def append(self, stream: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Adds rows to a JSON-lines file at the run's root."""
+        """Adds rows to a JSON-lines file at the run's root; they are on disk before a checkpoint that comes after them."""
         if dist.is_main():
-            with (self.root / stream).open("a", encoding="utf-8") as file:
+            path = self.root / stream
+            with writing(path), path.open("a", encoding="utf-8") as file:
                 file.writelines(dump_row(row) for row in rows)
+                file.flush()
+                os.fsync(file.fileno())
 
-    def rewind(self, phase: str, step: int) -> None:
-        """Drops the rows that an unfinished phase wrote after `step`; they will be written again."""
+    def rewind(self, steps: Mapping[str, int]) -> None:
+        """Drops the rows that unfinished phases wrote after a step; they will be written again.
+
+        Args:
+            steps: phase -> the step that it goes on from; -1 for one that begins anew.
+        """
+
+        def goes(row: Mapping[str, Any]) -> bool:
+            kept = steps.get(str(row.get("phase")))
+            return kept is not None and row.get("step", 0) > kept
+
         if dist.is_main():
             for stream in STREAMS:
-                path = self.root / stream
-                kept = [r for r in read_rows(path) if r["phase"] != phase or r["step"] <= step]
-                write_atomic(path, "".join(dump_row(row) for row in kept))
+                (self.root / stream).touch()
+                drop_rows(self.root / stream, goes)
+            drop_rows(self.root / TIMING_FILE, lambda row: False)
         dist.barrier()
 
     def clock(self, phase: str, seconds: float) -> None:
         """Notes how long a phase took, in seconds."""
-        self.append("timing.jsonl", [{"phase": phase, "elapsed_s": round(seconds, 2), "ended": time.time()}])
+        self.append(TIMING_FILE, [{"phase": phase, "elapsed_s": round(seconds, 2), "ended": time.time()}])
 
 
-def read_resolved(root: Path) -> Recipe:
-    """The recipe of an existing run folder.
+@contextmanager
+def held(root: Path) -> Iterator[None]:
+    """Keeps every other coevo from writing into a folder while the block runs; of a distributed run, rank 0 holds the lock.
 
     Raises:
-        CheckpointError: the folder is no run.
+        ConfigError: another one writes into it, who is named on all ranks.
     """
-    path = root / "resolved.yaml"
-    if not path.exists():
-        raise CheckpointError(f"{root} holds no run: resolved.yaml is missing. Give the folder that --out named.")
-    return load_recipe(path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with ExitStack() as stack:
+        refusal = ""
+        if dist.is_main():
+            try:
+                stack.enter_context(locked(root))
+            except ConfigError as error:
+                refusal = str(error)
+        refusal = dist.gather([refusal])[0]
+        if refusal:
+            raise ConfigError(refusal)
+        yield
 
 
 def _git(*arguments: str) -> str:

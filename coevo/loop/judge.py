@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from coevo.data.responses import Answers, read_answers
 from coevo.errors import ConfigError, EndpointError, ScoreError
-from coevo.files import Journal, content_key, write_atomic
+from coevo.files import Journal, content_key, locked, write_atomic, writing
 from coevo.loop.progress import Progress, Silent
 from coevo.loop.request import Stage, check_out, file_record, previous
 from coevo.prompts import judge_messages
@@ -238,13 +238,18 @@ def judge(request: Request, progress: Progress | None = None) -> Path:
         ScoreError: nothing could be judged.
         CoevoError: a local model that cannot be loaded.
     """
-    progress = progress or Silent()
+    progress, out = progress or Silent(), request.question.out
+    with locked(out), writing(out, "The same call then goes on where it was."):
+        return _asked(request, progress)
+
+
+def _asked(request: Request, progress: Progress) -> Path:
     out, question = request.question.out, request.question
     before = previous(out, REQUEST_FILE)
     if before is not None and before != request.as_json() and (out / RESULT_FILE).exists():
         progress.say(f"{out} holds the result of another question; answers that still apply are reused, the rest replaced.")
+    write_atomic(out / REQUEST_FILE, _dump(request.as_json()))
     with Journal(out / JOURNAL) as journal:
-        write_atomic(out / REQUEST_FILE, _dump(request.as_json()))
         if journal.torn_bytes:
             progress.say(f"{out / JOURNAL}: the last line was cut short by a kill; {journal.torn_bytes} bytes dropped.")
         asked = _judge(request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -324,11 +324,11 @@ def save_learnt(
 
 def pool_rows(context: Context, before: int | None = None) -> list[dict[str, Any]]:
     """Every pool entry, of iterations before the given one if it is given; scenarios are read back into records."""
-    rows = []
+    rows: deque[dict[str, Any]] = deque(maxlen=context.recipe.loop.pool_size)
     for k in range(1, context.recipe.loop.iterations + 1):
         if before is None or k < before:
-            rows += list(read_rows(context.folder.root / "pool" / f"iteration-{k}.jsonl"))
-    return rows[-context.recipe.loop.pool_size :]
+            rows.extend(read_rows(context.folder.root / "pool" / f"iteration-{k}.jsonl"))
+    return list(rows)
 
 
 def with_id(scenario: Scenario, sample_id: str) -> Scenario:

@@ -17,10 +17,11 @@ from coevo.data.overlap import Imprint, copies, imprint
 from coevo.data.responses import Answers, read_answers
 from coevo.data.rpgbench import read_rpgbench
 from coevo.errors import CheckpointError, ConfigError, DataError
+from coevo.files import LOCK_FILE
 from coevo.loop.cost import DECODE_SHARE, parameters, rate
 from coevo.loop.naming import estimator_kinds
+from coevo.loop.record import read_resolved
 from coevo.prompts import character_text
-from coevo.recipe import load_recipe
 from coevo.types import Scenario
 
 REQUEST_FILE = "request.json"
@@ -233,7 +234,7 @@ def _recipe(option: str, run: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise CheckpointError(
             f"{option} {run} holds no run: resolved.yaml is missing. Give the folder that coevo train --out named."
         )
-    return load_recipe(resolved, overrides)
+    return read_resolved(run, overrides)
 
 
 def _finished(option: str, policy: Policy) -> Policy:
@@ -275,7 +276,9 @@ def check_out(out: Path, mark: str = REQUEST_FILE, made_by: str = "coevo score")
     """
     if os.path.lexists(out) and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; expected a folder.")
-    if out.is_dir() and any(out.iterdir()) and not (out / mark).is_file():
+    # a kill at the very beginning leaves the lock
+    begun = {LOCK_FILE, f".{mark}.tmp"}
+    if out.is_dir() and {file.name for file in out.iterdir()} - begun and not (out / mark).is_file():
         raise ConfigError(f"--out {out} exists, is not empty, and no {made_by} made it; choose another folder.")
     above = next(folder for folder in (out, *out.absolute().parents) if os.path.lexists(folder))
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):

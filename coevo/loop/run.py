@@ -8,7 +8,8 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,20 @@ from accelerate.state import AcceleratorState
 from transformers.utils import logging as transformers_logging
 
 from coevo import stop
-from coevo.config import Recipe
+from coevo.config import FileData, Recipe
 from coevo.errors import ConfigError
+from coevo.files import writing
 from coevo.lm import dist
 from coevo.loop import ablation, coevolution, corl, methods, phases, tracking
 from coevo.loop.base import check_models, remember_base
 from coevo.loop.context import Context, seed_of
-from coevo.loop.folder import RunFolder
+from coevo.loop.folder import RunFolder, held
 from coevo.loop.material import load_material
 from coevo.loop.plan import PhasePlan, plan
 from coevo.loop.progress import Progress, Silent
-from coevo.train.common import last_checkpoint, on_deepspeed, steps_done
+from coevo.loop.record import begun_with, refuse_taken, with_own_data
+from coevo.train.checkpoints import Start, last_checkpoint
+from coevo.train.common import on_deepspeed
 
 Runner = Callable[[Context, PhasePlan, bool], dict[str, Any]]
 
@@ -78,21 +82,82 @@ def train(
         CoevoError: any input, setting or checkpoint that does not fit; the folder keeps what was finished.
     """
     progress = progress or Silent()
+    if resume:
+        RunFolder.open(out)
+        recipe = with_own_data(out, recipe)
+    else:
+        refuse_taken(out)
     material = load_material(recipe)
     start_processes()
     check_models(recipe, fetch=True)
-    if resume:
-        folder, _ = RunFolder.open(out)
-    else:
-        folder = RunFolder.create(out, recipe)
-    remember_base(folder, recipe)
-    context = Context(recipe, folder, material, plan(recipe), progress)
-    with tracking.tracker(recipe, folder, progress.say) as log:
+    every, folder = plan(recipe), RunFolder(out)
+    phases = [phase for phase in every if only is None or phase.name in only]
+    # a run that is finished may be one that nobody can write into
+    finished = resume and all(folder.done(phase.name) for phase in phases)
+    with nullcontext() if finished else held(out):
+        if not resume:
+            RunFolder.create(out, recipe)
+        if not finished:
+            remember_base(folder, recipe)
+        with writing(out, f"Go on with: coevo train --resume {out}"):
+            _run(Context(recipe, folder, material, every, progress), phases)
+    return out
+
+
+def _run(context: Context, phases: Sequence[PhasePlan]) -> None:
+    starts = _starts(context, phases)
+    with tracking.tracker(context.recipe, context.folder, context.progress.say) as log:
         context.log_metrics = log
-        for phase in context.plan:
-            if only is None or phase.name in only:
-                _run_phase(context, phase)
-    return folder.root
+        for phase in phases:
+            _run_phase(context, phase, starts.get(phase.name))
+
+
+def _starts(context: Context, phases: Sequence[PhasePlan]) -> dict[str, Start]:
+    """Where each unfinished phase goes on from; rows that it wrote after that are dropped. What is not as it was is said.
+
+    Raises:
+        ConfigError: a phase under way was begun by another number of processes.
+    """
+    folder, say = context.folder, context.progress.say
+    starts = {
+        phase.name: last_checkpoint(folder.phase(phase.name) / "checkpoints")
+        for phase in phases
+        if not folder.done(phase.name)
+    }
+    for name, start in starts.items():
+        for note in start.notes:
+            say(f"{name}: {note}.")
+        if start.checkpoint is not None:
+            start.check_processes(folder.phase(name))
+            if start.notes:
+                say(f"{name}: goes on from {start.checkpoint.name}, step {start.step}.")
+        elif start.notes:
+            say(f"{name}: no whole checkpoint is left, so that it begins anew.")
+    folder.rewind({name: start.step for name, start in starts.items()})
+    if starts:
+        for note in _changed(context):
+            say(note)
+    return starts
+
+
+def _changed(context: Context) -> list[str]:
+    """What is other than when the run was begun, or was not recorded then, and does not keep it from going on."""
+    folder, notes = context.folder, []
+    begun, world = begun_with(folder.root), dist.world_size()
+    if "recipe_sha256" not in begun:
+        data = " and data file" if isinstance(context.recipe.data, FileData) else ""
+        notes.append(
+            f"The run was begun before hashes were recorded: whether its recipe{data} changed since cannot be seen."
+        )
+    finished = [phase.name for phase in context.plan if folder.done(phase.name)]
+    others = {name: n for name in finished if (n := folder.processes(name)) not in (None, world)}
+    if others:
+        last = max(others)
+        notes.append(
+            f"{last} was run by {others[last]} process(es), and the run goes on with {world}: finished phases stay as they "
+            "are; later ones round otherwise and sample by other random states than they would have."
+        )
+    return notes
 
 
 def start_processes() -> None:
@@ -135,26 +200,24 @@ def _check_launch() -> None:
     )
 
 
-def _run_phase(context: Context, phase: PhasePlan) -> None:
+def _run_phase(context: Context, phase: PhasePlan, start: Start | None) -> None:
     stop.obey()
     folder = context.folder
-    if folder.facts(phase.name) is not None:
+    if start is None:
+        folder.facts(phase.name)
         context.progress.done(phase.name)
         return
     began = time.monotonic()
-    resumable = last_checkpoint(folder.phase(phase.name) / "checkpoints")
-    step = steps_done(resumable) if resumable else -1
-    folder.rewind(phase.name, step)
-    if dist.is_main() and resumable is None:
+    if dist.is_main() and start.checkpoint is None:
         shutil.rmtree(folder.phase(phase.name), ignore_errors=True)
     dist.barrier()
     folder.phase(phase.name).mkdir(parents=True, exist_ok=True)
     context.progress.phase(phase.name, phase.units)
-    if step > 0:
-        context.progress.advance(step, "resumed")
+    if start.step > 0:
+        context.progress.advance(start.step, "resumed")
     seed_everything(seed_of(context.recipe.seed, phase.name))
     _fresh_engine()
-    facts = RUNNERS[phase.kind, phase.role](context, phase, resumable is not None)
+    facts = RUNNERS[phase.kind, phase.role](context, phase, start.checkpoint is not None)
     # a phase that trains nothing has files of its own to list, and so finishes itself
     if phase.updates:
         folder.finish(phase.name, facts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from coevo.errors import CheckpointError
-from coevo.files import content_key, write_atomic
+from coevo.files import content_key, write_atomic, writing
 from coevo.lm import dist
 from coevo.lm.embedding import embed
 from coevo.lm.lineage import settings_hash
@@ -23,7 +24,7 @@ from coevo.lm.loading import local_directory
 from coevo.lm.template import date_stamp
 from coevo.loop.context import Policies, seed_of
 from coevo.loop.estimator import BATCH, reasoner
-from coevo.loop.folder import RunFolder, dump_row
+from coevo.loop.folder import RunFolder, dump_row, held
 from coevo.loop.progress import Progress, Silent
 from coevo.loop.request import REASONINGS, REQUEST_FILE, Policy, Request, phase_names, previous, score_stage, trained_on
 from coevo.loop.run import start_processes
@@ -44,6 +45,7 @@ CHUNK = 512
 """Likelihoods between two writes to disk."""
 TEXTS = 256
 """Embeddings between two writes to disk."""
+DIGEST_BYTES = 32
 PERMUTATIONS = 200
 RESULT_FILE, ROWS_FILE = "result.json", "rows.jsonl"
 
@@ -63,16 +65,21 @@ def score(request: Request, progress: Progress | None = None) -> Path:
     progress = progress or Silent()
     start_processes()
     policies = _policies(request.scorer)
+    with held(request.out), writing(request.out, "The same call then goes on where it was."):
+        return _score(request, policies, progress)
+
+
+def _score(request: Request, policies: Policies, progress: Progress) -> Path:
     before = previous(request.out)
     if before is not None and before != request.as_json() and (request.out / RESULT_FILE).exists():
         progress.say(f"{request.out} holds the result of another question; what still applies is reused, the rest replaced.")
+    if dist.is_main():
+        write_atomic(request.out / REQUEST_FILE, json.dumps(request.as_json(), indent=1, ensure_ascii=False) + "\n")
     with (
         Store(request.out / "cache" / "scores.jsonl") as scores,
         Store(request.out / "cache" / "divergences.jsonl") as spread,
         Store(request.out / "cache" / "reasonings.jsonl") as written,
     ):
-        if dist.is_main():
-            write_atomic(request.out / REQUEST_FILE, json.dumps(request.as_json(), indent=1, ensure_ascii=False) + "\n")
         reasoned = _reason(request, policies, written, progress)
         measured, used = _measure(request, _estimator(request, policies, reasoned), scores, progress)
         embedded = _embed(request, policies, progress)
@@ -271,17 +278,19 @@ def _vectors(texts: Sequence[str], model: Any, policies: Policies, base: str, fo
     for start in range(0, len(distinct), TEXTS):
         chunk = distinct[start : start + TEXTS]
         path = folder / f"{content_key(base, window, chunk)}.npy"
-        if not path.exists():
+        known: Any = _load_array(path, progress) if dist.is_main() else None
+        # the main process alone reads, so that all agree on what is there
+        if not dist.gather([known is not None])[0]:
             share = dist.share_out(
                 lambda some: list(
                     embed(model, policies.tokenizer, some, window=window, tokens_per_batch=limits.tokens_per_batch)
                 ),
                 chunk,
             )
+            known = np.array(share)
             if dist.is_main():
-                _save_array(path, np.array(share))
-            dist.barrier()
-        parts.append(np.load(path, allow_pickle=False))
+                _save_array(path, known)
+        parts.append(dist.gather([known])[0])
         progress.advance(len(chunk))
     found = dict(zip(distinct, np.concatenate(parts), strict=True)) if parts else {}
     absent = np.full(model.config.get_text_config().hidden_size, np.nan, dtype=np.float32)
@@ -289,11 +298,23 @@ def _vectors(texts: Sequence[str], model: Any, policies: Policies, base: str, fo
 
 
 def _save_array(path: Path, array: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-    temporary.replace(path)
+    """An array, and after it the hash of its bytes."""
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    content = file.getvalue()
+    write_atomic(path, content + hashlib.sha256(content).digest())
+
+
+def _load_array(path: Path, progress: Progress) -> Any:
+    """What `_save_array` wrote; None where nothing is, or where it is damaged, which is said."""
+    if not path.exists():
+        return None
+    whole = path.read_bytes()
+    content, digest = whole[:-DIGEST_BYTES], whole[-DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() == digest:
+        return np.load(io.BytesIO(content), allow_pickle=False)
+    progress.say(f"{path}: cut short, changed, or of an earlier coevo; its vectors are computed again.")
+    return None
 
 
 def _diverge(request: Request, embedded: Embedded, store: Store, progress: Progress) -> dict[Which, Divergence]:

@@ -85,8 +85,8 @@ def tabulate(runs: Sequence[Sequence[Reading]], resamples: int, seed: int) -> di
     scenarios = list(dict.fromkeys((sample_id, tag) for sample_id, tag, _ in tables[0]))
     if lacking := [(*one, v) for one in scenarios for v in variants if (*one, v) not in tables[0]]:
         raise ScoreError(
-            f"ablation.jsonl: {len(lacking)} readings are missing, the first of {lacking[0][0]} by {lacking[0][2]!r}; expected "
-            "one of every scenario by every variant. Restore the file, or run the phase `ablation` again."
+            f"ablation.jsonl: {len(lacking)} readings are missing, the first of {lacking[0][0]} by {lacking[0][2]!r}; "
+            "expected one of every scenario by every variant. Restore the file, or run the phase `ablation` again."
         )
     entries = {}
     for shift in SHIFTS:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 import random
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from coevo.lm import dist
 from coevo.lm.generation import bare_defaults
 from coevo.lm.lineage import tensors_hash, whole_tensor
 from coevo.lm.value import belongs_to_head, unwrapped
+from coevo.train.checkpoints import newest, seal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 StepHook = Callable[[int, dict[str, float]], None]
 """Called on every process after each logged step with the step's number (from 1) and its metrics."""
-
-COMPLETE = "complete"
-"""Marker file of a checkpoint that was written to its end; it holds the number of steps done."""
 
 
 @dataclass(frozen=True)
@@ -168,10 +165,7 @@ class Hook(TrainerCallback):
         """Called on every process when its part of a checkpoint is written."""
         dist.barrier()
         if dist.is_main():
-            marker = Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE
-            written = marker.with_suffix(".tmp")
-            written.write_text(f"{state.global_step // self._updates}\n", encoding="utf-8")
-            written.replace(marker)
+            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step // self._updates)
         dist.barrier()
 
 
@@ -216,23 +210,6 @@ def _is_reproducible(key: str) -> bool:
     return not (key.startswith("profiling/") or "time" in key or "_per_second" in key or key in ("total_flos", "num_tokens"))
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; unfinished ones are deleted by the main process."""
-    found: dict[int, Path] = {}
-    for path in folder.glob("checkpoint-*"):
-        if (path / COMPLETE).exists():
-            found[int(path.name.removeprefix("checkpoint-"))] = path
-        elif dist.is_main():
-            shutil.rmtree(path, ignore_errors=True)
-    dist.barrier()
-    return found[max(found)] if found else None
-
-
-def steps_done(checkpoint: Path) -> int:
-    """How many of the recipe's steps a whole checkpoint has behind it; its folder is named by the optimizer's updates."""
-    return int((checkpoint / COMPLETE).read_text(encoding="utf-8") or checkpoint.name.removeprefix("checkpoint-"))
-
-
 @contextmanager
 def completions_only_head() -> Iterator[None]:
     """Lets TRL's fused head skip the prompt's positions on a CPU too, where they are three quarters of its work.
@@ -270,7 +247,7 @@ def run(trainer: Trainer, job: Job) -> bool:
     # its dictionaries on standard output would drown the progress that the run reports
     trainer.remove_callback(PrinterCallback)
     before, others = _hashes(job.model, adapters is not None)
-    checkpoint = last_checkpoint(job.checkpoints) if job.resume else None
+    checkpoint = newest(job.checkpoints) if job.resume else None
     _train(trainer, job, checkpoint)
     after, others_after = _hashes(job.model, adapters is not None)
     if others_after != others:

@@ -56,7 +56,8 @@ def branch(
     shared: Path, out: Path, asked: Recipe, skip: tuple[str, ...] = ("audit", "evaluate-sft", "evaluate-final")
 ) -> Path:
     """The shared run gone on with under another method, without the phases that its own do not rest on."""
-    shutil.copytree(shared, out)
+    # without the file that holds the recipe's hash, as another recipe is put in its place
+    shutil.copytree(shared, out, ignore=shutil.ignore_patterns("environment.json"))
     (out / "resolved.yaml").write_text(dump_recipe(asked), encoding="utf-8")
     wanted = [phase.name for phase in plan(asked) if phase.name.split("-", 1)[1] not in skip]
     return train(asked, out, resume=True, only=wanted)

@@ -15,7 +15,7 @@ import pytest
 
 from coevo.lm.lineage import VALUE_HEAD_FILE, read_lineage, weights_hash
 from coevo.loop.folder import read_rows
-from coevo.train.common import COMPLETE
+from coevo.train.checkpoints import COMPLETE
 from coevo.tuning import PPO
 from tests.helpers.bandit import RATES, SETTING, Bandit, letter_base
 from tests.integration.conftest import ROOT, SMOKE, coevo, environment
@@ -75,7 +75,7 @@ def stop_after_step_two(run: Path) -> None:
     """Leaves of a finished phase what a kill during its third step would have left."""
     done = {int(p.parent.name.removeprefix("checkpoint-")): p for p in run.glob(f"checkpoints/*/{COMPLETE}")}
     # two epochs of two minibatches are four updates a step; the marker counts steps
-    assert {update: int(marker.read_text()) for update, marker in done.items()} == {8: 2, 16: 4}
+    assert {update: json.loads(marker.read_text())["step"] for update, marker in done.items()} == {8: 2, 16: 4}
     shutil.rmtree(done[16].parent)
     shutil.rmtree(run / "policy")
 

@@ -288,6 +288,18 @@ def test_a_copy_that_a_kill_cut_short_is_made_again(tmp_path: Path) -> None:
     assert folder.facts("05-evaluate-sft") == {}, "its manifest fits"
 
 
+def test_a_phase_of_other_data_is_not_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "data.json").write_text("one")
+    recipe = load_recipe(SMOKE, [f"data={{kind: file, path: {tmp_path}/data.json, reference: carry}}", "loop.shifts=[user]"])
+    known = {"01-sft-rpm": "x"}
+    donor = finished(tmp_path / "donor", recipe, {"01-sft-rpm": "a"})
+    same = RunFolder.create(tmp_path / "same", recipe)
+    (tmp_path / "data.json").write_text("another")
+    other = RunFolder.create(tmp_path / "other", recipe)
+    assert adopt(same, known, [(donor.root, known)]) == ["01-sft-rpm"]
+    assert adopt(other, known, [(donor.root, known)]) == []
+
+
 def test_a_folder_that_a_kill_left_without_a_recipe_is_made_anew(tmp_path: Path) -> None:
     (tmp_path / "environment.json").write_text("{}")
     (tmp_path / ".resolved.yaml.tmp").write_text("name: h")
@@ -324,7 +336,7 @@ def test_a_folder_keeps_its_recipes(tmp_path: Path) -> None:
     (tmp_path / "locked" / ".lock").touch()
     check_folder(experiment, tmp_path / "locked")  # killed at its very beginning
     (tmp_path / "out" / experiment.cells[0].name / "resolved.yaml").write_text("name: [")
-    with pytest.raises(ConfigError, match=r"resolved\.yaml, line 1, column \d+: not valid YAML"):
+    with pytest.raises(CheckpointError, match=r"resolved\.yaml: changed since the run was begun"):
         check_folder(experiment, tmp_path / "out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").touch()

@@ -15,15 +15,16 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from coevo import cli
+from coevo.cli.progress import ConsoleProgress
 from coevo.data import world, write_rpgbench
 from coevo.errors import CheckpointError, ConfigError, DataError, ScoreError
-from coevo.files import content_key
+from coevo.files import content_key, locked
 from coevo.lm.loading import load_base, new_adapter, save_policy
 from coevo.loop import score as module
 from coevo.loop.context import LoRASeeded, Policies, seed_of
 from coevo.loop.estimator import reasoner
 from coevo.loop.folder import RunFolder
-from coevo.loop.request import Question, prepare
+from coevo.loop.request import Question, prepare, stages
 from coevo.loop.store import Store
 from coevo.recipe import load_recipe
 from coevo.report import score as report
@@ -255,6 +256,26 @@ def test_a_killed_diagnosis_goes_on_and_ends_the_same(run, data, tmp_path, monke
     assert not rest, "a finished diagnosis is not computed again"
 
 
+def test_damaged_embeddings_are_computed_again_and_a_folder_in_use_is_left_alone(run, data, tmp_path, capsys):
+    path, scenarios = data
+    out = tmp_path / "out"
+    asked = ask(path, (write(tmp_path / "r.jsonl", answers(scenarios[:6], "m", {"german"})),), run, out, overrides=("k=1",))
+    module.score(asked)
+    before = (out / "result.json").read_bytes()
+    files = sorted((out / "cache" / "embeddings").glob("*.npy"))
+    contents = [file.read_bytes() for file in files]
+    # a power cut, a cut at an array's own end, a flipped bit
+    damages = [b"", contents[1][:-32], contents[2][:-40] + bytes([contents[2][-40] ^ 1]) + contents[2][-39:]]
+    for file, content in zip(files, damages, strict=False):
+        file.write_bytes(content)
+    module.score(asked, ConsoleProgress(stages(asked)))
+    told = capsys.readouterr().out
+    assert all(f"{file}: cut short, changed" in told for file in files[:3]) and told.count("computed again") == 3
+    assert (out / "result.json").read_bytes() == before and [file.read_bytes() for file in files] == contents
+    with locked(out), pytest.raises(ConfigError, match=f"{out} is in use by another coevo \\(process"):
+        module.score(asked)
+
+
 def test_another_model_finds_the_references_scored(run, data, tmp_path, monkeypatch):
     path, scenarios = data
     first, second = answers(scenarios, "a"), answers(scenarios, "b", {"german"})
@@ -382,6 +403,7 @@ def test_another_runs_reasoner_is_named_and_must_share_the_base(reasoned, data, 
     save_file({name: tensor + 1 for name, tensor in weights.items()}, base / "model.safetensors")
     resolved = other / "resolved.yaml"
     resolved.write_text(resolved.read_text().replace("path: builtin", f"path: {base}"))
+    (other / "environment.json").unlink()  # which holds the recipe's hash
     with pytest.raises(CheckpointError, match=r"--reasoner .*other: its base is .*expected one base"):
         module.score(ask(path, (file,), run, tmp_path / "again", **asked))
 

@@ -16,7 +16,8 @@ from coevo.lm.loading import new_adapter
 from coevo.lm.small import Shape, build_base, train_tokenizer
 from coevo.loop.context import LoRASeeded
 from coevo.prompts import messages
-from coevo.train.common import COMPLETE, Job, completions_only_head, last_checkpoint
+from coevo.train.checkpoints import last_checkpoint, seal
+from coevo.train.common import Job, completions_only_head
 from coevo.train.grpo import Completion, differ, train_grpo
 from coevo.train.sft import train_sft
 
@@ -105,8 +106,8 @@ def test_an_unfinished_checkpoint_is_not_resumed(tmp_path: Path) -> None:
     for step, whole in ((2, True), (4, False)):
         (tmp_path / f"checkpoint-{step}").mkdir()
         if whole:
-            (tmp_path / f"checkpoint-{step}" / COMPLETE).touch()
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+            seal(tmp_path / f"checkpoint-{step}", step)
+    assert last_checkpoint(tmp_path).checkpoint == tmp_path / "checkpoint-2"
     assert not (tmp_path / "checkpoint-4").exists()
 
 
