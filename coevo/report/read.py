@@ -100,8 +100,7 @@ class Run:
     @property
     def missing(self) -> list[str]:
         """What an unfinished run does not have, in words."""
-        notes = []
-        notes += self.changed
+        notes = [*self.changed]
         if self.audit is None:
             notes.append("The audit of the reward (evaluation/audit.json) has not been made yet.")
         if self.before is None:
