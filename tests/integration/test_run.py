@@ -15,7 +15,7 @@ import time
 from importlib import resources
 from pathlib import Path
 
-from coevo.lm.lineage import read_lineage, weights_hash
+from coevo.lm.lineage import identity, read_lineage, weights_hash
 from coevo.loop.coevolution import scenario_of
 from coevo.loop.folder import read_rows
 from coevo.loop.material import load_material
@@ -49,7 +49,7 @@ def test_run_leaves_everything_a_report_needs(smoke_run: Path) -> None:
 
 def test_the_reward_was_audited_before_anything_was_trained_on_it(smoke_run: Path) -> None:
     verdict = Verdict.from_json(json.loads((smoke_run / "evaluation" / "audit.json").read_text()))
-    scorer = read_lineage(smoke_run / "phases" / "02-sft-scorer" / "policy").sha256
+    scorer = identity(smoke_run / "phases" / "02-sft-scorer" / "policy", Path(str(resources.files("coevo.lm") / "builtin")))
     assert (verdict.scorer, verdict.n, len(verdict.members)) == (scorer, 12, 12)
     assert verdict.members["empty"].statuses == {"empty": 12}
     shown = coevo("audit", "--resume", smoke_run)
