@@ -42,12 +42,12 @@ def listening() -> Iterator[None]:
         # signals reach the main thread alone, and only it may say what is to be done with them
         yield
         return
-    _request.asked = False
     before = signal.signal(signal.SIGTERM, _came)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        _request.asked = False
 
 
 @contextmanager

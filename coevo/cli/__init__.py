@@ -7,10 +7,11 @@ import errno
 import sys
 from collections.abc import Sequence
 
+from coevo import stop
 from coevo.cli import ablation, audit, calibrate, data, experiment, judge, report, score, train
-from coevo.cli.console import complain, warn
+from coevo.cli.console import complain, is_main, warn
 from coevo.cli.streams import settle
-from coevo.cli.train import EXIT_INTERRUPTED
+from coevo.cli.train import EXIT_INTERRUPTED, EXIT_STOPPED
 from coevo.errors import CoevoError
 
 USERS_ERRNO = frozenset(
@@ -59,6 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # commands that have more to say about it say it themselves
         warn("\ncoevo: interrupted.")
         return EXIT_INTERRUPTED
+    except stop.Stopped:
+        # a run that is under way says it itself
+        if is_main():
+            warn("\ncoevo: stopped by SIGTERM. No phase was under way.")
+        return EXIT_STOPPED
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

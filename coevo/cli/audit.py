@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from coevo import stop
 from coevo.cli.console import Commands, command, is_main, path, say
 from coevo.cli.train import recipe_and_folder, run_phases, show_plan
 
@@ -39,6 +40,7 @@ def _needed(phases: Sequence[PhasePlan]) -> list[PhasePlan]:
     return [*tuned, phases[first]]
 
 
+@stop.listening()
 def _audit(options: argparse.Namespace) -> int:
     recipe, out = recipe_and_folder(options)
     from coevo.loop.plan import plan

@@ -41,6 +41,7 @@ def add(commands: Commands) -> None:
     train.set_defaults(run=_train)
 
 
+@stop.listening()
 def _train(options: argparse.Namespace) -> int:
     recipe, out = recipe_and_folder(options)
     from coevo.loop.plan import plan
@@ -107,18 +108,17 @@ def run_phases(recipe: Recipe, out: Path, phases: Sequence[PhasePlan], resume: b
     Returns:
         0; or the exit code if it was interrupted or asked to stop, and has then said how to go on.
     """
-    with stop.listening():
-        try:
-            say(f"{recipe.name}: {len(phases)} phases -> {out}")
-            from coevo.loop.run import train
+    try:
+        say(f"{recipe.name}: {len(phases)} phases -> {out}")
+        from coevo.loop.run import train
 
-            train(recipe, out, resume=resume, progress=ConsoleProgress(phases), only=[phase.name for phase in phases])
-        except KeyboardInterrupt:
-            _say_how_to_go_on(out, "interrupted.")
-            return EXIT_INTERRUPTED
-        except stop.Stopped as stopped:
-            _say_how_to_go_on(out, "stopped by SIGTERM.", str(stopped) or "Finished phases and whole checkpoints are kept.")
-            return EXIT_STOPPED
+        train(recipe, out, resume=resume, progress=ConsoleProgress(phases), only=[phase.name for phase in phases])
+    except KeyboardInterrupt:
+        _say_how_to_go_on(out, "interrupted.")
+        return EXIT_INTERRUPTED
+    except stop.Stopped as stopped:
+        _say_how_to_go_on(out, "stopped by SIGTERM.", str(stopped) or "Finished phases and whole checkpoints are kept.")
+        return EXIT_STOPPED
     return 0
 
 

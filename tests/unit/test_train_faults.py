@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import GenerationConfig
 
-from coevo import stop
+from coevo import cli, stop
 from coevo.config import GRPO, SFT
 from coevo.errors import TrainingError
 from coevo.lm.likelihood import render
@@ -38,8 +38,10 @@ from tests.unit.test_train import SCENARIOS, job, model, rows, tokenizer  # noqa
 BUILTIN = Path(str(resources.files("coevo.lm") / "builtin"))
 SMOKE = Path(__file__).resolve().parents[2] / "recipes" / "smoke.yaml"
 SAMPLED = {
-    "grpo": GRPO(steps=2, prompts=2, group=2, learning_rate=1e-3, save_steps=1),
-    "ppo": PPO(algorithm="ppo", steps=2, prompts=2, group=2, learning_rate=1e-3, save_steps=1, minibatches=2, epochs=1),
+    "grpo": GRPO(steps=2, prompts=2, group=2, kl=0.0, learning_rate=1e-3, save_steps=1),
+    "ppo": PPO(
+        algorithm="ppo", steps=2, prompts=2, group=2, kl=0.0, learning_rate=1e-3, save_steps=1, minibatches=2, epochs=1
+    ),
 }
 
 
@@ -114,7 +116,7 @@ def test_the_recipe_alone_says_how_a_trainer_samples(name, tokenizer, tmp_path: 
         suppress_tokens=list(range(5, 400)),
         repetition_penalty=5.0,
         top_k=2,
-        forced_eos_token_id=7,
+        forced_eos_token_id=450,
     )
     seen: list[list] = []
     for wanted in (GenerationConfig(eos_token_id=tokenizer.eos_token_id), asked):
@@ -164,6 +166,21 @@ def test_outside_a_training_a_stop_is_at_once() -> None:
         with pytest.raises(stop.Stopped):
             stop.obey()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_before_a_run_a_stop_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, ask = (
+        ["train", str(SMOKE), "--out", str(tmp_path / "run")],
+        lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM),
+    )
+    monkeypatch.setattr("coevo.loop.run.load_material", ask)
+    assert cli.main(arguments) == 143
+    assert capsys.readouterr().err == "\ncoevo: stopped by SIGTERM. Nothing had been written.\n"
+    monkeypatch.setattr("coevo.cli.train.recipe_and_folder", ask)
+    assert cli.main(arguments) == 143
+    assert "stopped by SIGTERM. No phase was under way." in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def test_weights_in_bfloat16_are_trained_in_float32(tmp_path: Path) -> None:
