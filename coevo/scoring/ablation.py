@@ -85,8 +85,8 @@ def tabulate(runs: Sequence[Sequence[Reading]], resamples: int, seed: int) -> di
     scenarios = list(dict.fromkeys((sample_id, tag) for sample_id, tag, _ in tables[0]))
     if lacking := [(*one, v) for one in scenarios for v in variants if (*one, v) not in tables[0]]:
         raise ScoreError(
-            f"ablation.jsonl: {len(lacking)} readings are missing, the first of {lacking[0][0]} by {lacking[0][2]!r}; expected "
-            "one of every scenario by every variant. Restore the file, or run the phase `ablation` again."
+            f"ablation.jsonl: {len(lacking)} readings are missing, the first of {lacking[0][0]} by {lacking[0][2]!r}; "
+            "expected one of every scenario by every variant. Restore the file, or run the phase `ablation` again."
         )
     entries = {}
     for shift in SHIFTS:
@@ -100,7 +100,7 @@ def tabulate(runs: Sequence[Sequence[Reading]], resamples: int, seed: int) -> di
 def _table(readings: Sequence[Reading]) -> dict[tuple[str, str, str], Score]:
     table = {(r.sample_id, r.subset_tag, r.variant): r.score for r in readings}
     if len(table) < len(readings):
-        raise ScoreError(f"ablation: {len(readings) - len(table)} readings occur twice; give each run once.")
+        raise ScoreError(f"ablation.jsonl: {len(readings) - len(table)} readings occur twice; give each run once.")
     return table
 
 
