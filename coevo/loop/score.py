@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from coevo.loop.store import Store
 from coevo.maths.divergence import Divergence, representation_jsd
 from coevo.maths.stats import bootstrap_mean
 from coevo.prompts import Component, character_text
+from coevo.records import Number
 from coevo.scoring.claims import shown, sign
 from coevo.scoring.diagnosis import Embedded, Floats, Which, comparisons, diagnose
 from coevo.scoring.evaluate import COMPONENTS, Measurement, assemble, plan, uses
@@ -43,6 +44,10 @@ CHUNK = 512
 TEXTS = 256
 """Embeddings between two writes to disk."""
 PERMUTATIONS = 200
+SCORE_ROW = tuple[Number | None, int, Literal["ok", "too_long", "empty", "reasoning"]]
+DIVERGENCE_ROW = tuple[Number, Number, Number, Number]
+REASONING_ROW = tuple[str, Literal["ok", "truncated", "empty", "malformed", "too_long"], Number]
+"""Values of the caches; a damaged line is named, rather than met in the middle of the work."""
 RESULT_FILE, ROWS_FILE = "result.json", "rows.jsonl"
 
 
@@ -65,9 +70,9 @@ def score(request: Request, progress: Progress | None = None) -> Path:
     if before is not None and before != request.as_json() and (request.out / RESULT_FILE).exists():
         progress.say(f"{request.out} holds the result of another question; what still applies is reused, the rest replaced.")
     with (
-        Store(request.out / "cache" / "scores.jsonl") as scores,
-        Store(request.out / "cache" / "divergences.jsonl") as spread,
-        Store(request.out / "cache" / "reasonings.jsonl") as written,
+        Store(request.out / "cache" / "scores.jsonl", SCORE_ROW) as scores,
+        Store(request.out / "cache" / "divergences.jsonl", DIVERGENCE_ROW) as spread,
+        Store(request.out / "cache" / "reasonings.jsonl", REASONING_ROW) as written,
     ):
         if dist.is_main():
             write_atomic(request.out / REQUEST_FILE, json.dumps(request.as_json(), indent=1, ensure_ascii=False) + "\n")

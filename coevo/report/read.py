@@ -101,7 +101,7 @@ class Run:
     @property
     def missing(self) -> list[str]:
         """What an unfinished run does not have, in words."""
-        notes = []
+        notes: list[str] = []
         notes += self.changed
         if self.audit is None:
             notes.append("The audit of the reward (evaluation/audit.json) has not been made yet.")
