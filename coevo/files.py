@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Self
 
+from pydantic import TypeAdapter
+
 from coevo.errors import CheckpointError, ConfigError, StorageError
 
 KEY_LENGTH = 32
@@ -251,19 +253,21 @@ def content_key(*parts: Any) -> str:
 class Journal:
     """A dict from content key to a JSON value, in one append-only file; `add` returns when the rows are on disk.
 
-    A last line that a kill cut short is dropped, and `torn_bytes` says how long it was.
+    A last line that a kill cut short is dropped, and `torn_bytes` says how long it was. `shape` is the type that values
+    have, as pydantic reads it.
 
     Raises:
         ConfigError: another process is writing the file.
-        CheckpointError: a line in the middle of the file cannot be read.
+        CheckpointError: a line in the middle of the file cannot be read, or its value is of another shape.
     """
 
-    def __init__(self, path: Path, writes: bool = True) -> None:
+    def __init__(self, path: Path, writes: bool = True, shape: Any = Any) -> None:
         self._file: IO[bytes] | None = _locked(path) if writes else None
         content = path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         self.torn_bytes = len(content) - len(whole)
-        self._rows = dict(_parsed(path, number, line) for number, line in enumerate(whole.splitlines(), start=1))
+        row: TypeAdapter[Any] = TypeAdapter(tuple[str, shape])
+        self._rows = dict(_parsed(path, number, line, row) for number, line in enumerate(whole.splitlines(), start=1))
         if self._file is not None and self.torn_bytes:
             self._file.truncate(len(whole))
 
@@ -302,8 +306,9 @@ def _locked(path: Path) -> IO[bytes]:
     return file
 
 
-def _parsed(path: Path, number: int, line: bytes) -> tuple[str, Any]:
+def _parsed(path: Path, number: int, line: bytes, row: TypeAdapter[Any]) -> tuple[str, Any]:
     try:
+        row.validate_json(line, strict=True)
         key, value = json.loads(line)
         return str(key), value
     except (ValueError, TypeError):

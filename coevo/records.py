@@ -145,5 +145,5 @@ def _complaint(location: tuple[int | str, ...], kind: str, message: str, value: 
     where = f"field {'.'.join(map(str, location))}" if location else "the record"
     if kind == "missing":
         return f"{where} is missing"
-    expected = message.removeprefix("Value error, ").removeprefix("Input should be ")
+    expected = message.removeprefix("Input should be ").partition(" or instance of ")[0].replace("dictionary", "object")
     return f"{where} is {reprlib.repr(value)}; expected {expected}"

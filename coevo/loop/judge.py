@@ -211,7 +211,9 @@ def outlook(request: Request) -> dict[str, Any]:
     path, judge = request.question.out / JOURNAL, request.question.judge
     left = asked
     if path.is_file() and isinstance(judge, Address):
-        session = Session(Endpoint(judge, None), _reader(request), Journal(path, writes=False), request.question.attempts)
+        session = Session(
+            Endpoint(judge, None), _reader(request), Journal(path, writes=False, shape=Answer), request.question.attempts
+        )
         left = session.unanswered(asked)
     else:
         left = list({content_key(list(messages)): messages for messages in asked}.values())
@@ -249,7 +251,7 @@ def _asked(request: Request, progress: Progress) -> Path:
     if before is not None and before != request.as_json() and (out / RESULT_FILE).exists():
         progress.say(f"{out} holds the result of another question; answers that still apply are reused, the rest replaced.")
     write_atomic(out / REQUEST_FILE, _dump(request.as_json()))
-    with Journal(out / JOURNAL) as journal:
+    with Journal(out / JOURNAL, shape=Answer) as journal:
         if journal.torn_bytes:
             progress.say(f"{out / JOURNAL}: the last line was cut short by a kill; {journal.torn_bytes} bytes dropped.")
         asked = _judge(request)

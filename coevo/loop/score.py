@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from coevo.loop.store import Store
 from coevo.maths.divergence import Divergence, representation_jsd
 from coevo.maths.stats import bootstrap_mean
 from coevo.prompts import Component, character_text
+from coevo.records import Number
 from coevo.scoring.claims import shown, sign
 from coevo.scoring.diagnosis import Embedded, Floats, Which, comparisons, diagnose
 from coevo.scoring.evaluate import COMPONENTS, Measurement, assemble, plan, uses
@@ -47,6 +48,10 @@ TEXTS = 256
 """Embeddings between two writes to disk."""
 DIGEST_BYTES = 32
 PERMUTATIONS = 200
+SCORE_ROW = tuple[Number | None, int, Literal["ok", "too_long", "empty", "reasoning"]]
+DIVERGENCE_ROW = tuple[Number, Number, Number, Number]
+REASONING_ROW = tuple[str, Literal["ok", "truncated", "empty", "malformed", "too_long"], Number]
+"""Values of the caches; a damaged line is named, rather than met in the middle of the work."""
 RESULT_FILE, ROWS_FILE = "result.json", "rows.jsonl"
 
 
@@ -76,9 +81,9 @@ def _score(request: Request, policies: Policies, progress: Progress) -> Path:
     if dist.is_main():
         write_atomic(request.out / REQUEST_FILE, json.dumps(request.as_json(), indent=1, ensure_ascii=False) + "\n")
     with (
-        Store(request.out / "cache" / "scores.jsonl") as scores,
-        Store(request.out / "cache" / "divergences.jsonl") as spread,
-        Store(request.out / "cache" / "reasonings.jsonl") as written,
+        Store(request.out / "cache" / "scores.jsonl", SCORE_ROW) as scores,
+        Store(request.out / "cache" / "divergences.jsonl", DIVERGENCE_ROW) as spread,
+        Store(request.out / "cache" / "reasonings.jsonl", REASONING_ROW) as written,
     ):
         reasoned = _reason(request, policies, written, progress)
         measured, used = _measure(request, _estimator(request, policies, reasoned), scores, progress)

@@ -28,6 +28,7 @@ SECOND = "second_scorer"
 AGAIN = "Restore the file, or delete the phase that wrote it and resume the run to have it written again."
 MEND = "Remove or mend the line."
 RESTORE = "Restore the file: it is the run's recipe."
+REMOVE = "Restore the file, or remove it: the report does without."
 """What to do about a damaged file."""
 
 
@@ -135,7 +136,7 @@ def read_run(run_dir: str | Path) -> Run:
     run = Run(
         path=path,
         recipe=_read_recipe(path / "resolved.yaml"),
-        environment=_read_json(path / "environment.json", shapes.OBJECT) or {},
+        environment=_read_json(path / "environment.json", shapes.OBJECT, REMOVE) or {},
         metrics=list(read_lines(path / "metrics.jsonl", shapes.METRICS, MEND)),
         before=before,
         after=after,
@@ -204,8 +205,8 @@ def _read_rows(run: Path, name: str, evaluation: Record | None) -> list[Row]:
     return rows
 
 
-def _read_json(path: Path, shape: TypeAdapter[Any]) -> Record | None:
-    return read_json(path, shape, AGAIN) if path.is_file() else None
+def _read_json(path: Path, shape: TypeAdapter[Any], remedy: str = AGAIN) -> Record | None:
+    return read_json(path, shape, remedy) if path.is_file() else None
 
 
 def _changed(run: Path) -> Iterator[str]:

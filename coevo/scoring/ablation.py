@@ -100,7 +100,7 @@ def tabulate(runs: Sequence[Sequence[Reading]], resamples: int, seed: int) -> di
 def _table(readings: Sequence[Reading]) -> dict[tuple[str, str, str], Score]:
     table = {(r.sample_id, r.subset_tag, r.variant): r.score for r in readings}
     if len(table) < len(readings):
-        raise ScoreError(f"ablation: {len(readings) - len(table)} readings occur twice; give each run once.")
+        raise ScoreError(f"ablation.jsonl: {len(readings) - len(table)} readings occur twice; give each run once.")
     return table
 
 

@@ -66,7 +66,10 @@ def _acquittal(
     low = hidden(named, home, scale, one=False) or hidden(shifted, home, scale, one=True)
     doubt, unsure = doubts(named, subsets, home, scale), doubts(shifted, subsets, home, scale)
     levels = {**shifted, **named}
-    gaps = [f"M is below 0 under {name}, {shown(levels[name]['register_gap'], scale)}: responses {BROKEN}." for name in low]
+    gaps = [
+        f"M is below 0 under {name}, {shown(levels[name]['register_gap'], scale)}: the responses are {BROKEN}."
+        for name in low
+    ]
     untold = [f"For the rest it cannot be told: {'; '.join(doubt)}."] if doubt else []
     if hurting:
         lead = f"No shift hurts beyond noise in the mean, but of its subsets {', '.join(hurting)} {_do(hurting)}."

@@ -537,6 +537,16 @@ def test_the_store_keeps_rows_drops_a_torn_line_and_has_one_user(tmp_path):
         Store(path)
 
 
+@pytest.mark.parametrize("value", [3, None, [None, "4", "ok"], [-1.5, 4], [-1.5, 4, "fine"], [float("nan"), 4, "ok"]])
+def test_the_store_names_a_value_of_another_shape(value, tmp_path):
+    path = tmp_path / "cache" / "scores.jsonl"
+    with Store(path, module.SCORE_ROW) as store:
+        store.add({"a": [-1.5, 4, "ok"], "b": [None, 0, "too_long"]})
+    path.write_text(path.read_text() + json.dumps(["c", value]) + "\n")
+    with pytest.raises(CheckpointError, match=r"scores\.jsonl:3: not a row of this cache"):
+        Store(path, module.SCORE_ROW)
+
+
 def test_a_key_is_of_the_content():
     assert content_key("a", [1, {"x": 2, "y": 3}]) == content_key("a", [1, {"y": 3, "x": 2}])
     keys = {content_key(*parts) for parts in (("a", "b"), ("ab",), ("a", ["b"]), ("a", None, "b"))}
