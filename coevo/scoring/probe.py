@@ -15,16 +15,15 @@ from coevo.types import Scenario, Turn
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_TURNS = [f"Zqturn{number:02}" for number in range(1, 14)]
 _WHOLE = Scenario(
     "probe",
     "IDTrain",
     "IDTrain",
     persona="Zqpersona, who begins and ends here: Zqpersonaend.",
     character="Zqcard, who begins and ends here: Zqcardend.",
-    dialogue=(
-        Turn("user", "Zqfirst? Zqfirstend."),
-        Turn("agent", "Zqsecond! Zqsecondend."),
-        Turn("user", "Zqthird? Zqthirdend."),
+    dialogue=tuple(
+        Turn("agent" if place % 2 else "user", f"{mark} says this: {mark}end.") for place, mark in enumerate(_TURNS)
     ),
     reference="Zqreference.",
     draft="Zqdraft. Zqdraftend.",
@@ -37,7 +36,7 @@ Prompt = tuple[list[dict[str, str]], tuple[str, ...]]
 
 
 def _of_scenario(role: str, *more: str, reasoning: str = "") -> Iterator[Prompt]:
-    said = ("Zqfirst", "Zqsecond", "Zqthird") if role != "simulator" else ("Zqfirst", "Zqsecond")
+    said = _TURNS[:-1] if role == "simulator" else _TURNS
     names = ("Zqpersona", "Zqcard", *said, *more)
     yield messages(role, _WHOLE, NOTHING, reasoning), (*names, *(f"{name}end" for name in names))  # type: ignore[arg-type]
     yield messages(role, _WHOLE, ("d",)), ("Zqpersona", "Zqcard")  # type: ignore[arg-type]

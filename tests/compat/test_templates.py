@@ -207,6 +207,7 @@ def test_an_answer_is_taught_where_the_template_writes_it(family: str, tokenizer
 REFUSED = {
     "drops the answers": (PLAIN.replace(_TURN, "{% if message.role != 'assistant' %}" + _TURN + "{% endif %}"), "drops"),
     "keeps two messages": (PLAIN.replace("in messages", "in messages[-2:]"), "drops the"),
+    "keeps ten messages": (PLAIN.replace("in messages", "in messages[-10:]"), "drops the system message"),
     "drops all but the last message": (PLAIN.replace("in messages", "in messages[-1:]"), "drops the"),
     "cuts at 100 characters": (PLAIN.replace("message.content", "message.content[:100]"), "changes or cuts the text"),
     "cuts the beginning": (PLAIN.replace("message.content", "message.content[-900:]"), "changes or cuts the text"),
