@@ -369,12 +369,10 @@ def test_a_finished_run_is_read_and_not_locked(whole: Path) -> None:
 def test_a_full_disk_is_one_message_and_loses_nothing(whole: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     adapter = (whole / "phases" / PHASE / "policy" / "adapter_model.safetensors").stat().st_size
-    # no room for the optimizer's state; room for that, and not for the random state's file of a later save
-    for resume in (False, True):
-        with file_size_limit(adapter + 1000), pytest.raises(StorageError, match="cannot be written") as caught:
-            train(SHORT, run, resume=resume, only=[PHASE])
-        assert str(caught.value).endswith(f"make room. Go on with: coevo train --resume {run}")
-        assert str(run) in str(caught.value)
+    # room for the adapter, and none for the optimizer's two states of it
+    with file_size_limit(adapter + 1000), pytest.raises(StorageError, match=f"{run}.*: cannot be written") as caught:
+        train(SHORT, run, only=[PHASE])
+    assert str(caught.value).endswith(f"make room. Go on with: coevo train --resume {run}")
     train(SHORT, run, resume=True, only=[PHASE])
     assert results(run) == results(whole)
 
