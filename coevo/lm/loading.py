@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +14,14 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from coevo.errors import CheckpointError
 from coevo.lm.check import check_tokenizer, check_weights, refuse_pointers
@@ -308,12 +316,26 @@ def _whole_weights(model: PreTrainedModel | PeftModel, keep: bool) -> dict[str, 
     return weights
 
 
+@contextmanager
+def _end_tokens_alone(model: PreTrainedModel) -> Iterator[None]:
+    """Keeps of the base's sampling defaults what ends a text: the recipe sampled without the others, which transformers
+    refuses to write where they contradict each other, as in many a base's generation_config.json they do."""
+    inherited = model.generation_config
+    if inherited is not None:
+        tokens = ("bos_token_id", "eos_token_id", "pad_token_id")
+        model.generation_config = GenerationConfig(**{name: getattr(inherited, name) for name in tokens})
+    try:
+        yield
+    finally:
+        model.generation_config = inherited
+
+
 def _write_weights(model: PreTrainedModel | PeftModel, weights: dict[str, torch.Tensor], work: Path) -> None:
     head = {name.rsplit(".", 1)[1]: weights.pop(name).contiguous() for name in list(weights) if belongs_to_head(name)}
     if head:
         save_file(dict(sorted(head.items())), work / VALUE_HEAD_FILE, {"format": "pt"})
     if not isinstance(model, PeftModel):
-        with plain_local_modules():
+        with plain_local_modules(), _end_tokens_alone(model):
             model.save_pretrained(work, state_dict=weights)
         return
     # save_embedding_layers=False: "auto" would ask the hub whether the base's vocabulary has changed.

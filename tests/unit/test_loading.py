@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoTokenizer, Qwen3ForCausalLM
+from transformers import AutoTokenizer, GenerationConfig, Qwen3ForCausalLM
 from transformers.integrations import deepspeed as hf_deepspeed
 
 from coevo.errors import CheckpointError
@@ -117,6 +117,16 @@ def test_full_weights_survive_saving(base_dir, tmp_path):
     assert not any(p.requires_grad for p in frozen.parameters())
     tied = trainable.get_output_embeddings().weight is trainable.get_input_embeddings().weight
     assert tied
+
+
+def test_full_weights_are_saved_whatever_the_base_says_of_sampling(base_dir, tmp_path):
+    model = load_base(base_dir)
+    # as in many a base's file: transformers refuses to write it, since nothing in it samples
+    model.generation_config = asked = GenerationConfig(eos_token_id=[1, 7], min_p=0.9, temperature=0.6)
+    save(model, tmp_path / "rpm", base_dir)
+    written = load_policy(base_dir, tmp_path / "rpm", trainable=False).generation_config
+    assert (written.eos_token_id, written.min_p, written.temperature) == ([1, 7], None, None)
+    assert model.generation_config is asked
 
 
 @pytest.mark.parametrize("full", [False, True])

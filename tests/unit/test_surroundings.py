@@ -49,7 +49,7 @@ def test_a_stream_whose_reader_has_gone_takes_what_is_written() -> None:
         assert os.write(pipe, b"[INFO]") == 6 and os.path.samestat(os.fstat(pipe), Path(os.devnull).stat())
 
 
-@pytest.mark.parametrize("closed", ["pipe", ">&-", ">&- 2>&-"])
+@pytest.mark.parametrize("closed", ["pipe", ">&- 2>&-"])
 def test_a_command_ends_as_it_would_without_a_reader(closed: str) -> None:
     command = f"{sys.executable} -m coevo train {SMOKE} --dry-run"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
