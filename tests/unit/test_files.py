@@ -16,7 +16,7 @@ from coevo import cli
 from coevo.data import check, read_rpgbench
 from coevo.data.responses import read_answers
 from coevo.errors import CoevoError
-from coevo.experiment.matrix import load_experiment
+from coevo.experiment.matrix import read_experiment
 from coevo.files import what_it_is
 from coevo.recipe import load_recipe
 from coevo.scoring.judge.rubric import load_rubric
@@ -44,7 +44,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "responses": (ROW, _answers),
     "recipe": ("name: x\n", load_recipe),
     "rubric": ("name: x\n", lambda path: load_rubric(str(path))),
-    "experiment": ("name: x\n", load_experiment),
+    "experiment": ("name: x\n", read_experiment),
 }
 """What is read -> its text, and by what."""
 FORMS: dict[str, tuple[Callable[[str], bytes], str]] = {
