@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from coevo import stop
 from coevo.cli import ablation, audit, calibrate, data, experiment, judge, report, score, train
-from coevo.cli.console import complain, is_main, warn
+from coevo.cli.console import complain, is_main, refuse_other_encodings, warn
 from coevo.cli.streams import settle
 from coevo.cli.train import EXIT_INTERRUPTED, EXIT_STOPPED
 from coevo.errors import CoevoError
@@ -34,6 +34,8 @@ USERS_ERRNO = frozenset(
 EXIT_ERROR = 2
 COMMANDS = (train, audit, experiment, score, judge, data, report, ablation, calibrate)
 """In the order of `coevo --help`."""
+LOADING = frozenset(("train", "audit", "experiment", "score", "judge", "ablation", "calibrate"))
+"""Commands that load models."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     settle()
     try:
-        options = _parse(sys.argv[1:] if arguments is None else list(arguments))
+        words = sys.argv[1:] if arguments is None else list(arguments)
+        options = _parse(words)
+        if options.command in LOADING:
+            refuse_other_encodings(words)
         return options.run(options)
     except CoevoError as error:
         complain(error)

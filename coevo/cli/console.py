@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from coevo.errors import CoevoError, ConfigError, DataError, TrainingError
@@ -44,6 +46,33 @@ def count(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or len(text) > 9 or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number above 0 and below 10^9")
     return int(text)
+
+
+def refuse_other_encodings(arguments: Sequence[str]) -> None:
+    """Refuses names that the libraries which load and save models would read as others.
+
+    They take every path for UTF-8, while Python reads and writes names in the locale's encoding.
+
+    Raises:
+        ConfigError: an argument, or the folder that relative names begin in, is not ASCII and the locale is not UTF-8; or it
+            is not UTF-8 in a locale that is.
+    """
+    encoding = sys.getfilesystemencoding()
+    words = list(arguments)
+    with contextlib.suppress(OSError):
+        # a folder that was deleted has no name
+        words.append(str(Path.cwd()))
+    for word in words:
+        # what is not UTF-8 is read as halves of surrogate pairs
+        if word.isascii() or (encoding == "utf-8" and not any("\ud800" <= character <= "\udfff" for character in word)):
+            continue
+        shown = os.fsencode(word).decode("utf-8", "backslashreplace")
+        if encoding == "utf-8":
+            raise ConfigError(f"{shown}: this name is not UTF-8; expected one that is; rename it.")
+        raise ConfigError(
+            f"{shown}: this name is not ASCII, and the locale's encoding is {encoding}; expected UTF-8, or names in ASCII. "
+            "Set LC_ALL=C.UTF-8, unset PYTHONUTF8, and call again."
+        )
 
 
 def is_main() -> bool:

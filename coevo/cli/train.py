@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coevo import stop
-from coevo.cli.console import Commands, command, is_main, path, say, warn
+from coevo.cli.console import Commands, command, is_main, path, refuse_other_encodings, say, warn
 from coevo.cli.progress import ConsoleProgress
 from coevo.cli.report import show_report
 from coevo.errors import ConfigError
@@ -155,6 +155,7 @@ def recipe_and_folder(options: argparse.Namespace) -> tuple[Recipe, Path]:
             raise ConfigError(f"{name}: no recipe given; for example: coevo {name} recipes/quickstart.yaml")
         recipe = load_recipe(options.recipe, options.overrides)
         out = options.out or Path("runs") / recipe.name
+        refuse_other_encodings([str(out)])
         if not options.dry_run:
             _refuse_taken(out)
         return recipe, out

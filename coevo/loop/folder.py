@@ -197,7 +197,9 @@ def _git(*arguments: str) -> str:
     """What git says of the code that runs, or nothing where there is no checkout."""
     here = Path(__file__).resolve().parent
     try:
-        done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=30, check=False)
+        command = ["git", "-C", str(here), *arguments]
+        # the code is UTF-8 whatever the locale
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout if done.returncode == 0 else ""

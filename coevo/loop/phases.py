@@ -287,7 +287,7 @@ def _evaluation(context: Context, phase: PhasePlan, rpm: str, final: bool) -> di
     prepare(context, scorer, tests)
     # the first evaluation scores the references and the last one reads them, so that either can be run again alike
     cache_path = context.folder.root / "evaluation" / "references.json"
-    cache = json.loads(cache_path.read_text()) if final else {}
+    cache = json.loads(cache_path.read_text(encoding="utf-8")) if final else {}
 
     def measured_by(scores: Scores) -> Measurement:
         seed, truth = seed_of(recipe.seed, "evaluation"), context.material.truth
