@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ def _measured(question: Mapping[str, Any], out: Path, base: str, estimator: str)
     missing += [f"{method} of {base} lacks a seed and is left out" for method in question["methods"] if method not in whole]
     if baseline not in whole:
         return Found(None, missing)
-    judged = {(m, seed): _judged(out / judged_of(base, seed), m) for m in whole for seed in seeds}
+    judged = {(m, seed): _judged(out / judged_of(base, seed), m, rows[m, seed]) for m in whole for seed in seeds}
     if question["judge"] and not all(judged.values()):
         missing.append(f"not all of {base} has been judged yet")
     return Found(Measured(whole, seeds, rows, bounds, judged if all(judged.values()) else {}), missing)
@@ -106,14 +106,13 @@ def _shares(cell: Path) -> dict[str, float]:
     return {row["sample_id"]: row["share_right"] for row in rows if row.get("share_right") is not None}
 
 
-def _judged(folder: Path, method: str) -> dict[str, float]:
+def _judged(folder: Path, method: str, scored: Sequence[Row]) -> dict[str, float]:
     """Mean over the rubric's dimensions, by sample_id; what has no score is left out."""
-    rows = read_lines(folder / "scores.jsonl", JUDGED_ROW, ANEW, exact=True)
-    return {
-        row["sample_id"]: float(np.mean(list(row["scores"].values())))
-        for row in rows
-        if row["model"] == method and row["status"] == "ok"
-    }
+    path = folder / "scores.jsonl"
+    rows = [row for row in read_lines(path, JUDGED_ROW, ANEW, exact=True) if row["model"] == method]
+    if path.is_file() and sorted(row["sample_id"] for row in rows) != sorted(row.sample_id for row in scored):
+        raise DataError(f"{path}: {len(rows)} rows of {method}; expected one of each of its {len(scored)} scenarios. {ANEW}")
+    return {row["sample_id"]: float(np.mean(list(row["scores"].values()))) for row in rows if row["status"] == "ok"}
 
 
 def _bounds(model: Mapping[str, Any]) -> dict[str, float | None]:

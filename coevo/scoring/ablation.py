@@ -17,6 +17,7 @@ import numpy as np
 
 from coevo.errors import ScoreError
 from coevo.maths.stats import Floats, bootstrap, interval, run_multipliers, seed_of
+from coevo.scoring.claims import LEAST
 from coevo.types import Score, shift_of
 
 CORL, COLD, WITHOUT = "reasoning + CoRL", "without CoRL", "without reasoning"
@@ -176,6 +177,8 @@ def markdown(table: Mapping[str, Any]) -> str:
         "brackets 95 % intervals (scenarios by bootstrap, runs by Student's t). × is the ratio to the first row, paired; "
         "without 1 in it, beyond noise."
     )
+    if few := [shift for shift in shifts if table["shifts"][shift]["n"] < LEAST]:
+        note += f" Fewer than {LEAST} scenarios, of which no bootstrap makes a 95 % interval: {', '.join(few)}."
     return "\n".join([*lines, "", note]) + "\n"
 
 

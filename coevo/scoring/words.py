@@ -54,7 +54,7 @@ def shift_words(
     largest = f"The {hurt['shift']} shift's R-EMID {shown(hurt['remid'], scale)} is the largest"
     reach = "is below 0" if sign(hurt["remid"], scale) < 0 else "reaches 0"
     end = f"{largest}, and its interval {reach}." if sign(hurt["remid"], scale) <= 0 else f"{largest}."
-    return finding, [f"{lead[0]} {end}", *lead[1:], *_subset_words(shifted, scale)]
+    return finding, [f"{lead[0]} {end}", *lead[1:], *_subset_words(shifted, scale, each=True)]
 
 
 def _acquittal(
@@ -65,11 +65,8 @@ def _acquittal(
     hurting, alone = beyond(remids, scale, 1), [tag for tag in remids if sign(remids[tag], scale) > 0]
     low = hidden(named, home, scale, one=False) or hidden(shifted, home, scale, one=True)
     doubt, unsure = doubts(named, subsets, home, scale), doubts(shifted, subsets, home, scale)
-    levels = {**shifted, **named}
-    gaps = [
-        f"M is below 0 under {name}, {shown(levels[name]['register_gap'], scale)}: the responses are {BROKEN}."
-        for name in low
-    ]
+    registers = {name: shown({**shifted, **named}[name]["register_gap"], scale) for name in low}
+    gaps = [f"M is below 0 under {name}, {gap}: the responses are {BROKEN}." for name, gap in registers.items()]
     untold = [f"For the rest it cannot be told: {'; '.join(doubt)}."] if doubt else []
     if hurting:
         lead = f"No shift hurts beyond noise in the mean, but of its subsets {', '.join(hurting)} {_do(hurting)}."
@@ -114,8 +111,8 @@ def _most_words(hurt: Mapping[str, Any], shifts: Mapping[str, Entry], scale: str
     return [f"{words}.", *_loss_words(name, entry, scale)]
 
 
-def _subset_words(shifted: Mapping[str, Entry], scale: str) -> list[str]:
-    """The subset with the largest R-EMID, which may hurt where its shift's mean does not."""
+def _subset_words(shifted: Mapping[str, Entry], scale: str, each: bool = False) -> list[str]:
+    """The subset with the largest R-EMID, which may hurt where its shift's mean does not; `each` names the others too."""
     remids = _remids(shifted)
     if len(remids) < 2:
         return []
@@ -126,7 +123,10 @@ def _subset_words(shifted: Mapping[str, Entry], scale: str) -> list[str]:
         sure = worst in beyond(remids, scale, 1)
         among = f"where {len(remids)} are looked at (Holm)"
         place = f"beyond noise, also {among}" if sure else f"beyond noise by itself, but not {among}"
-    return [f"Of {len(remids)} shifted subsets, {worst} has the largest R-EMID: {shown(record, scale)}, {place}."]
+    others = [tag for tag in remids if tag != worst and sign(remids[tag], scale) > 0]
+    figures = ", ".join(f"{tag} {shown(remids[tag] or {}, scale)}" for tag in others)
+    too = f" Beyond noise by themselves too: {figures}." if each and others else ""
+    return [f"Of {len(remids)} shifted subsets, {worst} has the largest R-EMID: {shown(record, scale)}, {place}.{too}"]
 
 
 def _loss_words(name: str, entry: Entry, scale: str) -> list[str]:

@@ -287,9 +287,10 @@ def test_the_table_says_what_fails_and_where():
 
 
 def test_the_conclusion_of_a_reward_that_passes():
-    assert conclusion(made(1.0, 0.95)) == (
-        "The reward passes: the reference is above each bad answer in at least 99%, and agreement 0.90."
-    )
+    first, *open_ = conclusion(made(1.0, 0.95)).splitlines()
+    assert first == "The reward passes: the reference is above each bad answer in at least 99%, and agreement 0.90."
+    # its subset korean has 50 %, and the intervals begin at 95 %
+    assert "the 95 % intervals reach down to 95.0%" in open_[0] and "50.0% in korean (loop)" in open_[1]
 
 
 def phase_context(tmp_path, scorer, **settings):

@@ -76,7 +76,7 @@ def some_table(seed):
     return table({tag: level(True) for tag in TAGS}, {shift: level(False) for shift in SHIFTS})
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(SEEDS)
 def test_no_shift_is_acquitted_against_its_own_table(seed):
     shifts, subsets = some_table(seed)
@@ -98,10 +98,10 @@ def test_no_shift_is_acquitted_against_its_own_table(seed):
             assert printed(level["register_gap"], "sum").high >= 0 or printed(home["register_gap"], "sum").high < 0
     # a subset that is printed beyond noise is never passed over
     for tag in above:
-        assert tag in text or subsets[tag]["statuses"]["ok"] < 2 or finding in ("unknown", "register")
+        assert tag in text or subsets[tag]["statuses"]["ok"] < 2
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(SEEDS)
 def test_home_is_at_the_references_level_only_where_every_number_says_so(seed):
     shifts, subsets = some_table(seed)
@@ -220,7 +220,7 @@ def test_what_is_printed_as_zero_is_none():
     assert sign(None, "sum") == 0 and shown({"value": -1e-9, "low": -1e-9, "high": 0.0}, "sum") == "0.00 [0.00, 0.00]"
 
 
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 @given(SEEDS)
 def test_what_is_beyond_noise_of_many_is_so_by_itself(seed):
     draw = random.Random(seed)
@@ -274,7 +274,7 @@ def test_a_fall_of_remid_comes_with_what_speaks_against_it():
     assert "more responses have no score: 0 of 80 before, 30 of 80 after" in verdicts(run(table(), after))[1]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(SEEDS, SEEDS)
 def test_before_and_after_never_contradict_the_change(first, second):
     change, after = some_table(first), some_table(second)
