@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser, commands = _parser()
     if not arguments:
-        parser.print_help()
+        parser.print_help(sys.stderr)
         sys.exit(EXIT_ERROR)
     options, rest = parser.parse_known_args(arguments)
     unknown = [word for word in rest if word.startswith("-")]

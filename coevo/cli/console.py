@@ -26,8 +26,9 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"there is no {str(value)[:80]!r}.{near}")
 
     def error(self, message: str) -> NoReturn:
-        """Says what is wrong and where help is, exit code 2."""
-        warn(f"{self.prog}: error: {message}\nSee {self.prog} --help.")
+        """The usage and what is wrong, exit code 2."""
+        self.print_usage(sys.stderr)
+        warn(f"{self.prog}: error: {message}")
         sys.exit(EXIT_ERROR)
 
     def options(self) -> list[str]:
