@@ -6,13 +6,13 @@ HTML pages go through Jinja's own escaping, and through `visible` before it.
 
 from __future__ import annotations
 
-import html
 import re
 from typing import Any
 
 _OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """What moves a cursor, colours, clears, or turns the direction of writing; line breaks and tabs apart."""
-_MARKUP = re.compile(r"[\\`*|#~$]|(?<!\w)_|_(?!\w)|^\[|(?<=\])\(")
+_ENTITY = re.compile(r"&(?=#?\w+;)")
+_MARKUP = re.compile(r"[\\`*|#~$]|(?<![^\W_])_|_(?![^\W_])|^\[|(?<=\])\(")
 """An underscore within a word is none; brackets are a link with a target behind them, or one that a line began by."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
@@ -24,7 +24,7 @@ def visible(text: str) -> str:
 
 def plain(text: str) -> str:
     """Text on one line of Markdown, so that nothing in it is markup, HTML or a link."""
-    flat = html.escape(visible(" ".join(text.split())), quote=False)
+    flat = _ENTITY.sub("&amp;", visible(" ".join(text.split()))).replace("<", "&lt;").replace(">", "&gt;")
     return _MARKUP.sub(lambda found: "\\" + found[0], flat)
 
 

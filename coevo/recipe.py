@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from coevo.config import (
     RPMPPO,
+    Evaluation,
     FileData,
     HubBase,
     Model,
@@ -41,6 +42,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = Path(path)
     tree = read_yaml(path, "no such recipe. Shipped ones are under recipes/.")
+    if isinstance(tree, dict) and {"recipe", "methods"} & tree.keys():
+        raise ConfigError(f"{path}: this is an experiment, not a recipe; run it with: coevo experiment {path}")
     if not isinstance(tree, dict):
         raise ConfigError(
             f"{path}: a recipe is a mapping of keys to values, found {type(tree).__name__}; begin with `name: …`."
@@ -177,6 +180,22 @@ def _fields_at(location: Sequence[str], block: type[Model]) -> list[str]:
     for part in location:
         nodes = [child for node in nodes for child in _members(node.get("properties", {}).get(part, {}), schema)]
     return sorted({name for node in nodes for name in node.get("properties", {})})
+
+
+def keys_like(name: str, evaluation: bool) -> list[str]:
+    """Dotted keys of a recipe, or of its evaluation, that have this name or end in it; at most four."""
+    schema = _schema(Evaluation if evaluation else Recipe)
+    todo, names = [("", schema)], []
+    while todo:
+        place, node = todo.pop(0)
+        for key, child in node.get("properties", {}).items():
+            names.append(f"{place}{key}")
+            todo += [(f"{place}{key}.", member) for member in _members(child, schema)]
+    known = list(dict.fromkeys(names))
+    name = {"lr": "learning_rate", "model": "base.path"}.get(name, name)
+    if name in known:
+        return [name]
+    return [key for key in known if key.endswith(f".{name}")][:4]
 
 
 @cache

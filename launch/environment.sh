@@ -18,6 +18,8 @@ if [ -z "${OMP_NUM_THREADS:-}" ]; then
     [ "$OMP_NUM_THREADS" -le 8 ] || OMP_NUM_THREADS=8
 fi
 export OMP_NUM_THREADS
+# two threads that wait in a loop, beside a busy process, run at a tenth of one thread's speed (python -m tests.bench.threads)
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 # keep freed tensors in the process: a small model spends a fifth of its time on page faults otherwise (glibc)
 export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-1073741824}" MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-4294967296}"
 

@@ -8,11 +8,34 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 from coevo.errors import CoevoError, ConfigError, DataError, TrainingError
 from coevo.escape import visible
+from coevo.nearest import did_you_mean
 
+EXIT_ERROR = 2
 Commands = argparse._SubParsersAction  # argparse has no public name for it
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints name the nearest word that it knows."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            near = did_you_mean(str(value), known) or f" Expected one of {', '.join(known)}."
+            raise argparse.ArgumentError(action, f"there is no {str(value)[:80]!r}.{near}")
+
+    def error(self, message: str) -> NoReturn:
+        """The usage and what is wrong, exit code 2."""
+        self.print_usage(sys.stderr)
+        warn(f"{self.prog}: error: {message}")
+        sys.exit(EXIT_ERROR)
+
+    def options(self) -> list[str]:
+        """Every option that it knows."""
+        return list(self._option_string_actions)
 
 
 def command(commands: Commands, name: str, purpose: str, examples: str) -> argparse.ArgumentParser:

@@ -48,10 +48,12 @@ def add(commands: Commands) -> None:
 
 def _experiment(options: argparse.Namespace) -> int:
     from coevo.experiment.matrix import read_experiment
+
+    experiment = read_experiment(options.file, options.quick)
+    # slow to import: a bad file is told before
     from coevo.experiment.pool import failures
     from coevo.experiment.run import plans, run
 
-    experiment = read_experiment(options.file, options.quick)
     if experiment.judge is not None:
         try:
             check_options(experiment.judge, asks=not options.dry_run)

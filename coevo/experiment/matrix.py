@@ -246,8 +246,8 @@ def _tree(path: Path) -> dict[str, Any]:
     tree = read_yaml(path, "no such experiment file. Shipped ones are under recipes/paper/.")
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: an experiment is a mapping of keys to values, found {type(tree).__name__}.")
-    if "methods" not in tree and "rpm_sft" in tree:
-        raise ConfigError(f"{path}: this is a recipe, not an experiment; run it with coevo train {path}.")
+    if not {"methods", "recipe"} & tree.keys() and (Recipe.model_fields.keys() - Matrix.model_fields.keys()) & tree.keys():
+        raise ConfigError(f"{path}: this is a recipe, not an experiment; run it with: coevo train {path}")
     return tree
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from coevo.errors import ScoreError
+from coevo.escape import plain
 from coevo.maths.stats import Floats, bootstrap, interval, run_multipliers, seed_of
 from coevo.scoring.claims import LEAST
 from coevo.types import Score, shift_of
@@ -186,7 +187,7 @@ def _cell(entry: Mapping[str, Any], name: str) -> str:
     found = entry["variants"].get(name)
     if found is None:
         statuses = entry["statuses"][name]
-        failed = ", ".join(f"{count} {status}" for status, count in statuses.items() if status != "ok")
+        failed = ", ".join(f"{count} {plain(status)}" for status, count in statuses.items() if status != "ok")
         return f"n/a: of {sum(statuses.values())} not scored {failed}" if failed else "n/a"
     perplexity, ratio = found["perplexity"], found.get("ratio_to_corl")
     text = f"{perplexity['value']:.3f} [{perplexity['low']:.3f}, {perplexity['high']:.3f}]"

@@ -8,10 +8,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-HOSTILE = (
-    "=cmd|'/c calc'!A1 <img src=x onerror=alert(1)> [x](javascript:alert(1)) `b` **b** "
-    "\x1b[2J\x1b]0;t\x07\x9b31m\u202edne\u2066\r"
-)
+_COMMANDS = "\x1b[2J\x1b]0;t\x07\x9b31m\u202edne\u2066\r"
+HOSTILE = f"=cmd|'/c calc'!A1 <img src=x onerror=alert(1)> [x](javascript:alert(1)) `b` **b** {_COMMANDS}"
 _OBEYED = set("\x1b\x07\x9b\r\u202e\u2066")
 
 

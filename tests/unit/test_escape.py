@@ -31,11 +31,8 @@ def test_a_terminal_is_shown_what_it_would_obey(text: str, expected: str) -> Non
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (
-            "R-EMI -1.50 [-2.00, -1.00]: part/register_gap (nats) 95 %",
-            "R-EMI -1.50 [-2.00, -1.00]: part/register_gap (nats) 95 %",
-        ),
-        ("<b>&", "&lt;b&gt;&amp;"),
+        ("R-EMI -1.50 [-2.00, -1.00]: register_gap (95 %)", "R-EMI -1.50 [-2.00, -1.00]: register_gap (95 %)"),
+        ("<b> & &lt; Film & TV", "&lt;b&gt; & &amp;lt; Film & TV"),
         ("[x](javascript:alert(1)) ![y](z)", r"\[x]\(javascript:alert(1)) ![y]\(z)"),
         ("[x]: javascript:alert(1)", r"\[x]: javascript:alert(1)"),
         ("a|b `c` *d* _e_ __f__ #g ~~h~~ $i$ \\", r"a\|b \`c\` \*d\* \_e\_ \_\_f\_\_ \#g \~\~h\~\~ \$i\$ \\"),
@@ -71,7 +68,7 @@ def test_every_line_to_a_terminal_goes_through_it(capsys: pytest.CaptureFixture[
     progress.say(hostile)
     progress.done(hostile)
     shown = capsys.readouterr()
-    assert shown.out.count(r"\x1b[2Jname\u202e") == 7 and shown.err.count(r"\x1b[2Jname\u202e") == 1
+    assert shown.out.count(r"\x1b[2Jname\u202e") == 6 and shown.err.count(r"\x1b[2Jname\u202e") == 1
     assert not set("\x1b\u202e") & set(shown.out + shown.err)
     # nothing else writes to either stream
     elsewhere = re.compile(r"\bprint\(|sys\.(stdout|stderr)\.write|sys\.__std")

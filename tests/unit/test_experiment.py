@@ -106,8 +106,8 @@ def test_quick_is_a_part_of_the_cells(tmp_path: Path) -> None:
         ({"shared": {"seed": 5}}, "shared sets 'seed': every cell has its own"),
         ({"shared": {"lora.r": math.nan}}, r"experiment\.yaml: method 'sft' .*lora\.r: nan cannot be an override"),
         ({"shared": {"data.train": date(2020, 1, 1)}}, r"data\.train: datetime\.date.* cannot be an override"),
-        ({"shared": {"lora": BOMB}}, r"lora: .* cannot be an override \(it has more than"),
-        ({"shared": {"lora": LOOP}}, r"lora: .* cannot be an override \(Circular"),
+        ({"shared": {"lora": BOMB}}, r"not valid YAML: it has more than 5,000 keys and values, aliases expanded"),
+        ({"shared": {"lora": LOOP}}, r"not valid YAML: the alias \*id001 stands within"),
         # overrides are applied in turn: what a whole block would undo is not lost in silence
         ({"methods": {"sft": {"method.beta": 0.1, "method": "dpo"}}}, "'method' is set as a whole after 'method.beta'"),
         (
@@ -125,12 +125,10 @@ def test_a_bad_file_is_refused_with_the_place(tmp_path: Path, keys: dict[str, An
 def test_numbers_that_python_does_not_write_are_refused(tmp_path: Path) -> None:
     path, huge = write(tmp_path), "0x" + "f" * 6000
     good = path.read_text()
-    path.write_text(good + f"shared: {{lora.r: {huge}}}\n")
-    with pytest.raises(ConfigError, match=r"lora\.r: a number too long to show cannot be an override"):
-        read_experiment(path)
-    path.write_text(good + f"estimator_seed: {huge}\n")
-    with pytest.raises(ConfigError, match=r"estimator_seed: .*\(got a number too long to show\)"):
-        read_experiment(path)
+    for key in ("shared: {lora.r: ", "estimator_seed: {x: "):
+        path.write_text(good + f"{key}{huge}}}\n")
+        with pytest.raises(ConfigError, match=r"line \d+, column \d+: .*a value of 6,002 characters that is no text"):
+            read_experiment(path)
 
 
 def test_a_recipe_in_the_place_of_an_experiment_is_named_as_such(tmp_path: Path) -> None:
