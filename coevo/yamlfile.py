@@ -58,8 +58,12 @@ def parse_yaml(text: str, origin: str) -> Any:
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         context = f"{error.context}: " if error.context else ""
         raise ConfigError(f"{origin}{place}: not valid YAML: {context}{error.problem}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(
+            f"{origin}, line {line}: not valid YAML: it holds the character U+{ord(text[error.position]):04X}; in double "
+            "quotes it can be written as an escape"
+        ) from None
     except (ValueError, AttributeError, TypeError) as error:
         # dates that are none, numbers of thousands of digits
         raise ConfigError(f"{origin}: not valid YAML: a value cannot be read ({error}); quote it") from None

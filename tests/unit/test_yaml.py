@@ -37,6 +37,7 @@ BOMBS = {
     "a long text": ("name: " + "x" * 3_000_000, "more than 500,000 characters"),
     "a long comment": ("# " + "x\n# " * 1_000_000, "more than 500,000 characters"),
     "base 60": ("seed: 1" + ":1" * 200_000, "a value of 400,001 characters that is no text"),
+    "a control character": ("name: x\nloop: \x1b[2J", r"line 2: .*the character U\+001B"),
     "a key twice": ("name: x\nname: y", "line 2, column 1: .*'name' occurs twice"),
     "a number twice": ("name: x\nloop: {1: a, 0x1: b}", "line 2, column 14: .*'0x1' occurs twice"),
     "2,000 unknown keys": ("name: x\n" + "".join(f"key{i}: 1\n" for i in range(2000)), "problem"),
