@@ -121,11 +121,11 @@ def writing(path: Path, remedy: str = "") -> Iterator[None]:
 def _no_room(error: Exception) -> str | None:
     """Why a file could not be written; None of an error about anything else."""
     text = str(error)
-    if isinstance(error, OSError):
-        return os.strerror(error.errno) if error.errno in _NO_SPACE else None
-    number = re.search(r"\(os error (\d+)\)", text)
-    if type(error).__name__ == "SafetensorError" and number and int(number[1]) in _NO_SPACE:
-        return os.strerror(int(number[1]))
+    # safetensors and tokenizers raise errors of their own, with the system's number in words
+    words = re.search(r"\(os error (\d+)\)", text)
+    number = getattr(error, "errno", None) or (int(words[1]) if words else None)
+    if number in _NO_SPACE:
+        return os.strerror(number)
     # torch's writer of checkpoints does not hand on what the system said
     if isinstance(error, RuntimeError) and re.search(r"PytorchStreamWriter|inline_container\.cc.*unexpected pos", text):
         return "the file could not be written to its end"

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
 
 from coevo import cli
 from coevo.errors import CheckpointError, ConfigError, StorageError
@@ -391,6 +392,10 @@ def test_every_writer_says_what_it_could_not_write(tmp_path: Path) -> None:
         with writing(tmp_path / "new.pt"):
             torch.save(tensors, tmp_path / "new.pt")
 
+    def vocabulary() -> None:
+        with writing(tmp_path / "tokenizer.json"):
+            Tokenizer.from_file(str(ROOT / "coevo/lm/builtin/tokenizer.json")).save(str(tmp_path / "tokenizer.json"))
+
     def rows() -> None:
         RunFolder(tmp_path).append("metrics.jsonl", [{"a": "x" * 50_000}])
 
@@ -398,6 +403,7 @@ def test_every_writer_says_what_it_could_not_write(tmp_path: Path) -> None:
         "old.json": lambda: write_atomic(old, "x" * 50_000),
         "policy": policy,
         "new.pt": checkpoint,
+        "tokenizer.json": vocabulary,
         "metrics.jsonl": rows,
     }
     for name, write in writers.items():
