@@ -89,7 +89,7 @@ def refuse_other_encodings(arguments: Sequence[str]) -> None:
         # what is not UTF-8 is read as halves of surrogate pairs
         if word.isascii() or (encoding == "utf-8" and not any("\ud800" <= character <= "\udfff" for character in word)):
             continue
-        shown = os.fsencode(word).decode("utf-8", "backslashreplace")
+        shown = word.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         if encoding == "utf-8":
             raise ConfigError(f"{shown}: this name is not UTF-8; expected one that is; rename it.")
         raise ConfigError(
