@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from coevo.escape import visible
 from coevo.report.read import Record, Run
 from coevo.report.tables import read_interval
 
@@ -191,4 +192,4 @@ def _finite(value: Any) -> bool:
 def ascii_label(text: str) -> str:
     """A label that every font can draw."""
     # a dollar sign would begin mathematics
-    return text.encode("ascii", "replace").decode().replace("$", "?")
+    return visible(text).encode("ascii", "replace").decode().replace("$", "?")

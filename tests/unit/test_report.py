@@ -240,7 +240,9 @@ def test_results_json_holds_both_evaluations(run):
     assert record["missing"] == []
 
 
-def test_hostile_names_are_text_in_every_file(run, capsys):
+def test_hostile_names_are_text_in_every_file(run, capsys, monkeypatch):
+    # pictures have no commands, and are slow
+    monkeypatch.setattr("coevo.report.plots.draw", lambda run: {})
     for name in ("sft", "final"):
         write_second(run, name, rows(4))
     for path in (run / "evaluation").iterdir():
