@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,15 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter
 
 from coevo.config import Evaluation
-from coevo.errors import DataError
+from coevo.errors import ConfigError, DataError
+from coevo.files import sha256_of
 from coevo.records import Broken, checked, read_json, read_lines
 from coevo.report import shapes
 from coevo.scoring.summary import Row, difference, summarise
 from coevo.scoring.verdict import Verdict
+from coevo.yamlfile import read_yaml
 
 Record = dict[str, Any]
 BEFORE, AFTER = "sft", "final"
@@ -215,23 +215,16 @@ def _changed(run: Path) -> Iterator[str]:
         done = read_json(record, shapes.DONE, f"Restore it, or delete {record.parent} to have the phase run again.")
         for name, digest in done["manifest"].items():
             path = run / name
-            if name.startswith("evaluation/") and not (path.is_file() and _digest(path) == digest):
+            if name.startswith("evaluation/") and not (path.is_file() and sha256_of(path) == digest):
                 what = "has changed" if path.is_file() else "is missing"
                 yield f"{name} {what} since the phase {record.parent.name} made it: what is here was not measured so."
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _read_recipe(path: Path) -> Record:
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{path}: not valid YAML: {error}. {RESTORE}") from None
-    try:
-        return checked(recipe, shapes.RECIPE)
+        return checked(read_yaml(path, "no such recipe."), shapes.RECIPE)
+    except ConfigError as error:
+        raise DataError(f"{error}. {RESTORE}") from None
     except Broken as error:
         raise DataError(f"{path}: {error}. {RESTORE}") from None
 

@@ -25,6 +25,7 @@ from coevo.lm.template import date_stamp
 from coevo.prompts import agreement_messages, messages
 from coevo.scoring.probe import ROLES, RUN_ROLES, probe
 from coevo.types import Scenario, Turn
+from tests.compat.families import make_base
 
 BUILTIN = Path(str(resources.files("coevo.lm") / "builtin"))
 SHIPPED = (BUILTIN / "chat_template.jinja").read_text(encoding="utf-8")
@@ -305,7 +306,7 @@ def test_the_end_of_turn_is_what_the_template_writes(tmp_path: Path) -> None:
 def test_dry_run_and_run_refuse_before_anything_is_written(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    base = save(REFUSED["keeps two messages"][0], tmp_path / "base")
+    base = make_base("llama", tmp_path / "base", REFUSED["keeps two messages"][0])
     monkeypatch.chdir(tmp_path)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(

@@ -55,7 +55,7 @@ def test_every_method_and_estimator_fits(base: str, processes: int, monkeypatch:
 def test_the_bases_differ_in_name_and_base_alone() -> None:
     trees = [load_recipe(PAPER / f"{base}.yaml").model_dump() for base in BASES]
     assert {key for key in trees[0] if trees[0][key] != trees[1][key]} == {"name", "base"}
-    files = [parse_yaml((PAPER / f"{base}-methods.yaml").read_text(encoding="utf-8")) for base in BASES]
+    files = [parse_yaml((PAPER / f"{base}-methods.yaml").read_text(encoding="utf-8"), base) for base in BASES]
     assert {key for key in files[0] | files[1] if files[0][key] != files[1][key]} == {"name", "recipe"}
 
 

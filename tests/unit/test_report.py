@@ -246,7 +246,7 @@ def test_hostile_names_are_text_in_every_file(run, capsys, monkeypatch):
     for name in ("sft", "final"):
         write_second(run, name, rows(4))
     for path in (run / "evaluation").iterdir():
-        records = [planted(json.loads(line), "german", "Theater") for line in path.read_text(encoding="utf-8").splitlines()]
+        records = [planted(json.loads(line), "german") for line in path.read_text(encoding="utf-8").splitlines()]
         write_lines(path, records)
     write_lines(run / "rollouts.jsonl", planted(turns(2), "german", "Gut", "write a user"))
     (run / "resolved.yaml").write_text(json.dumps({"name": HOSTILE}), encoding="utf-8")

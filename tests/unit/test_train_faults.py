@@ -28,7 +28,7 @@ from coevo.loop.progress import Silent
 from coevo.prompts import messages
 from coevo.recipe import load_recipe
 from coevo.train.algorithms import TRAINERS
-from coevo.train.common import COMPLETE
+from coevo.train.checkpoints import COMPLETE
 from coevo.train.dpo import train_dpo
 from coevo.train.sft import train_sft
 from coevo.tuning import PPO
