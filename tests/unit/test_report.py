@@ -247,7 +247,9 @@ def test_hostile_names_are_text_in_every_file(run, capsys, monkeypatch):
         write_second(run, name, rows(4))
     for path in (run / "evaluation").iterdir():
         records = [planted(json.loads(line), "german") for line in path.read_text(encoding="utf-8").splitlines()]
-        write_lines(path, records)
+        # hostile names of samples are not one name
+        numbered = [{**r, "sample_id": f"{r['sample_id']}{n}"} if "sample_id" in r else r for n, r in enumerate(records)]
+        write_lines(path, numbered)
     write_lines(run / "rollouts.jsonl", planted(turns(2), "german", "Gut", "write a user"))
     (run / "resolved.yaml").write_text(json.dumps({"name": HOSTILE}), encoding="utf-8")
     (run / "environment.json").write_text(json.dumps({HOSTILE: HOSTILE}), encoding="utf-8")
