@@ -20,7 +20,7 @@ from coevo.lm.likelihood import encode_pair, render
 from coevo.lm.lineage import atomic_directory
 from coevo.lm.small import build_base, train_tokenizer
 from coevo.loop.context import Context, room, seed_of
-from coevo.loop.estimator import estimator, prepare
+from coevo.loop.estimator import estimator, others, prepare
 from coevo.loop.folder import dump_row, read_rows
 from coevo.loop.plan import PhasePlan
 from coevo.prompts import (
@@ -210,13 +210,14 @@ def run_audit(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any
         ConfigError: the reward fails, and `audit.on_failure` is `stop`.
         ScoreError: there is no scenario to audit it on.
     """
-    recipe, folder, config = context.recipe, context.folder, context.recipe.audit
+    recipe, folder, kind = context.recipe, context.folder, context.recipe.data.kind
+    config = recipe.audit.model_copy(update={"at_least": recipe.audit.share(kind)})
     scenarios = [x for x in context.material.real_turns[: config.scenarios] if context.fits("scorer", x)]
-    cases = BATTERIES[recipe.data.kind](scenarios, seed_of(recipe.seed, "battery"))
+    cases = BATTERIES[kind](scenarios, seed_of(recipe.seed, "battery"))
     scorer = estimator(context, phase.iteration)
     prepare(context, scorer, scenarios)
-    weights, seed = recipe.weights, seed_of(recipe.seed, "audit")
-    verdict = audit(SharedScorer(scorer), cases, weights, config, seed, context.progress.advance)
+    seed, foreign = seed_of(recipe.seed, "audit"), others(context, scorer)
+    verdict = audit(SharedScorer(scorer), cases, recipe.weights, config, seed, context.progress.advance, foreign)
     path = folder.root / "evaluation" / f"{phase.name.split('-', 1)[1]}.json"
     if dist.is_main():
         write_atomic(path, json.dumps(verdict.as_json(), indent=1, ensure_ascii=False) + "\n")
