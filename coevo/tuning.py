@@ -225,7 +225,7 @@ class RealText(Model):
     """Of what exceeds the reference's, so much counts."""
     shortfall: Weight = 1.0
     """Register: what the response lacks to the reference's likelihood per token. What is likelier earns nothing."""
-    echo: Weight = 4.0
+    echo: Weight = 6.0
     """What is copied from the query or the context, in nats per copied token; what the reference copies is free."""
     loop: Weight = 4.0
     """The same of what the response has said before."""

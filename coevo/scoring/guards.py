@@ -30,10 +30,10 @@ def units(text: str) -> list[str]:
 
 
 def echo(text: str, sources: Iterable[str]) -> float:
-    """Share of a text's n-grams that stand in one of the sources, 0 to 1.
+    """Share of a text's units that lie in an n-gram which stands in one of the sources, 0 to 1.
 
-    A text with fewer units than an n-gram has is copied if it says the same as a whole source: an answer of one word is no
-    echo because somebody used that word.
+    So every copied word counts, in a short piece as in a long one. A text with fewer units than an n-gram has is copied if
+    it says the same as a whole source: an answer of one word is no echo because somebody used that word.
     """
     said = units(text)
     n = _length(said, COPIED_WORDS, COPIED_CHARACTERS)
@@ -41,8 +41,8 @@ def echo(text: str, sources: Iterable[str]) -> float:
     if len(said) < n:
         return float(bool(said) and said in read)
     known = {gram for source in read for gram in _grams(source, n)}
-    mine = _grams(said, n)
-    return sum(gram in known for gram in mine) / len(mine)
+    starts = [start for start, gram in enumerate(_grams(said, n)) if gram in known]
+    return len({place for start in starts for place in range(start, start + n)}) / len(said)
 
 
 def loop(text: str) -> float:
