@@ -11,7 +11,18 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, Literal
 
-from coevo.config import REASONING_FRAME, REQUEST_TO_THINK, SFT, Pretrain, ScorerSFT, SimulatorSFT, SmallBase
+from coevo.config import (
+    REASONING_FRAME,
+    REQUEST_TO_THINK,
+    SFT,
+    FileData,
+    Pretrain,
+    Recipe,
+    RewardWeights,
+    ScorerSFT,
+    SimulatorSFT,
+    SmallBase,
+)
 from coevo.data import BATTERIES
 from coevo.errors import ConfigError, DataError
 from coevo.files import write_atomic
@@ -225,15 +236,22 @@ def run_audit(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any
     if not verdict.passed and config.on_failure == "stop":
         raise ConfigError(
             f"recipe {recipe.name}: its reward must not train anything yet.\n{table(verdict)}\n"
-            f"Where a part alone is above, give it more weight ({recipe.weights_key}). Where none is, the scorer does not "
-            "know the difference: tune it for longer (scorer_sft.samples, scorer_sft.epochs, corl.iterations) or on a "
-            "better base. Then start a new run; audit.on_failure=warn would go on all the same."
+            f"{_remedy(recipe)}Where a part alone is above, give it more weight ({recipe.weights_key}). Where none is, the "
+            "scorer does not know the difference: tune it for longer (scorer_sft.samples, scorer_sft.epochs, "
+            "corl.iterations) or on a better base. Then start a new run; audit.on_failure=warn would go on all the same."
         )
     if not verdict.passed:
         context.progress.say(f"{phase.name}: {conclusion(verdict)}\nThe run goes on, as audit.on_failure=warn says.")
     facts = {"passed": verdict.passed}
     folder.finish(phase.name, facts, [path])
     return facts
+
+
+def _remedy(recipe: Recipe) -> str:
+    """What may help before all else: on real text summed nats pay for blandness, whoever scores."""
+    plain = isinstance(recipe.weights, RewardWeights)
+    known = f"On real text try {recipe.weights_key}.kind=real_text first. "
+    return known if plain and isinstance(recipe.data, FileData) else ""
 
 
 class SharedScorer:

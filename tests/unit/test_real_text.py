@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -11,11 +13,12 @@ from pydantic import ValidationError
 from coevo.config import RealText, Recipe, RewardWeights
 from coevo.data import world
 from coevo.errors import ConfigError
+from coevo.lm.loading import load_policy, load_tokenizer
 from coevo.loop.check import Counts, check
 from coevo.recipe import dump_recipe, parse_recipe, parse_yaml
 from coevo.scoring.real_text import BANK, Others, Reading, draw_others, gap, guarded, parts, score
 from coevo.scoring.rewards import Fit, fits, regret, remi, remi_nats, rpm_reward
-from coevo.scoring.scorer import Ask
+from coevo.scoring.scorer import Ask, Scorer
 from coevo.types import Scenario, Score, Turn
 
 R6 = RealText(kind="real_text")
@@ -172,6 +175,21 @@ def test_negatives_hang_on_seed_and_content_and_are_never_ones_own() -> None:
         assert x not in others.of(child)
     drawn = {tuple(o.sample_id for o in others.of(x)) for x in scenarios}
     assert len(drawn) > 10, "and differ between scenarios"
+
+
+@pytest.mark.skipif("COEVO_SMOLLM2" not in os.environ, reason="set COEVO_SMOLLM2 to the folder of SmolLM2-135M-Instruct")
+def test_a_pretrained_scorer_puts_a_reference_above_what_is_bland_or_copied() -> None:
+    path = Path(os.environ["COEVO_SMOLLM2"])
+    tokenizer = load_tokenizer(path)
+    scorer = Scorer(load_policy(path, None, trainable=False, dtype="float32"), tokenizer, "x", max_length=400)
+    asked = {"a": "Captain, how deep is the water here?", "b": "Doctor, is my arm broken?"}
+    x, y = (Scenario(n, "T", "T", "a stranger", q.split(",")[0], (Turn("user", q),), "-") for n, q in asked.items())
+    texts = ["Ten fathoms, and sand below.", "That is a good question. Tell me more about it.", x.query]
+    reference, *bad = (f for f in fits(scorer, [x] * 3, texts, others=Others((y,), 1, 0)) if isinstance(f, Fit))
+    assert len(bad) == 2 and all(remi(f, reference, R6) < 0 for f in bad)
+    # the default reward has the query above the reference, as it is likely
+    plain = [rpm_reward(f, reference, 0.0, RewardWeights(), anchor=True).total or 0.0 for f in (reference, *bad)]
+    assert plain[2] > plain[0]
 
 
 # --- the recipe -----------------------------------------------------------------------------------------------------------
