@@ -61,8 +61,9 @@ class Others:
 
 
 def draw_others(usable: Callable[[Scenario], bool], scenarios: Sequence[Scenario], config: RealText, seed: int) -> Others:
-    """A bank drawn by a seed from the scenarios that are usable: `BANK` of them, or twice the negatives asked for."""
-    shuffled = random.Random(seed).sample(scenarios, len(scenarios))
+    """A bank drawn by a seed from the usable scenarios: `BANK` of different content, or twice the negatives asked for."""
+    distinct = list({content_key(x): x for x in scenarios}.values())
+    shuffled = random.Random(seed).sample(distinct, len(distinct))
     bank = islice(filter(usable, shuffled), max(BANK, 2 * config.negatives))
     return Others(tuple(bank), config.negatives, seed)
 
@@ -95,10 +96,10 @@ def parts(reading: Reading, reference: Reading, weights: RealText) -> dict[str, 
         "contrast": (reading.own - reading.others) / scale,
         "marginal": (reading.own - reading.alone) / scale,
         "overshoot": max(0.0, score(reading, weights) - score(reference, weights)),
-        "shortfall": -max(0.0, lacking) * ideal,
-        "echo": -max(0.0, reading.echo - reference.echo) * own,
-        "loop": -max(0.0, reading.loop - reference.loop) * own,
-        "unended": -max(0.0, reading.unended - reference.unended),
+        "shortfall": 0.0 - max(0.0, lacking) * ideal,
+        "echo": 0.0 - max(0.0, reading.echo - reference.echo) * own,
+        "loop": 0.0 - max(0.0, reading.loop - reference.loop) * own,
+        "unended": 0.0 - max(0.0, reading.unended - reference.unended),
     }
 
 

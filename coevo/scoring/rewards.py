@@ -55,7 +55,8 @@ def fits(
     pairs = list(zip(scenarios, texts, strict=True))
     drops = (NOTHING, ALL, NO_REASONING) if reasoned else (NOTHING, ALL)
     asks = [Ask(x, y, drop) for drop in drops for x, y in pairs]
-    foreign = [others.of(x) if others else [] for x in scenarios]
+    negatives = {id(x): others.of(x) for x in scenarios} if others else {}
+    foreign = [negatives.get(id(x), []) for x in scenarios]
     scores = scorer.score(asks + [Ask(x, y) for xs, y in zip(foreign, texts, strict=True) for x in xs])
     found, rest = [], iter(scores[len(asks) :])
     for place, (x, y) in enumerate(pairs):
