@@ -342,7 +342,7 @@ def run_accept(context: Context, phase: PhasePlan, resume: bool) -> dict[str, An
     kept = change >= -context.recipe.loop.tolerance_nats and lost <= MORE_UNSCORED
     facts = {
         "kept": kept,
-        "id_remi_change_nats": round(change, 6) if np.isfinite(change) else None,
+        f"id_{'r6' if foreign else 'remi'}_change_nats": round(change, 6) if np.isfinite(change) else None,
         "n": len(shared),
         "more_unscored": round(lost, 6),
     }

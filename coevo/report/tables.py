@@ -110,10 +110,11 @@ def decisions(run: Run) -> list[str]:
     sentences = []
     for row in run.metrics:
         if "kept" in row:
-            change = row.get("id_remi_change_nats")
+            measure = "R6" if "id_r6_change_nats" in row else "R-EMI"
+            change = row.get("id_r6_change_nats", row.get("id_remi_change_nats"))
             moved = "could not be measured" if change is None else f"changed by {change:+.2f} nats"
             outcome = "kept" if row["kept"] else "refused, the one before stays in force"
-            sentences.append(f"Iteration {row.get('iteration')}: R-EMI on held-out ID {moved}; new model {outcome}.")
+            sentences.append(f"Iteration {row.get('iteration')}: {measure} on held-out ID {moved}; new model {outcome}.")
     return sentences
 
 
