@@ -15,6 +15,8 @@ REWARD = "reward"
 PARTS = tuple(RewardWeights.model_fields)
 ALWAYS = ("information", "register_gap")
 """Parts that every reward is audited by."""
+NEARNESS = 0.5
+"""A reward whose reference is above each bad answer and whose other right answers are so seldom is one of nearness alone."""
 REAL_PARTS = ("contrast", "marginal", "shortfall", "echo", "loop", "unended")
 """Parts of R6."""
 
@@ -128,7 +130,8 @@ class Verdict:
             for name, member in self.members.items()
             if (share := member.good.get(REWARD)) and share.value < self.at_least
         ]
-        if found and not reference_fails:
+        worst = min((member.good[REWARD].value for member in self.members.values() if member.good), default=1.0)
+        if worst < NEARNESS and not reference_fails:
             found.append(
                 "the reference is above every bad answer and other right answers are not: this reward measures how near an "
                 "answer's numbers are to the reference's, and not whether it is right"
