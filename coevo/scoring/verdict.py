@@ -16,7 +16,8 @@ PARTS = tuple(RewardWeights.model_fields)
 ALWAYS = ("information", "register_gap")
 """Parts that every reward is audited by."""
 NEARNESS = 0.5
-"""A reward whose reference is above each bad answer and whose other right answers are so seldom is one of nearness alone."""
+"""A reward that has the reference above each bad answer, and other right answers in fewer scenarios than this, measures
+nearness alone."""
 REAL_PARTS = ("contrast", "marginal", "shortfall", "echo", "loop", "unended")
 """Parts of R6."""
 

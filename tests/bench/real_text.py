@@ -5,7 +5,8 @@
 MODEL is a folder or hub id, FILE dialogues in the RPGBench layout. `choose` takes scenes from the first two fifths of
 IDTrain, on which weights may be chosen, `check` from the last two, `shifted` from the OOD splits; the negatives' contexts
 come from the fifth between. Likelihoods are kept in --scores as they come: run again, it goes on, and another choice of
-weights (`echo=6 overshoot=0`) costs nothing. It prints the audit by the default reward and by R6.
+weights (`echo=6 overshoot=0`) costs nothing. It prints the audit by the default reward and by R6. Eight scenes of `choose` and
+of `check` in the drama file have another right answer each, written by hand: `drama_alternatives.json`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from coevo.types import Score
 
 PROMPT, RESPONSE = 320, 48
 """Longest prompt and reference taken, in tokens, so that a processor core scores 16 scenes in minutes."""
+ALTERNATIVES = Path(__file__).with_name("drama_alternatives.json")
+"""sample_ID -> another right answer."""
 MOST = 16
 """Scenes of a part."""
 ORDER = sorted(range(MOST), key=lambda place: f"{place:04b}"[::-1])
@@ -100,7 +103,9 @@ def scenes(path: Path, which: str, tokens: Any, weights: RealText, count: int) -
     if which == "shifted":
         parts[which] = [x for k in (1, 2, 3) for x in read_rpgbench(path, [f"OOD{k}Test"])]
     usable = [x for x in parts[which] if short(x)]
+    written = json.loads(ALTERNATIVES.read_text(encoding="utf-8"))
     spread = [usable[place * len(usable) // MOST] for place in ORDER[:count]]
+    spread = [replace(x, alternatives=(written[x.sample_id],)) if x.sample_id in written else x for x in spread]
     return spread, draw_others(short, parts["bank"], weights, 0)
 
 
