@@ -5,8 +5,8 @@
 MODEL is a folder or hub id, FILE dialogues in the RPGBench layout. `choose` takes scenes from the first two fifths of
 IDTrain, on which weights may be chosen, `check` from the last two, `shifted` from the OOD splits; the negatives' contexts
 come from the fifth between. Likelihoods are kept in --scores as they come: run again, it goes on, and another choice of
-weights (`echo=6 overshoot=0`) costs nothing. It prints the audit by the default reward and by R6. Eight scenes of `choose` and
-of `check` in the drama file have another right answer each, written by hand: `drama_alternatives.json`.
+weights (`echo=6 overshoot=0`) costs nothing. It prints the audit by the default reward and by R6. The first eight scenes of
+`choose` and `check` in the drama file have another right answer each, written by hand: `drama_alternatives.json`.
 """
 
 from __future__ import annotations
