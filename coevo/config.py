@@ -30,11 +30,13 @@ from coevo.tuning import (
     Pretrain,
     Rate,
     Real,
+    RealText,
     RewardWeights,
     ScorerSFT,
     Share,
     SimulatorSFT,
     Weight,
+    Weights,
 )
 from coevo.types import PLAIN_SHIFTS, SHIFT_OF_TAG
 
@@ -196,7 +198,7 @@ class RPMKeys(Model):
     """R2: the anchor's share of the prompts."""
     replay_share: Share = 0.25
     """Share drawn from the pool's older scenarios, by rank of regret and staleness; the rest is fresh."""
-    weights: RewardWeights = RewardWeights()
+    weights: Weights = RewardWeights()
 
     @model_validator(mode="after")
     def _shares_add_up(self) -> Self:
@@ -252,17 +254,26 @@ class Loop(Model):
         return tags
 
 
+AT_LEAST = {"world": 0.99, "file": 0.9}
+"""data.kind -> what an audit asks for unless the recipe says more: a real reference is one of many right answers."""
+
+
 class Audit(Model):
     """What a reward must show before anything is trained on it (method section 4)."""
 
     scenarios: Positive = 192
     """At most so many, of those that no role was tuned on."""
-    at_least: Share = 0.99
-    """Share of scenarios in which the reference must be worth more than each bad answer."""
+    at_least: Share | None = None
+    """Share of scenarios in which the reference, and other right answers where any are known, must be worth more than each
+    bad answer; null is `AT_LEAST` of the data."""
     agreement: Annotated[Real, Field(ge=-1, le=1)] = 0.9
     """Rank correlation that the reward must reach with the exact share of right slots; asked for where that is known."""
     on_failure: Literal["stop", "warn"] = "stop"
-    """`warn` goes on: for real data, where a reference is one of many right answers, and for tests."""
+    """`warn` goes on, for tests and for those who know what they will find."""
+
+    def share(self, kind: str) -> float:
+        """`at_least`, of data of this kind."""
+        return AT_LEAST[kind] if self.at_least is None else self.at_least
 
 
 class Evaluation(Model):
@@ -375,10 +386,10 @@ class Recipe(Model):
         return isinstance(self.method, ThinkSFT | ThinkGRPO)
 
     @property
-    def weights(self) -> RewardWeights:
+    def weights(self) -> RewardWeights | RealText:
         """Of the RPM's reward: the method's own, or the loop's where it has none."""
         own = getattr(self.method, "weights", None)
-        return own if isinstance(own, RewardWeights) else self.loop.rpm.weights
+        return own if isinstance(own, RewardWeights | RealText) else self.loop.rpm.weights
 
     @property
     def weights_key(self) -> str:

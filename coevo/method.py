@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from coevo.tuning import GRPO, PPO, SFT, Count, Model, Positive, Rate, RewardWeights, Share, Weight
+from coevo.tuning import GRPO, PPO, SFT, Count, Model, Positive, Rate, RewardWeights, Share, Weight, Weights
 
 if TYPE_CHECKING:
     from coevo.loop.plan import Planner
@@ -92,7 +92,7 @@ class Sampled(Model):
     group: Annotated[Count, Field(ge=2, le=10**6)] = 8
     """Answers per prompt."""
     temperature: Rate = 1.0
-    weights: RewardWeights = RewardWeights()
+    weights: Weights = RewardWeights()
 
 
 class RejectionSFT(Sampled):
@@ -141,7 +141,7 @@ class OnlineGRPO(GRPO):
     """GRPO of the RPM on ID scenarios, with the RPM's reward; no simulator, no shifts."""
 
     kind: Literal["grpo"]
-    weights: RewardWeights = RewardWeights()
+    weights: Weights = RewardWeights()
     """`information: 0` is plain likelihood; with both it has the mutual information's term; `agreement` makes it full."""
 
     def phases(self, planner: Planner) -> None:
@@ -153,7 +153,7 @@ class OnlinePPO(PPO):
     """PPO of the RPM on ID scenarios, with the RPM's reward; no simulator, no shifts."""
 
     kind: Literal["ppo"]
-    weights: RewardWeights = RewardWeights()
+    weights: Weights = RewardWeights()
     """As of `grpo`."""
 
     def phases(self, planner: Planner) -> None:
@@ -203,7 +203,7 @@ class ThinkGRPO(Thinking, GRPO):
     """`think_sft`, and then GRPO on ID scenarios with the RPM's reward of the response and R3 of the reasoning."""
 
     kind: Literal["think_grpo"]
-    weights: RewardWeights = RewardWeights()
+    weights: Weights = RewardWeights()
     target: Positive = 48
     """Length in tokens up to which a reasoning costs nothing (R3 economy)."""
     distinct: Positive = 5

@@ -19,7 +19,9 @@ from coevo.config import (
     FileData,
     HubBase,
     Model,
+    RealText,
     Recipe,
+    RewardWeights,
     RPMPhase,
     SimulatorPhase,
     SimulatorPPO,
@@ -108,6 +110,8 @@ _UNIONS: dict[tuple[str, ...], _Union] = {
     ("loop", "simulator"): _Union("algorithm", {"grpo": SimulatorPhase, "ppo": SimulatorPPO}),
     ("loop", "rpm"): _Union("algorithm", {"grpo": RPMPhase, "ppo": RPMPPO}),
 }
+_REWARDS: dict[str, type[Model]] = {"plain": RewardWeights, "real_text": RealText}
+"""By what pydantic calls the blocks of the reward's weights."""
 _PLAIN_MESSAGES = {
     "missing": "Field required; write it",
     "tuple_type": "expected a list",
@@ -125,9 +129,16 @@ def _explain(problem: Any) -> str:
     if union is not None and len(location) > len(place):
         # pydantic names the chosen member of a discriminated union in the location; users never wrote it
         member = location.pop(len(place))
+    reward = next((at for at in range(1, len(location)) if location[at - 1] == "weights" and location[0] != "corl"), 0)
+    # the reward's lies within another
+    weighed = _REWARDS[location.pop(reward)] if reward else None
     where = plain_place(location) or "recipe"
+    if problem["type"] == "extra_forbidden" and weighed is not None:
+        return f"{where}: unknown key; {_hint(location[-1], list(weighed.model_fields))}"
     if problem["type"] == "extra_forbidden":
         return f"{where}: {_unknown_key(location, place, member)}"
+    if problem["type"].startswith("union_tag") and location[-1] == "weights":
+        return f"{where}.kind: is {shown(problem['input']['kind'])}; expected real_text, or no kind"
     if problem["type"].startswith("union_tag"):
         assert union is not None
         found = f"is {shown(problem['input'][union.key])}" if union.key in problem["input"] else "is missing"
@@ -151,9 +162,12 @@ def _unknown_key(location: Sequence[str], place: tuple[str, ...], member: str) -
         for other, fields in own.members.items():
             if key in fields.model_fields:
                 return f"a key of {own.key} {other}, and {'.'.join(block)}.{own.key} is {member}; change one"
+    return f"unknown key; {_hint(key, names)}{f' ({own.key} {member})' if own is not None else ''}"
+
+
+def _hint(key: str, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(key.lower(), names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(names)}"
-    return f"unknown key; {hint}{f' ({own.key} {member})' if own is not None else ''}"
+    return f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(names)}"
 
 
 def plain_place(location: Sequence[Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 
 def _no_boolean(value: Any) -> Any:
@@ -206,3 +206,59 @@ class RewardWeights(Model):
         if not any(self.model_dump().values()):
             raise ValueError("all weights are 0, so every reward would be; expected one above 0")
         return self
+
+
+class RealText(Model):
+    """R6: the RPM's reward for real text, in nats per root of a token, at most the reference's and half of what is above.
+
+    Summed nats pay for short and bland answers there, which any scorer finds likely. See `coevo.scoring.real_text`.
+    """
+
+    kind: Literal["real_text"]
+    contrast: Weight = 1.0
+    """D1: how much likelier the response is in its own context than in others' (CLUB)."""
+    marginal: Weight = 0.5
+    """How much likelier it is in its own context than in none (M4)."""
+    length: Share = 0.5
+    """Both are divided by this power of the number of tokens: 0 is their sum, which grows with length, 1 is per token."""
+    overshoot: Share = 0.5
+    """Of what exceeds the reference's, so much counts."""
+    shortfall: Weight = 1.0
+    """Register: what the response lacks to the reference's likelihood per token. What is likelier earns nothing."""
+    echo: Weight = 6.0
+    """What is copied from the query or the context, in nats per copied token; what the reference copies is free."""
+    loop: Weight = 4.0
+    """The same of what the response has said before."""
+    unended: Weight = 2.0
+    """A response that breaks off where the reference does not."""
+    negatives: Positive = 3
+    """Other contexts a response."""
+
+    @property
+    def least_scenarios(self) -> int:
+        """Training scenarios that there must be: a scenario's own content and its parent are no negatives of it."""
+        return self.negatives + 2
+
+    @property
+    def agreement(self) -> float:
+        """R3 is no part of it."""
+        return 0.0
+
+    @model_validator(mode="after")
+    def _some_reward(self) -> RealText:
+        if not self.contrast + self.marginal:
+            raise ValueError("contrast and marginal are both 0, so nothing good would be paid for; expected one above 0")
+        return self
+
+
+def _reward_kind(block: Any) -> Any:
+    """By which of its classes a block of weights is read; without a kind it is the plain one."""
+    if isinstance(block, dict):
+        return block.get("kind", "plain")
+    return "real_text" if isinstance(block, RealText) else "plain"
+
+
+Weights = Annotated[
+    Annotated[RewardWeights, Tag("plain")] | Annotated[RealText, Tag("real_text")], Discriminator(_reward_kind)
+]
+"""Of the RPM's reward."""

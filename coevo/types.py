@@ -71,6 +71,8 @@ class Scenario:
     """For the simulator alone: what its turn is to say in this user's way; empty where it is free to ask."""
     thought: str = ""
     """The file's own reasoning about this scenario (`SThought`), for the reasoner's cold start; empty where it has none."""
+    alternatives: tuple[str, ...] = ()
+    """Other responses that are as right as y*, for the audit of a reward; nothing is trained on them."""
 
     @property
     def query(self) -> str:

@@ -62,6 +62,8 @@ class Case:
     graded: Mapping[str, float] = field(default_factory=dict)
     """Answers from right to senseless in the form of the reference, then the bad ones, each with its exact share of right
     slots; none where that is not known."""
+    good: tuple[str, ...] = ()
+    """Other answers that are as right as the reference, where any are known; a reward must put each above the bad ones."""
 
     @property
     def ladder(self) -> list[str]:
@@ -70,13 +72,18 @@ class Case:
 
 
 def cases(scenarios: Sequence[Scenario], seed: int) -> list[Case]:
-    """The bad answers that need no parser, one case a scenario.
+    """The bad answers that need no parser, and the file's own alternatives as good ones; one case a scenario.
 
     Args:
         scenarios: other references are taken from them, of the same subset where it has any.
         seed: with the scenario's sample_id it fixes every choice.
     """
-    return [Case(x, without_reference(x, plain(x, _others(x, scenarios), generator(seed, x)))) for x in scenarios]
+    made = []
+    for x in scenarios:
+        bad = without_reference(x, plain(x, _others(x, scenarios), generator(seed, x)))
+        told = {x.reference.strip(), *(text.strip() for text in bad.values())}
+        made.append(Case(x, bad, good=tuple(text for text in x.alternatives if text.strip() not in told)))
+    return made
 
 
 def generator(seed: int, scenario: Scenario) -> random.Random:

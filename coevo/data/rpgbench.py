@@ -2,7 +2,8 @@
 
 A sample has `sample_ID`, `subset_tag`, `user_persona` (text), `agent_character` (text or object), `dialogue_context`
 (`{"user_query": …}` and `{"agent_response": …}` in turn, beginning and ending with the user) and
-`agent_golden_response`. Cold-start files add `SThought`, files of ours may add `parent_ID`; other fields are ignored.
+`agent_golden_response`. Cold-start files add `SThought`, files of ours may add `parent_ID` and `agent_alternatives`; other
+fields are ignored.
 """
 
 from __future__ import annotations
@@ -105,10 +106,16 @@ class _Sample:
         # null is how some writers leave an optional field empty
         has_thought = raw.get("SThought") is not None
         thought = self._text(raw, "SThought", "write the reasoning, or remove the field") if has_thought else ""
+        alternatives = self._alternatives(raw)
         if self.problems:
             return None
-        said, thought = normalised(reference), normalised(thought)
-        return Scenario(sample_id, self._element.key, tag, persona, character, turns, said, parent=parent, thought=thought)
+        optional: dict[str, Any] = {
+            "parent": parent,
+            "thought": normalised(thought),
+            "alternatives": tuple(map(normalised, alternatives)),
+        }
+        said = normalised(reference)
+        return Scenario(sample_id, self._element.key, tag, persona, character, turns, said, **optional)
 
     def duplicate(self) -> Problem:
         """Return the problem of a sample_ID that came before."""
@@ -116,6 +123,17 @@ class _Sample:
             "sample_ID",
             f"is {clipped(self._sample_id)}, which an earlier sample has; expected a unique name; rename or remove one",
         )
+
+    def _alternatives(self, raw: Mapping[str, Any]) -> tuple[str, ...]:
+        key, texts = "agent_alternatives", raw.get("agent_alternatives")
+        if texts is None:
+            return ()
+        if not isinstance(texts, list) or any(not isinstance(text, str) or blank(text) for text in texts):
+            self._add(key, texts, "a list of non-empty texts", "write other right responses, or remove the field")
+            return ()
+        for text in texts:
+            self._encodable(key, text)
+        return tuple(texts)
 
     def _label(self, raw: Mapping[str, Any], key: str, remedy: str) -> str:
         value = self._text(raw, key, remedy)
@@ -381,7 +399,8 @@ def _record(scenario: Scenario) -> dict[str, Any]:
         "dialogue_context": [{KEY_OF_ROLE[turn.role]: turn.text} for turn in scenario.dialogue],
         "agent_golden_response": scenario.reference,
     }
-    optional = {"parent_ID": scenario.parent, "SThought": scenario.thought or None}
+    optional: dict[str, Any] = {"parent_ID": scenario.parent, "SThought": scenario.thought or None}
+    optional["agent_alternatives"] = list(scenario.alternatives) or None
     return record | {name: value for name, value in optional.items() if value is not None}
 
 

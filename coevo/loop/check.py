@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from coevo.config import SFT, Evaluation, FileData, Recipe, SimulatorSFT, WorldData
+from coevo.config import SFT, Evaluation, FileData, RealText, Recipe, SimulatorSFT, WorldData
 from coevo.data.overlap import Imprint, Pair, copies, imprint, listed
 from coevo.errors import ConfigError, DataError
 from coevo.method import AugmentedSFT, Coevolution, Sampled
@@ -88,6 +88,12 @@ def check(recipe: Recipe, counts: Counts) -> None:
         )
     if isinstance(recipe.method, AugmentedSFT):
         problems += _augmentation(recipe, recipe.method)
+    weights = recipe.weights
+    if isinstance(weights, RealText) and counts.shift_train < weights.least_scenarios:
+        problems.append(
+            f"{recipe.weights_key}.negatives={weights.negatives} needs {weights.least_scenarios} training scenarios, and "
+            f"there are {counts.shift_train}; lower it or give more data"
+        )
     problems += _no_folder("base.path", recipe.base.path or "")
     if problems:
         raise ConfigError(f"recipe {recipe.name}: {len(problems)} setting(s) that do not fit:\n  " + "\n  ".join(problems))

@@ -14,15 +14,16 @@ from coevo.errors import ScoreError
 from coevo.files import write_atomic
 from coevo.lm import dist
 from coevo.loop.context import Context, seed_of
-from coevo.loop.estimator import estimator, prepare
+from coevo.loop.estimator import estimator, others, prepare
 from coevo.loop.folder import dump_row
 from coevo.loop.phases import pool_rows, save_learnt
 from coevo.loop.plan import PhasePlan
 from coevo.loop.players import Judges, RPMReward, Sample, SimulatorReward, draw_frame, passes
 from coevo.maths.stats import bootstrap_mean
 from coevo.scoring.gates import thresholds
+from coevo.scoring.real_text import Others
 from coevo.scoring.reasoner import Estimator
-from coevo.scoring.rewards import Fit, fits
+from coevo.scoring.rewards import Fit, fits, remi, remi_nats
 from coevo.train.algorithms import TRAINERS
 from coevo.train.grpo import Completion
 from coevo.types import Scenario, Turn
@@ -45,7 +46,7 @@ def scenario_row(x: Scenario) -> dict[str, Any]:
 def scenario_of(row: dict[str, Any]) -> Scenario:
     """The scenario back from its row."""
     turns = tuple(Turn(turn["role"], turn["text"]) for turn in row["dialogue"])
-    return Scenario(**{**row, "dialogue": turns})
+    return Scenario(**{**row, "dialogue": turns, "alternatives": tuple(row.get("alternatives", ()))})
 
 
 def simulator_reward_for(context: Context, phase: PhasePlan, frames: Sequence[Scenario]) -> SimulatorReward:
@@ -210,8 +211,8 @@ def rpm_reward_for(context: Context, phase: PhasePlan, scenarios: Sequence[Scena
     scorer = estimator(context, phase.iteration)
     prepare(context, scorer, scenarios)
     reward = RPMReward(context, phase, scorer, {x.sample_id: x for x in scenarios})
-    reward.references = references(scorer, scenarios, reasoned=context.recipe.weights.agreement > 0)
-    reward.baselines = _baselines(context, scorer, context.current_rpm(phase.iteration), scenarios)
+    reward.references = references(scorer, scenarios, context.recipe.weights.agreement > 0, reward.others)
+    reward.baselines = _baselines(context, scorer, context.current_rpm(phase.iteration), scenarios, reward.others)
     return reward
 
 
@@ -284,47 +285,53 @@ def rank_weights(regrets: Sequence[float], power: float) -> list[float]:
     return list(weights / weights.sum())
 
 
-def references(scorer: Estimator, scenarios: Sequence[Scenario], reasoned: bool = False) -> dict[str, Fit | str]:
+def references(
+    scorer: Estimator, scenarios: Sequence[Scenario], reasoned: bool = False, foreign: Others | None = None
+) -> dict[str, Fit | str]:
     """Likelihoods of y*, on which every reward of the phase is relative; by sample id."""
-    found = dist.share_out(lambda part: fits(scorer, part, [x.reference for x in part], reasoned), scenarios)
+    found = dist.share_out(lambda part: fits(scorer, part, [x.reference for x in part], reasoned, foreign), scenarios)
     return {x.sample_id: fit for x, fit in zip(scenarios, found, strict=True)}
 
 
-def _baselines(context: Context, scorer: Estimator, rpm: str, scenarios: Sequence[Scenario]) -> dict[str, float]:
-    """b(x) of R1: the ID parent's remi under the policy that begins the phase; by the parent's sample id."""
+def _baselines(
+    context: Context, scorer: Estimator, rpm: str, scenarios: Sequence[Scenario], foreign: Others | None
+) -> dict[str, float]:
+    """b(x) of R1: the ID parent's `remi` under the policy that begins the phase; by the parent's sample id."""
     wanted = {x.parent for x in scenarios if x.parent}
     parents = [x for x in context.material.id_train if x.sample_id in wanted and context.fits("rpm", x)]
     prepare(context, scorer, parents)
     answers = context.respond(context.load(rpm, trainable=False), rpm, parents, advance=False)
     own = dist.share_out(
-        lambda part: fits(scorer, [x for x, _ in part], [t for _, t in part]),
+        lambda part: fits(scorer, [x for x, _ in part], [t for _, t in part], others=foreign),
         [(x, a.text if a.status == "ok" else "") for x, a in zip(parents, answers, strict=True)],
     )
-    reference = references(scorer, parents)
+    reference = references(scorer, parents, foreign=foreign)
     values = {}
     for x, fit in zip(parents, own, strict=True):
         ideal = reference[x.sample_id]
         if isinstance(fit, Fit) and isinstance(ideal, Fit):
-            values[x.sample_id] = fit.information - ideal.information
+            values[x.sample_id] = remi(fit, ideal, context.recipe.weights)
     return values
 
 
 def run_accept(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
-    """The new RPM is kept only if R-EMI on held-out ID scenarios has not fallen by more than the tolerance."""
+    """The new RPM is kept only if R-EMI, or R6, on held-out ID scenarios has not fallen by more than the tolerance."""
     assert phase.iteration is not None
-    scorer = estimator(context, phase.iteration)
+    scorer, weights = estimator(context, phase.iteration), context.recipe.weights
+    foreign = others(context, scorer)
     dev = [x for x in context.material.id_dev if context.fits("rpm", x)]
     prepare(context, scorer, dev)
-    reference = references(scorer, dev)
+    reference = references(scorer, dev, foreign=foreign)
     found = {}
     for key, name in (("old", context.current_rpm(phase.iteration)), ("new", context.phase_name("rpm", phase.iteration))):
         answers = context.respond(context.load(name, trainable=False), name, dev)
         texts = [a.text if a.status == "ok" else "" for a in answers]
         fit = dist.share_out(
-            lambda part: fits(scorer, [x for x, _ in part], [t for _, t in part]), list(zip(dev, texts, strict=True))
+            lambda part: fits(scorer, [x for x, _ in part], [t for _, t in part], others=foreign),
+            list(zip(dev, texts, strict=True)),
         )
         found[key] = {
-            x.sample_id: f.information - r.information
+            x.sample_id: remi_nats(f, r, weights)
             for x, f in zip(dev, fit, strict=True)
             if isinstance(f, Fit) and isinstance(r := reference[x.sample_id], Fit)
         }
@@ -335,14 +342,13 @@ def run_accept(context: Context, phase: PhasePlan, resume: bool) -> dict[str, An
     kept = change >= -context.recipe.loop.tolerance_nats and lost <= MORE_UNSCORED
     facts = {
         "kept": kept,
-        "id_remi_change_nats": round(change, 6) if np.isfinite(change) else None,
+        f"id_{'r6' if foreign else 'remi'}_change_nats": round(change, 6) if np.isfinite(change) else None,
         "n": len(shared),
         "more_unscored": round(lost, 6),
     }
     row = {"phase": phase.name, "role": "rpm", "iteration": phase.iteration, "step": 0, "kept": float(kept)}
     context.folder.append("metrics.jsonl", [row | {k: v for k, v in facts.items() if k != "kept" and v is not None}])
-    context.progress.say(
-        f"{phase.name}: R-EMI on ID changed by {change:+.2f} nats; the new RPM is {'kept' if kept else 'refused'}"
-    )
+    measure, verdict = "R6" if foreign else "R-EMI", "kept" if kept else "refused"
+    context.progress.say(f"{phase.name}: {measure} on ID changed by {change:+.2f} nats; the new RPM is {verdict}")
     context.folder.finish(phase.name, facts)
     return facts

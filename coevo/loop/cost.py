@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from coevo.config import FileData, Recipe, SmallBase, WorldData
-from coevo.tuning import PPO, Rewarded
+from coevo.tuning import PPO, RealText, Rewarded
 
 SMALL_FLOPS_PER_S = 6e10
 """Reference rate of a small base: float32 on 2 CPU cores, about 10,000 training tokens/s for 1 M parameters."""
@@ -70,6 +70,9 @@ class Costs:
         self._recipe = recipe
         self.prompt, self.response, self.turn = typical_tokens(recipe)
         world = isinstance(recipe.data, WorldData)
+        weights = recipe.weights
+        self.readings = 2 + (weights.negatives if isinstance(weights, RealText) else 0)
+        """How often a reward reads a response: in its context, in none, and with R6 in others'."""
         self.reasoning = min(REASONING_TOKENS, recipe.limits.reasoning) if world else recipe.limits.reasoning // 2
 
     def training(self, sequences: int, written: int) -> Work:
@@ -101,12 +104,12 @@ class Costs:
         turn twice."""
         m = self._recipe.loop.simulator.rpm_samples
         gates = Work(scored=2 * turns * (self.prompt + self.turn))
-        work = self.writing(turns * m, self.response) + self.scoring(2 * (m + 1) * turns) + gates
+        work = self.writing(turns * m, self.response) + self.scoring(self.readings * (m + 1) * turns) + gates
         return work + self.reasoned(turns)
 
     def rewarding(self, responses: int, prompts: int) -> Work:
-        """The RPM's reward: responses and their prompts' references, each under its context and alone."""
-        return self.scoring(2 * (responses + prompts)) + self.reasoned(prompts)
+        """The RPM's reward: responses and their prompts' references, each under every context that it asks for."""
+        return self.scoring(self.readings * (responses + prompts)) + self.reasoned(prompts)
 
     def seconds(self, work: Work) -> float | None:
         """At the reference rate, on one process; None if the size of the base is not known."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from coevo.config import REASONING_FRAME
+from coevo.config import REASONING_FRAME, RealText
+from coevo.errors import ConfigError
 from coevo.files import write_atomic
 from coevo.lm import dist
-from coevo.loop.context import Context, Policies
+from coevo.loop.context import Context, Policies, seed_of
 from coevo.loop.folder import dump_row, read_rows
 from coevo.loop.naming import estimator_kinds, reasoner_kind, scorer_kind
+from coevo.scoring.real_text import Others, draw_others
 from coevo.scoring.reasoner import Estimator, ReasonedScorer, Reasoner, content_key
 from coevo.types import Reasoning, Scenario
 
@@ -50,6 +52,30 @@ def reasoner(policies: Policies, name: str) -> Reasoner:
         temperature=corl.temperature if corl else 0.0,
         known=_kept(policies, version),
     )
+
+
+def others(context: Context, scorer: Estimator) -> Others | None:
+    """The contexts that R6 compares with, from what scorers are tuned on; None where the reward is another. All call it.
+
+    Raises:
+        ConfigError: too few scenarios fit the limits and, with a reasoner, have a whole reasoning.
+    """
+    weights = context.recipe.weights
+    if not isinstance(weights, RealText):
+        return None
+    seed = seed_of(context.recipe.seed, "others")
+    found = draw_others(lambda x: context.fits("scorer", x), context.material.shift_train, weights, seed)
+    if isinstance(scorer, ReasonedScorer):
+        prepare(context, scorer, found.bank)
+        reasonings = scorer.reasoner.reason(found.bank)
+        found = replace(found, bank=tuple(x for x, r in zip(found.bank, reasonings, strict=True) if r.status == "ok"))
+    if len(found.bank) < weights.least_scenarios:
+        raise ConfigError(
+            f"{context.recipe.weights_key}.negatives={weights.negatives}: only {len(found.bank)} training scenarios can be "
+            f"read within limits.prompt{' and have a whole reasoning' if context.recipe.corl else ''}, and "
+            f"{weights.least_scenarios} are needed; raise the limit, or lower it."
+        )
+    return found
 
 
 def prepare(context: Context, scorer: Estimator, scenarios: Sequence[Scenario]) -> None:

@@ -74,7 +74,7 @@ def id_reward(context: Context, phase: PhasePlan, scenarios: Sequence[Scenario])
     named = {x.sample_id: x for x in scenarios}
     kind = ThinkReward if phase.kind == "think_online" else RPMReward
     reward = kind(context, phase, scorer, named)
-    reward.references = references(scorer, scenarios, reasoned=context.recipe.weights.agreement > 0)
+    reward.references = references(scorer, scenarios, context.recipe.weights.agreement > 0, reward.others)
     return reward
 
 

@@ -11,7 +11,18 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, Literal
 
-from coevo.config import REASONING_FRAME, REQUEST_TO_THINK, SFT, Pretrain, ScorerSFT, SimulatorSFT, SmallBase
+from coevo.config import (
+    REASONING_FRAME,
+    REQUEST_TO_THINK,
+    SFT,
+    FileData,
+    Pretrain,
+    Recipe,
+    RewardWeights,
+    ScorerSFT,
+    SimulatorSFT,
+    SmallBase,
+)
 from coevo.data import BATTERIES
 from coevo.errors import ConfigError, DataError
 from coevo.files import write_atomic
@@ -20,7 +31,7 @@ from coevo.lm.likelihood import encode_pair, render
 from coevo.lm.lineage import atomic_directory
 from coevo.lm.small import build_base, train_tokenizer
 from coevo.loop.context import Context, room, seed_of
-from coevo.loop.estimator import estimator, prepare
+from coevo.loop.estimator import estimator, others, prepare
 from coevo.loop.folder import dump_row, read_rows
 from coevo.loop.plan import PhasePlan
 from coevo.prompts import (
@@ -211,13 +222,14 @@ def run_audit(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any
         ConfigError: the reward fails, and `audit.on_failure` is `stop`.
         ScoreError: there is no scenario to audit it on.
     """
-    recipe, folder, config = context.recipe, context.folder, context.recipe.audit
+    recipe, folder, kind = context.recipe, context.folder, context.recipe.data.kind
+    config = recipe.audit.model_copy(update={"at_least": recipe.audit.share(kind)})
     scenarios = [x for x in context.material.real_turns[: config.scenarios] if context.fits("scorer", x)]
-    cases = BATTERIES[recipe.data.kind](scenarios, seed_of(recipe.seed, "battery"))
+    cases = BATTERIES[kind](scenarios, seed_of(recipe.seed, "battery"))
     scorer = estimator(context, phase.iteration)
     prepare(context, scorer, scenarios)
-    weights, seed = recipe.weights, seed_of(recipe.seed, "audit")
-    verdict = audit(SharedScorer(scorer), cases, weights, config, seed, context.progress.advance)
+    seed, foreign = seed_of(recipe.seed, "audit"), others(context, scorer)
+    verdict = audit(SharedScorer(scorer), cases, recipe.weights, config, seed, context.progress.advance, foreign)
     path = folder.root / "evaluation" / f"{phase.name.split('-', 1)[1]}.json"
     if dist.is_main():
         write_atomic(path, json.dumps(verdict.as_json(), indent=1, ensure_ascii=False) + "\n")
@@ -225,15 +237,22 @@ def run_audit(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any
     if not verdict.passed and config.on_failure == "stop":
         raise ConfigError(
             f"recipe {recipe.name}: its reward must not train anything yet.\n{table(verdict)}\n"
-            f"Where a part alone is above, give it more weight ({recipe.weights_key}). Where none is, the scorer does not "
-            "know the difference: tune it for longer (scorer_sft.samples, scorer_sft.epochs, corl.iterations) or on a "
-            "better base. Then start a new run; audit.on_failure=warn would go on all the same."
+            f"{_remedy(recipe)}Where a part alone is above, give it more weight ({recipe.weights_key}). Where none is, the "
+            "scorer does not know the difference: tune it for longer (scorer_sft.samples, scorer_sft.epochs, "
+            "corl.iterations) or on a better base. Then start a new run; audit.on_failure=warn would go on all the same."
         )
     if not verdict.passed:
         context.progress.say(f"{phase.name}: {conclusion(verdict)}\nThe run goes on, as audit.on_failure=warn says.")
     facts = {"passed": verdict.passed}
     folder.finish(phase.name, facts, [path])
     return facts
+
+
+def _remedy(recipe: Recipe) -> str:
+    """What may help before all else: on real text summed nats pay for blandness, whoever scores."""
+    plain = isinstance(recipe.weights, RewardWeights)
+    known = f"On real text try {recipe.weights_key}.kind=real_text first. "
+    return known if plain and isinstance(recipe.data, FileData) else ""
 
 
 class SharedScorer:

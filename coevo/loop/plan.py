@@ -220,7 +220,7 @@ class Planner:
         world = isinstance(self.recipe.data, WorldData)
         scenarios = self.recipe.audit.scenarios if world else min(self.recipe.audit.scenarios, self.counts.id_dev)
         texts = scenarios * (1 + len(MEMBERS) + (LADDER if world else 0))
-        readings = 3 if self.recipe.weights.agreement else 2
+        readings = self.costs.readings + bool(self.recipe.weights.agreement)
         work = self.costs.scoring(readings * texts) + self.costs.reasoned(scenarios)
         name = "audit" if iteration is None else f"audit-{iteration}"
         self.add(name, "audit", "scorer", iteration, (0, scenarios, texts), work)
@@ -257,5 +257,6 @@ class Planner:
 
     def _accept(self, k: int) -> None:
         answers = 2 * self.counts.id_dev
-        work = self.costs.writing(answers, self.costs.response) + self.costs.scoring(2 * (answers + self.counts.id_dev))
+        readings = self.costs.readings * (answers + self.counts.id_dev)
+        work = self.costs.writing(answers, self.costs.response) + self.costs.scoring(readings)
         self.add(f"accept-{k}", "accept", "rpm", k, (0, answers, answers), work)

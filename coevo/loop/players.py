@@ -12,6 +12,7 @@ import numpy as np
 from coevo.data.shifts import Unreadable
 from coevo.lm import dist
 from coevo.loop.context import Context, seed_of
+from coevo.loop.estimator import others
 from coevo.loop.material import Material
 from coevo.loop.plan import PhasePlan
 from coevo.prompts import character_text
@@ -130,6 +131,7 @@ class SimulatorReward(Logged):
         super().__init__(context, phase, judges.scorer.version)
         self._judges = judges
         self._frames = frames
+        self._others = others(context, judges.scorer)
         self._carrying = context.material.source.reference == "carry"
         self._parents = {x.sample_id: x for x in context.material.id_train} if self._carrying else {}
 
@@ -219,7 +221,7 @@ class SimulatorReward(Logged):
         seeds = [seed_of(self._context.recipe.seed, x.sample_id, x.query, k) for x in room for k in range(m)]
         answers = self._context.write(self._judges.rpm, "rpm", repeated, seeds, config.simulator.rpm_temperature)
         texts = [a.text if a.status == "ok" else "" for a in answers]
-        found = fits(self._judges.scorer, [*room, *repeated], [*(x.reference for x in room), *texts])
+        found = fits(self._judges.scorer, [*room, *repeated], [*(x.reference for x in room), *texts], others=self._others)
         result: dict[str, tuple[float | None, str]] = {}
         for n, x in enumerate(room):
             reference = found[n]
@@ -242,12 +244,13 @@ def passes(parts: Mapping[str, float]) -> bool:
 
 
 class RPMReward(Logged):
-    """R1, R2, R4 and, where asked for, R3 of the role-playing model's answers."""
+    """R1, R2, R4 and, where asked for, R3 of the role-playing model's answers; or R6."""
 
     def __init__(self, context: Context, phase: PhasePlan, scorer: Estimator, scenarios: dict[str, Scenario]) -> None:
         super().__init__(context, phase, scorer.version)
         self._scorer = scorer
         self._scenarios = scenarios
+        self.others = others(context, scorer)
         self.references: dict[str, Fit | str] = {}
         self.baselines: dict[str, float] = {}
 
@@ -269,7 +272,7 @@ class RPMReward(Logged):
         weights = self._context.recipe.weights
         scenarios = [self._scenarios[c.key] for c in completions]
         texts = [c.text if c.status == "ok" else "" for c in completions]
-        found = fits(self._scorer, scenarios, texts, reasoned=weights.agreement > 0)
+        found = fits(self._scorer, scenarios, texts, weights.agreement > 0, self.others)
         samples = []
         for completion, x, fit in zip(completions, scenarios, found, strict=True):
             reference = self.references[x.sample_id]

@@ -32,6 +32,9 @@ MEANINGS = {
     "repetition": "repetition (share)",
     "unscored": "not scored (share)",
 }
+REAL_TEXT = ("contrast", "marginal", "overshoot", "shortfall", "echo", "loop", "unended", "anchor_gap", "shifted_gap")
+"""Parts of R6, whose unit is another."""
+MEANINGS |= {f"part/{name}": f"{name.replace('_', ' ')} (nats per root token)" for name in REAL_TEXT}
 STYLE: Any = {
     "font.size": 10,
     "axes.titlesize": 10,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
-from coevo.config import Evaluation
+from coevo.config import Evaluation, RealText, RewardWeights
 from coevo.records import Count, Number, Shape
 from coevo.scoring.summary import COMPONENTS, EXACT, MEASURES
 from coevo.scoring.summary import Row as ScenarioRow
@@ -179,6 +179,8 @@ class Member(Shape, extra="forbid"):
     statuses: dict[str, Count]
     above: dict[str, Interval]
     subsets: dict[str, Number]
+    n_good: Count = 0
+    good: dict[str, Interval] = {}
 
 
 class Agreement(Shape, extra="forbid"):
@@ -193,7 +195,7 @@ class Audit(Shape):
     """audit.json."""
 
     scorer: str
-    weights: dict[str, Number]
+    weights: dict[str, Number | str]
     at_least: Number
     agreement_at_least: Number
     n: Count
@@ -205,10 +207,12 @@ class Audit(Shape):
     @model_validator(mode="after")
     def _whole(self) -> Audit:
         wanted = {REWARD, *parts_of(self.weights)}
-        unknown = [name for name in self.weights if name not in parts_of(dict.fromkeys(self.weights, 1.0))]
-        if unknown:
-            raise wrong(f"known parts of a reward in weights, found {unknown}")
+        block = RealText if "kind" in self.weights else RewardWeights
+        unknown = [name for name in self.weights if name not in block.model_fields]
+        if unknown or any(isinstance(weight, str) for name, weight in self.weights.items() if name != "kind"):
+            raise wrong(f"known parts of a reward with their numbers in weights, found {unknown or self.weights}")
         tables = {f"members.{name}.above": member.above for name, member in self.members.items()}
+        tables |= {f"members.{name}.good": member.good for name, member in self.members.items() if member.good}
         tables |= {"agreement": self.agreement} if self.agreement else {}  # type: ignore[dict-item]
         for name, table in tables.items():
             if absent := sorted(wanted - table.keys()):

@@ -99,14 +99,15 @@ def decisions(run: Run) -> list[str]:
     sentences = []
     for row in run.metrics:
         if "kept" in row:
-            change = row.get("id_remi_change_nats")
+            measure = "R6" if "id_r6_change_nats" in row else "R-EMI"
+            change = row.get("id_r6_change_nats", row.get("id_remi_change_nats"))
             # adding 0 takes the sign off a zero
             moved = "could not be measured" if change is None else f"changed by {round(change, 2) + 0.0:+.2f} nats"
             if change is not None and "n" in row:
                 moved += f" (mean of {row['n']} scenarios, without an interval"
                 moved += f"; {row['more_unscored']:.0%} more without a score)" if row.get("more_unscored", 0) > 0 else ")"
             outcome = "kept" if row["kept"] else "refused, the one before stays in force"
-            sentences.append(f"Iteration {row.get('iteration')}: R-EMI on held-out ID {moved}; new model {outcome}.")
+            sentences.append(f"Iteration {row.get('iteration')}: {measure} on held-out ID {moved}; new model {outcome}.")
     return sentences
 
 

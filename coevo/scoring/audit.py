@@ -1,7 +1,8 @@
 """The audit of a reward before it trains anything (method, section 4).
 
 In each scenario the reference y* and a battery of bad answers get the very reward that GRPO would give them, as the
-recipe weighs it and each part alone; y* must be worth more than every one of them. Where the exact share of right slots
+recipe weighs it and each part alone; y* must be worth more than every one of them, and so must other right answers where
+any are known, lest a reward measure nothing but nearness to y*. Where the exact share of right slots
 is known, answers graded from right to senseless must come out in the order of that share. A reward that fails on answers
 made by hand will be gamed by a policy that looks for such answers.
 """
@@ -12,19 +13,21 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from coevo.config import Audit, RewardWeights
+from coevo.config import Audit, RealText, RewardWeights
 from coevo.data import Case
 from coevo.data.battery import MEMBERS
 from coevo.errors import ScoreError
 from coevo.maths.correlation import spearman
 from coevo.maths.stats import bootstrap_mean, wilson
+from coevo.scoring.real_text import Others
 from coevo.scoring.rewards import Fit, fits, rpm_reward
 from coevo.scoring.scorer import Scores
-from coevo.scoring.verdict import PARTS, REWARD, Agreement, Member, Verdict, parts_of
+from coevo.scoring.verdict import REWARD, Agreement, Member, Verdict, alone, parts_of
 
 MARGIN_NATS = 1e-4
 """y* must be worth more by this; a smaller difference is rounding, and a tie is not above."""
@@ -50,10 +53,11 @@ class _Judged:
 def audit(
     scorer: Scores,
     cases: Sequence[Case],
-    weights: RewardWeights,
+    weights: RewardWeights | RealText,
     config: Audit,
     seed: int,
     progress: Callable[[int], None] | None = None,
+    others: Others | None = None,
 ) -> Verdict:
     """Puts a reward to the test of the battery.
 
@@ -61,18 +65,19 @@ def audit(
         scorer: the frozen scorer that the reward is made of, with its reasoner where it has one.
         cases: scenarios that the scorer was not tuned on, with their bad and graded answers (`coevo.data.BATTERIES`).
         weights: of the recipe.
-        config: thresholds.
+        config: thresholds; the world's where it leaves them open.
         seed: of the bootstrap.
         progress: told how many scenarios were done, batch after batch.
+        others: the contexts that R6 compares with; for its weights alone.
 
     Raises:
         ScoreError: no reference could be scored.
     """
-    schemes = {REWARD: weights} | {part: _alone(part) for part in parts_of(weights.model_dump())}
+    schemes = {REWARD: weights} | {part: alone(part, weights) for part in parts_of(weights.model_dump())}
     judged: list[_Judged] = []
     for start in range(0, len(cases), CASES_PER_CALL):
         batch = cases[start : start + CASES_PER_CALL]
-        judged += _judge(scorer, batch, schemes)
+        judged += _judge(scorer, batch, schemes, others)
         if progress:
             progress(len(batch))
     if not judged:
@@ -89,7 +94,7 @@ def audit(
     return Verdict(
         scorer=scorer.version,
         weights=weights.model_dump(),
-        at_least=config.at_least,
+        at_least=config.share("world"),
         agreement_at_least=config.agreement,
         n=len(judged),
         unscored=len(cases) - len(judged),
@@ -99,17 +104,14 @@ def audit(
     )
 
 
-def _alone(part: str) -> RewardWeights:
-    """The reward of one part, all others left out."""
-    return RewardWeights(**{name: float(name == part) for name in PARTS})
-
-
-def _judge(scorer: Scores, cases: Sequence[Case], schemes: Mapping[str, RewardWeights]) -> list[_Judged]:
+def _judge(
+    scorer: Scores, cases: Sequence[Case], schemes: Mapping[str, RewardWeights | RealText], others: Others | None
+) -> list[_Judged]:
     """What every text of the cases is worth; cases whose reference cannot be scored are left out."""
-    texts = [list(dict.fromkeys((c.scenario.reference, *c.bad.values(), *c.graded))) for c in cases]
+    texts = [list(dict.fromkeys((c.scenario.reference, *c.bad.values(), *c.graded, *c.good))) for c in cases]
     scenarios = [case.scenario for case, mine in zip(cases, texts, strict=True) for _ in mine]
     reasoned = schemes[REWARD].agreement > 0
-    found = iter(fits(scorer, scenarios, [text for mine in texts for text in mine], reasoned))
+    found = iter(fits(scorer, scenarios, [text for mine in texts for text in mine], reasoned, others))
     judged = []
     for case, mine in zip(cases, texts, strict=True):
         by_text = {text: next(found) for text in mine}
@@ -121,7 +123,9 @@ def _judge(scorer: Scores, cases: Sequence[Case], schemes: Mapping[str, RewardWe
     return judged
 
 
-def _worth(fit: Fit | str, reference: Fit, schemes: Mapping[str, RewardWeights], anchor: bool) -> dict[str, float] | str:
+def _worth(
+    fit: Fit | str, reference: Fit, schemes: Mapping[str, RewardWeights | RealText], anchor: bool
+) -> dict[str, float] | str:
     """Rewards by name. The baseline b(x) is the same for all answers to one prompt, and is left out."""
     if isinstance(fit, str):
         return fit
@@ -146,7 +150,21 @@ def _member(name: str, judged: Sequence[_Judged]) -> Member:
         statuses=dict(statuses),
         above={part: wilson(sum(won), len(won)) for part, won in above.items()},
         subsets={tag: sum(won) / len(won) for tag, won in by_tag.items()},
+        **_good(name, judged),
     )
+
+
+def _good(name: str, judged: Sequence[_Judged]) -> dict[str, Any]:
+    """In what share of scenarios every other right answer that can be scored is above the bad one too; nothing without."""
+    above: dict[str, list[bool]] = {}
+    for entry in judged:
+        bad = entry.worth[entry.case.bad[name]]
+        good = [worth for text in entry.case.good if not isinstance(worth := entry.worth[text], str)]
+        for part in entry.reference if good else ():
+            won = isinstance(bad, str) or min(worth[part] for worth in good) - bad[part] > MARGIN_NATS
+            above.setdefault(part, []).append(won)
+    shares = {part: wilson(sum(won), len(won)) for part, won in above.items()}
+    return {"n_good": len(next(iter(above.values()), ())), "good": shares}
 
 
 def _agreement(name: str, judged: Sequence[_Judged], seed: int) -> Agreement:

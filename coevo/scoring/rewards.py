@@ -1,17 +1,19 @@
 """Rewards of the players (R1, R2, R4, S1) and of reasonings (R3): plain functions, each part kept for the log.
 
 A response is worth what its own context explains (D1, against the learned marginal M4) plus its plain likelihood; D1
-alone is hacked within 80 steps (method section 3).
+alone is hacked within 80 steps (method section 3). For real text there is R6, see `coevo.scoring.real_text`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from coevo.config import ReasonerPhase, RewardWeights
-from coevo.prompts import ALL, NO_REASONING
+from coevo.config import RealText, ReasonerPhase, RewardWeights
+from coevo.prompts import ALL, NO_REASONING, NOTHING
+from coevo.scoring import real_text
+from coevo.scoring.real_text import Others, Reading
 from coevo.scoring.scorer import Ask, Scores
 from coevo.types import Reasoning, Reward, Scenario, Score
 
@@ -27,6 +29,8 @@ class Fit:
     evidence: float = 0.0
     """(log q(y|x,r) - log q(y|x)) / n, nats per token: how much likelier the reasoning makes the text (R3); 0 if not
     asked for."""
+    real: Reading | None = None
+    """What R6 reads besides; None if not asked for."""
 
     @property
     def information(self) -> float:
@@ -34,16 +38,32 @@ class Fit:
         return self.likelihood - self.marginal
 
 
-def fits(scorer: Scores, scenarios: Sequence[Scenario], texts: Sequence[str], reasoned: bool = False) -> list[Fit | str]:
+def fits(
+    scorer: Scores,
+    scenarios: Sequence[Scenario],
+    texts: Sequence[str],
+    reasoned: bool = False,
+    others: Others | None = None,
+) -> list[Fit | str]:
     """Scores each text in its scenario and in none; with `reasoned`, also in its scenario without the reasoning.
+
+    With `others` each is scored in other contexts too, and looked at for what R6 sees without a model.
 
     Returns:
         Per text a `Fit`, or the status that says why there is none (`empty`, `too_long`, `reasoning`).
     """
     pairs = list(zip(scenarios, texts, strict=True))
-    drops = (frozenset(), ALL, NO_REASONING) if reasoned else (frozenset(), ALL)
-    scores = scorer.score([Ask(x, y, drop) for drop in drops for x, y in pairs])
-    return [_fit(scores[place :: len(pairs)]) for place in range(len(pairs))]
+    drops = (NOTHING, ALL, NO_REASONING) if reasoned else (NOTHING, ALL)
+    asks = [Ask(x, y, drop) for drop in drops for x, y in pairs]
+    negatives = {id(x): others.of(x) for x in scenarios} if others else {}
+    foreign = [negatives.get(id(x), []) for x in scenarios]
+    scores = scorer.score(asks + [Ask(x, y) for xs, y in zip(foreign, texts, strict=True) for x in xs])
+    found, rest = [], iter(scores[len(asks) :])
+    for place, (x, y) in enumerate(pairs):
+        elsewhere = [next(rest) for _ in foreign[place]]
+        fit = _fit(scores[place : len(asks) : len(pairs)])
+        found.append(_read(fit, scores[place].n_tokens, elsewhere, x, y) if others and isinstance(fit, Fit) else fit)
+    return found
 
 
 def _fit(scores: Sequence[Score]) -> Fit | str:
@@ -55,36 +75,75 @@ def _fit(scores: Sequence[Score]) -> Fit | str:
     return Fit(own.logprob_nats, none.logprob_nats, evidence(own, unreasoned[0]) if unreasoned else 0.0)
 
 
+def _read(fit: Fit, n_tokens: int, elsewhere: Sequence[Score], scenario: Scenario, text: str) -> Fit | str:
+    """The fit with what R6 needs."""
+    for score in elsewhere:
+        if score.status != "ok":
+            return score.status
+    mean = sum(score.logprob_nats for score in elsewhere) / len(elsewhere)
+    return replace(fit, real=Reading(fit.likelihood, fit.marginal, mean, n_tokens, *real_text.guarded(scenario, text)))
+
+
 def value(fit: Fit, weights: RewardWeights) -> float:
     """What a response is worth before anything is subtracted: w1·D1 + w4·log q(y|x), in nats."""
     return weights.information * fit.information + weights.register_gap * fit.likelihood
 
 
-def rpm_reward(fit: Fit, reference: Fit, baseline: float, weights: RewardWeights, anchor: bool) -> Reward:
-    """R1 + R4 on a shifted scenario, R2 + R4 on an ID one.
+def remi(fit: Fit, reference: Fit, weights: RewardWeights | RealText) -> float:
+    """What baselines and acceptance compare: D2, nats; with R6 the response's R6 less the reference's.
+
+    R-EMI alone sees neither loops nor echoes, which real text makes likely in their own context.
+    """
+    if isinstance(weights, RealText):
+        return real_text.gap(*_readings(fit, reference), weights)
+    return fit.information - reference.information
+
+
+def remi_nats(fit: Fit, reference: Fit, weights: RewardWeights | RealText) -> float:
+    """`remi` in nats: R6's unit times the root of the reference's length."""
+    relative = remi(fit, reference, weights)
+    return relative * _readings(fit, reference)[1].n_tokens ** weights.length if isinstance(weights, RealText) else relative
+
+
+def _readings(fit: Fit, reference: Fit) -> tuple[Reading, Reading]:
+    assert fit.real is not None and reference.real is not None, "R6 is made of fits that were asked for other contexts"
+    return fit.real, reference.real
+
+
+def rpm_reward(fit: Fit, reference: Fit, baseline: float, weights: RewardWeights | RealText, anchor: bool) -> Reward:
+    """R1 + R4 on a shifted scenario, R2 + R4 on an ID one; R6 in their place if the weights are for real text.
 
     Args:
         fit: of the response y.
         reference: of y* in the same scenario; turns D1 into remi (D2).
-        baseline: b(x), the ID parent's remi under the policy that began the phase; 0 for an ID scenario.
+        baseline: b(x), the ID parent's `remi` under the policy that began the phase; 0 for an ID scenario.
         weights: of the recipe.
         anchor: whether the scenario is ID, so that remi counts as R2 and not as negative R-EMID.
 
     Of R3, the agreement alone belongs to a response; the rest is the reasoning's, the same for all completions of a prompt.
     """
-    remi = fit.information - reference.information
-    total = weights.information * (remi - baseline) + weights.register_gap * fit.likelihood
+    if isinstance(weights, RealText):
+        return _real_text_reward(fit, reference, baseline, weights, anchor)
+    relative = remi(fit, reference, weights) - baseline
+    total = weights.information * relative + weights.register_gap * fit.likelihood
     parts = {
         "likelihood": fit.likelihood,
         "information": fit.information,
         "likelihood_gap": fit.likelihood - reference.likelihood,
-        ("anchor_remi" if anchor else "negative_remid"): remi - baseline,
+        ("anchor_remi" if anchor else "negative_remid"): relative,
     }
     for name, part in FURTHER_PARTS.items():
         if weight := getattr(weights, name):
             parts[name] = part(fit, reference)
             total += weight * parts[name]
     return Reward(total, parts)
+
+
+def _real_text_reward(fit: Fit, reference: Fit, baseline: float, weights: RealText, anchor: bool) -> Reward:
+    readings = _readings(fit, reference)
+    total = real_text.gap(*readings, weights) - baseline
+    parts = {"likelihood": fit.likelihood, "information": fit.information} | real_text.parts(*readings, weights)
+    return Reward(total, parts | {"anchor_gap" if anchor else "shifted_gap": total})
 
 
 def agreement(fit: Fit, reference: Fit) -> float:
@@ -161,11 +220,13 @@ def reasoner_reward(
     return Reward(total + weights.likelihood * parts["likelihood"] + weights.economy * parts["economy"], parts)
 
 
-def regret(reference: Fit, answers: Sequence[Fit], weights: RewardWeights) -> float:
-    """S1: what the reference would earn minus what the RPM earns on average. Nats.
+def regret(reference: Fit, answers: Sequence[Fit], weights: RewardWeights | RealText) -> float:
+    """S1: what the reference would earn minus what the RPM earns on average. Nats; with R6, nats per root of a token.
 
     It is relative to the reference, so a query that nobody can answer earns the simulator nothing (PAIRED).
     """
+    if isinstance(weights, RealText):
+        return -sum(remi(fit, reference, weights) for fit in answers) / len(answers)
     return value(reference, weights) - sum(value(fit, weights) for fit in answers) / len(answers)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from coevo.config import RewardWeights
+from coevo.config import RealText, RewardWeights
 from coevo.layout import align
 from coevo.maths.stats import Interval
 
@@ -15,11 +15,25 @@ REWARD = "reward"
 PARTS = tuple(RewardWeights.model_fields)
 ALWAYS = ("information", "register_gap")
 """Parts that every reward is audited by."""
+NEARNESS = 0.5
+"""A reward that has the reference above each bad answer, and other right answers in fewer scenarios than this, measures
+nearness alone."""
+REAL_PARTS = ("contrast", "marginal", "shortfall", "echo", "loop", "unended")
+"""Parts of R6."""
 
 
-def parts_of(weights: Mapping[str, float]) -> tuple[str, ...]:
+def parts_of(weights: Mapping[str, Any]) -> tuple[str, ...]:
     """The parts that a reward with these weights is audited by; the others, as agreement (R3), only where they count."""
+    if "kind" in weights:
+        return tuple(part for part in REAL_PARTS if weights[part])
     return tuple(part for part in PARTS if part in ALWAYS or weights.get(part))
+
+
+def alone(part: str, weights: RewardWeights | RealText) -> RewardWeights | RealText:
+    """The reward of one part, all others left out."""
+    if isinstance(weights, RealText):
+        return weights.model_copy(update={name: float(name == part) for name in REAL_PARTS})
+    return RewardWeights(**{name: float(name == part) for name in PARTS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +48,10 @@ class Member:
     """By reward and by part alone: in what share of the scenarios y* was above, with Wilson's 95 % interval."""
     subsets: dict[str, float]
     """The reward's share by subset tag."""
+    n_good: int = 0
+    """Scenarios with another right answer that could be scored."""
+    good: dict[str, Interval] = field(default_factory=dict)
+    """As `above`, with the worst of the other right answers in y*'s place; empty without any."""
 
     @property
     def weakest(self) -> tuple[str, float]:
@@ -65,7 +83,8 @@ class Verdict:
 
     scorer: str
     """The scorer's version; with a reasoner, both, joined by a plus sign."""
-    weights: dict[str, float]
+    weights: dict[str, Any]
+    """Of the recipe, its kind and other settings included."""
     at_least: float
     agreement_at_least: float
     n: int
@@ -95,11 +114,28 @@ class Verdict:
                     f"{_title(name)}: the reference is above it in {share:.1%} of {member.n} scenarios, "
                     f"{self.at_least:.1%} are asked for; least often in {tag}, {least:.1%}"
                 )
+        found += self._below_good(bool(found))
         if self.agreement and self.agreement[REWARD].least < self.agreement_at_least:
             agreement = self.agreement[REWARD]
             found.append(
                 f"rank agreement with the share of right slots: {agreement.within.value:.2f} within scenarios and "
                 f"{agreement.overall:.2f} overall, {self.agreement_at_least:.2f} is asked for in both"
+            )
+        return found
+
+    def _below_good(self, reference_fails: bool) -> list[str]:
+        """The same for the other right answers."""
+        found = [
+            f"{_title(name)}: another right answer is above it in {share.value:.1%} of {member.n_good} scenarios, "
+            f"{self.at_least:.1%} are asked for"
+            for name, member in self.members.items()
+            if (share := member.good.get(REWARD)) and share.value < self.at_least
+        ]
+        worst = min((member.good[REWARD].value for member in self.members.values() if member.good), default=1.0)
+        if worst < NEARNESS and not reference_fails:
+            found.append(
+                "the reference is above every bad answer and other right answers are not: this reward measures how near an "
+                "answer's numbers are to the reference's, and not whether it is right"
             )
         return found
 
@@ -116,10 +152,7 @@ class Verdict:
     def from_json(cls, record: Mapping[str, Any]) -> Verdict:
         """The inverse of `as_json`."""
         values = {name: record[name] for name in cls.__dataclass_fields__}
-        values["members"] = {
-            name: Member(**{**entry, "above": {part: Interval(**share) for part, share in entry["above"].items()}})
-            for name, entry in record["members"].items()
-        }
+        values["members"] = {name: _read(entry) for name, entry in record["members"].items()}
         values["agreement"] = {
             name: Agreement(**{**entry, "within": Interval(**entry["within"])})
             for name, entry in record["agreement"].items()
@@ -127,9 +160,17 @@ class Verdict:
         return cls(**values)
 
 
+def _read(entry: Mapping[str, Any]) -> Member:
+    """A member of the record; those of older runs know of no good answers."""
+    shares = {name: {part: Interval(**share) for part, share in entry.get(name, {}).items()} for name in ("above", "good")}
+    return Member(**{**entry, **shares})
+
+
 def heading(verdict: Verdict) -> str:
     """What was audited, in one line."""
     total = " + ".join(f"{verdict.weights[name]:g} × {name}" for name in verdict.parts)
+    if "kind" in verdict.weights:
+        total += ", {overshoot:g} of the overshoot, length^{length:g}, {negatives} negatives".format(**verdict.weights)
     left_out = f" ({verdict.unscored} more have a reference that cannot be scored)" if verdict.unscored else ""
     graded = f", {verdict.n_graded:,} graded answers" if verdict.agreement else ""
     scorer = "+".join(version[:12] for version in verdict.scorer.split("+"))
@@ -138,23 +179,37 @@ def heading(verdict: Verdict) -> str:
 
 def cells(verdict: Verdict) -> list[list[str]]:
     """The table, its head first: in how many of a hundred scenarios y* is above, then the rank agreement."""
+    asked = any(member.good for member in verdict.members.values())
     rows = [
-        ["reference above (%)", "", f"{REWARD} [95 %]", *(f"{part} alone" for part in verdict.parts), "by status", "weakest"]
+        [
+            "reference above (%)",
+            "",
+            f"{REWARD} [95 %]",
+            *(f"{part} alone" for part in verdict.parts),
+            "by status",
+            "weakest",
+            *(["another right one above"] if asked else []),
+        ]
     ]
     for name, member in verdict.members.items():
-        share = member.above[REWARD]
+        share, good = member.above[REWARD], member.good.get(REWARD)
         tag, least = member.weakest
         rows.append(
             [
                 _title(name),
-                "fails" if share.value < verdict.at_least else "",
-                f"{share.value:.1%} [{share.low:.1%}, {share.high:.1%}]".replace("%", ""),
+                "fails" if min(share.value, good.value if good else 1) < verdict.at_least else "",
+                _percent(share),
                 *(f"{100 * member.above[part].value:.1f}" for part in verdict.parts),
                 ", ".join(f"{status} {count}" for status, count in member.statuses.items()) or "-",
                 f"{tag} {100 * least:.0f}" if least < 1 else "-",
+                *([_percent(good) if good else "-"] if asked else []),
             ]
         )
-    return rows + _agreement_cells(verdict)
+    return rows + [row + ["-"] * asked for row in _agreement_cells(verdict)]
+
+
+def _percent(share: Interval) -> str:
+    return f"{share.value:.1%} [{share.low:.1%}, {share.high:.1%}]".replace("%", "")
 
 
 def _agreement_cells(verdict: Verdict) -> list[list[str]]:
@@ -178,7 +233,9 @@ def conclusion(verdict: Verdict) -> str:
     """Whether it passed, in one sentence, or in one for each failure; after a pass, what could contradict it."""
     if verdict.passed:
         agreement = f", and agreement {verdict.agreement_at_least:.2f}" if verdict.agreement else ""
-        said = f"The reward passes: the reference is above each bad answer in at least {verdict.at_least:.0%}{agreement}."
+        asked = any(member.good for member in verdict.members.values())
+        above = "the reference and another right answer are" if asked else "the reference is"
+        said = f"The reward passes: {above} above each bad answer in at least {verdict.at_least:.0%}{agreement}."
         return "\n".join([said, *(f"  {doubt}." for doubt in _doubts(verdict))])
     return "\n".join(["The reward fails:", *(f"  {failure}." for failure in verdict.failures)])
 
@@ -186,7 +243,13 @@ def conclusion(verdict: Verdict) -> str:
 def _doubts(verdict: Verdict) -> list[str]:
     """What a pass leaves open: intervals that reach below the threshold, subsets below it, references without a score."""
     asked, found = verdict.at_least, []
-    low, name = min(((member.above[REWARD].low, name) for name, member in verdict.members.items()), default=(1.0, ""))
+    lows = [(member.above[REWARD].low, name) for name, member in verdict.members.items()]
+    lows += [
+        (member.good[REWARD].low, f"{name}, of other right answers")
+        for name, member in verdict.members.items()
+        if member.good
+    ]
+    low, name = min(lows, default=(1.0, ""))
     if low < asked:
         found.append(f"within noise it may be less: the 95 % intervals reach down to {low:.1%} ({_title(name)})")
     (tag, share), name = min(

@@ -3,23 +3,26 @@
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
 
 import pytest
 
-from coevo.config import Audit, Recipe, RewardWeights
+from coevo.config import Audit, RealText, Recipe, RewardWeights
 from coevo.data import BATTERIES, Case, world
 from coevo.data.battery import MEMBERS
 from coevo.errors import ConfigError, ScoreError
 from coevo.loop.folder import RunFolder
 from coevo.loop.phases import run_audit
 from coevo.loop.progress import Silent
-from coevo.maths.stats import Interval
+from coevo.maths.stats import Interval, wilson
 from coevo.prompts import ALL
+from coevo.scoring import audit as audit_module
 from coevo.scoring.audit import audit
+from coevo.scoring.real_text import draw_others
 from coevo.scoring.verdict import PARTS, REWARD, Agreement, Member, Verdict, cells, conclusion, heading, table
-from coevo.types import Scenario, Score, Turn
+from coevo.types import Reward, Scenario, Score, Turn
 
 N = 48
 CASES = BATTERIES["world"](world.generate("ShiftTrain", N, seed=5), 0)
@@ -247,6 +250,76 @@ def test_thresholds_are_the_recipes():
     cases = [small({"loop": "eh"}, name=str(i)) for i in range(9)] + [small({"loop": "oh"})]
     assert not audit(Table(scores), cases, DEFAULT, Audit(), seed=0).passed
     assert audit(Table(scores), cases, DEFAULT, Audit(at_least=0.9), seed=0).passed, "nine of ten are 0.9"
+
+
+def test_other_right_answers_must_be_above_the_bad_ones_too():
+    # in nine of ten scenarios the other right answer is worth -4 and the loop -5, in one -4 and -3.5
+    scores = {"I am Ada.": -3.0, "It is I.": -4.0, "eh": -5.0, "oh": -3.5}
+    cases = [replace(small({"loop": "eh"}, name=str(i)), good=("It is I.",)) for i in range(9)]
+    cases += [replace(small({"loop": "oh"}), good=("It is I.", "I am Ada."))]
+    verdict = audit(Table(scores), cases, DEFAULT, Audit(at_least=0.95), seed=0)
+    member = verdict.members["loop"]
+    assert member.above[REWARD].value == 1.0 and member.n_good == 10
+    assert member.good[REWARD] == wilson(9, 10), "the worst of a scenario's right answers counts"
+    assert verdict.failures[0] == ("loop: another right answer is above it in 90.0% of 10 scenarios, 95.0% are asked for")
+    assert audit(Table(scores), cases, DEFAULT, Audit(at_least=0.9), seed=0).passed
+    shown = table(verdict).splitlines()
+    assert shown[1].endswith("another right one above") and shown[2].split()[1] == "fails"
+    assert Verdict.from_json(json.loads(json.dumps(verdict.as_json()))) == verdict
+    # one that cannot be scored is left out
+    unscored = {**scores, "far too long": Score(math.nan, 9, "too_long")}
+    case = replace(small({"loop": "eh"}), good=("far too long",))
+    assert audit(Table(unscored), [case], DEFAULT, Audit(), seed=0).members["loop"].good == {}
+
+
+def test_a_reward_that_measures_nearness_to_the_reference_fails_and_is_told_so(monkeypatch):
+    # -|S - S*|, S the likelihood: the reference is worth 0 and is above everything. A right answer that is 2 nats likelier
+    # is worth -2, and the bad one, half a nat less likely, -0.5
+    scores = {"I am Ada.": -3.0, "It is I.": -1.0, "eh": -3.5}
+    cases = [replace(small({"fits_anyone": "eh"}), good=("It is I.",))] * 20
+    assert audit(Table(scores), cases, DEFAULT, Audit(), seed=0).passed
+    near = lambda fit, reference, *rest: Reward(-abs(fit.likelihood - reference.likelihood))  # noqa: E731
+    monkeypatch.setattr(audit_module, "rpm_reward", near)
+    verdict = audit(Table(scores), cases, DEFAULT, Audit(), seed=0)
+    assert verdict.members["fits_anyone"].above[REWARD].value == 1.0
+    assert not verdict.passed and verdict.members["fits_anyone"].good[REWARD].value == 0.0
+    assert "measures how near an answer's numbers are to the reference's, and not whether it is right" in conclusion(verdict)
+
+
+def test_the_world_knows_other_right_answers(exact):
+    for case in CASES:
+        assert len(case.good) == 1 and case.good[0] != case.scenario.reference
+        assert world.share_right(case.scenario, case.good[0]) == 1.0
+    members = exact["default"].members.values()
+    assert all(member.good[REWARD].value == 1.0 and member.n_good == N for member in members)
+    assert exact["information"].members["padding"].good[REWARD].value < 0.99, "as with the reference, a tie in some"
+
+
+def test_records_of_older_runs_are_read(exact):
+    record = json.loads(json.dumps(exact["default"].as_json()))
+    for entry in record["members"].values():
+        del entry["good"], entry["n_good"]
+    old = Verdict.from_json(record)
+    assert old.passed and not any(member.good for member in old.members.values())
+    assert "another right one" not in table(old)
+
+
+def test_r6_on_the_exact_density():
+    weights = RealText(kind="real_text")
+    others = draw_others(lambda x: True, world.generate("ShiftTrain", 60, seed=0), weights, 0)
+    verdict = audit(Exact(), CASES[:24], weights, Audit(), seed=0, others=others)
+    assert all(member.above[REWARD].value == 1.0 for member in verdict.members.values())
+    assert all(member.good[REWARD].value == 1.0 for member in verdict.members.values())
+    assert verdict.parts == ("contrast", "marginal", "shortfall", "echo", "loop", "unended")
+    assert verdict.members["query_echoed"].above["echo"].value == 1.0
+    assert verdict.members["loop"].above["loop"].value == 1.0
+    assert "0.5 × marginal" in heading(verdict) and "3 negatives" in heading(verdict)
+    assert Verdict.from_json(json.loads(json.dumps(verdict.as_json()))) == verdict
+
+
+def test_what_is_asked_for_hangs_on_the_data():
+    assert (Audit().share("world"), Audit().share("file"), Audit(at_least=0.5).share("file")) == (0.99, 0.9, 0.5)
+    assert Audit().on_failure == "stop"
 
 
 def test_progress_counts_scenarios():

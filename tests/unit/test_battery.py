@@ -109,6 +109,12 @@ def test_a_file_has_what_needs_no_parser() -> None:
     assert not nonsense.strip(), "whole sentences of others, and nothing else"
 
 
+def test_a_files_alternatives_are_good_answers() -> None:
+    x = replace(scenario("a", "What?", "This."), alternatives=("That.", "This. ", "What?"))
+    assert BATTERIES["file"]([x], 0)[0].good == ("That.",), "neither the reference again nor what is bad"
+    assert BATTERIES["file"]([scenario("b", "What?", "This.")], 0)[0].good == ()
+
+
 def test_what_says_the_same_as_the_reference_is_no_bad_answer() -> None:
     echo = scenario("a", "What?", "What?")
     bad = BATTERIES["file"]([echo], 0)[0].bad

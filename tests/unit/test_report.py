@@ -296,9 +296,11 @@ def test_a_refused_model_is_named(run):
         "id_remi_change_nats": -0.1,
     }
     refused = {"phase": "11-accept-2", "role": "rpm", "iteration": 2, "step": 0, "kept": 0.0}
-    write_lines(run / "metrics.jsonl", [*metrics(), accept, refused])
+    by_r6 = {**refused, "iteration": 3, "id_r6_change_nats": -0.7}
+    write_lines(run / "metrics.jsonl", [*metrics(), accept, refused, by_r6])
     text = markdown(read_run(run))
     assert "Iteration 1: R-EMI on held-out ID changed by -0.10 nats; new model kept." in text
+    assert "Iteration 3: R6 on held-out ID changed by -0.70 nats; new model refused" in text
     assert "Iteration 2: R-EMI on held-out ID could not be measured; new model refused" in text
     assert "new model refused" in console_table(run)
 

@@ -127,6 +127,17 @@ def test_reads_a_sample_and_ignores_unknown_fields(tmp_path: Path) -> None:
         (lambda s: s.update(agent_character={"a": _nested(30)}), "agent_character", "an object of at most 20 levels"),
         (lambda s: s.update(dialogue_context="Hi."), "dialogue_context", r"is 'Hi.' \(text\); expected a non-empty list"),
         (lambda s: s.update(user_persona="\ud800"), "user_persona", "expected text that UTF-8 can hold"),
+        (
+            lambda s: s.update(agent_alternatives="I."),
+            "agent_alternatives",
+            r"is 'I.' \(text\); expected a list of non-empty",
+        ),
+        (
+            lambda s: s.update(agent_alternatives=["I.", " "]),
+            "agent_alternatives",
+            r"expected a list of non-empty texts; write",
+        ),
+        (lambda s: s.update(agent_alternatives=["a\0"]), "agent_alternatives", "expected text without the null character"),
     ],
 )
 def test_a_bad_sample_is_named(tmp_path: Path, change: Callable[[dict[str, Any]], Any], field: str, message: str) -> None:
@@ -291,8 +302,10 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["world.json"]
 
 
-def test_parents_survive_and_bytes_may_begin_with_a_mark(tmp_path: Path) -> None:
-    x = Scenario("a", "Shifted", "german", "u", "c", (Turn("user", "q"),), "y", "IDTrain-00000")
+def test_parents_and_alternatives_survive_and_bytes_may_begin_with_a_mark(tmp_path: Path) -> None:
+    x = Scenario(
+        "a", "Shifted", "german", "u", "c", (Turn("user", "q"),), "y", "IDTrain-00000", alternatives=("z", "also z")
+    )
     path = tmp_path / "one.json"
     write_rpgbench(path, [x])
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())

@@ -24,7 +24,7 @@ LADDER = 16
 
 
 def cases(scenarios: Sequence[Scenario], seed: int) -> list[Case]:
-    """The whole battery and a ladder of graded answers, one case a scenario.
+    """The whole battery, a ladder of graded answers and another right one, one case a scenario.
 
     Every bad answer has fewer right slots than the reference, and a lower exact density.
 
@@ -54,7 +54,16 @@ def _case(scenario: Scenario, rng: random.Random) -> Case:
             bad[name] = _spoilt(attributes, symbols, rng.sample(right, count), "value", rng)
     bad = without_reference(scenario, bad)
     answers = [scenario.reference, *_ladder(attributes, symbols, rng), *(text for text in bad.values() if text)]
-    return Case(scenario, bad, {text: share_right(attributes, text) for text in answers})
+    return Case(scenario, bad, {text: share_right(attributes, text) for text in answers}, _other_right(attributes, symbols))
+
+
+def _other_right(attributes: Attributes, symbols: Mapping[str, str]) -> tuple[str, ...]:
+    """The reference in other right phrases, wherever a slot has another; none where no slot has."""
+    phrases = []
+    for slot in SLOTS:
+        right = right_phrases(attributes, slot)
+        phrases.append(next((phrase for phrase in right if phrase != symbols[slot]), right[0]))
+    return (" ".join(phrases),) if phrases != list(symbols.values()) else ()
 
 
 def _another_reference(scenario: Scenario, attributes: Attributes, rng: random.Random) -> str:

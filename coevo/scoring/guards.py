@@ -1,0 +1,68 @@
+"""What can be said of a text without any model: how much of it is copied, how much it repeats, whether it ends.
+
+Likelihoods pay for an echo and for a loop, as both are easy to foresee; nothing but the text itself shows them. The unit
+is the word, or the character in scripts that put no spaces between words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+COPIED_WORDS, COPIED_CHARACTERS = 4, 6
+"""So many in a row that stand in a source too are copied. Three words are shared by chance: "I do not" is everybody's."""
+REPEATED_WORDS, REPEATED_CHARACTERS = 3, 4
+"""So many in a row that were said before are repeated."""
+
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
+    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"  # kana, and the marks that repeat a character
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd"  # Chinese characters
+)
+"""Scripts without spaces between words, whose every character is a unit. Korean has spaces."""
+_UNIT = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+(?:['’][^\W{_UNSPACED}]+)*")
+_END = re.compile(r"(?:--|[.!?…。！？｡؟।॥–—―~～♪*)\]」』）】》〉\"'”’»\U0001f300-\U0001faff\u2600-\u27bf\ufe0f])$")
+
+
+def units(text: str) -> list[str]:
+    """Words, and characters of scripts without spaces, in their order and without case; of a text of signs, the signs."""
+    return _UNIT.findall(text.casefold()) or [sign for sign in text if not sign.isspace()]
+
+
+def echo(text: str, sources: Iterable[str]) -> float:
+    """Share of a text's units that lie in an n-gram which stands in one of the sources, 0 to 1.
+
+    So every copied word counts, in a short piece as in a long one. A text with fewer units than an n-gram has is copied if
+    it says the same as a whole source: an answer of one word is no echo because somebody used that word.
+    """
+    said = units(text)
+    n = _length(said, COPIED_WORDS, COPIED_CHARACTERS)
+    read = [units(source) for source in sources]
+    if len(said) < n:
+        return float(bool(said) and said in read)
+    known = {gram for source in read for gram in _grams(source, n)}
+    starts = [start for start, gram in enumerate(_grams(said, n)) if gram in known]
+    return len({place for start in starts for place in range(start, start + n)}) / len(said)
+
+
+def loop(text: str) -> float:
+    """Share of a text's n-grams that it has said before, 0 to 1: near 1 for a phrase said again and again."""
+    said = units(text)
+    grams = _grams(said, _length(said, REPEATED_WORDS, REPEATED_CHARACTERS))
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def unended(text: str) -> float:
+    """1 for a text that breaks off: its last sign is a letter, a digit or a comma; 0 for one that ends as sentences do."""
+    clean = text.rstrip()
+    return float(bool(clean) and not _END.search(clean))
+
+
+def _length(said: Sequence[str], words: int, characters: int) -> int:
+    """Of an n-gram: that for characters where these are most of the text."""
+    single = sum(re.match(f"[{_UNSPACED}]", unit) is not None for unit in said)
+    return characters if 2 * single > len(said) else words
+
+
+def _grams(said: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    return [tuple(said[start : start + n]) for start in range(len(said) - n + 1)]
