@@ -180,7 +180,7 @@ class Member(Shape, extra="forbid"):
     above: dict[str, Interval]
     subsets: dict[str, Number]
     n_good: Count = 0
-    good: dict[str, Interval] = {}
+    good: dict[str, Interval] = Field(default_factory=dict)
 
 
 class Agreement(Shape, extra="forbid"):

@@ -25,7 +25,7 @@ REAL_PARTS = ("contrast", "marginal", "shortfall", "echo", "loop", "unended")
 def parts_of(weights: Mapping[str, Any]) -> tuple[str, ...]:
     """The parts that a reward with these weights is audited by; the others, as agreement (R3), only where they count."""
     if "kind" in weights:
-        return tuple(part for part in REAL_PARTS if weights[part])
+        return tuple(part for part in REAL_PARTS if weights.get(part))
     return tuple(part for part in PARTS if part in ALWAYS or weights.get(part))
 
 
@@ -243,12 +243,9 @@ def conclusion(verdict: Verdict) -> str:
 def _doubts(verdict: Verdict) -> list[str]:
     """What a pass leaves open: intervals that reach below the threshold, subsets below it, references without a score."""
     asked, found = verdict.at_least, []
-    lows = [(member.above[REWARD].low, name) for name, member in verdict.members.items()]
-    lows += [
-        (member.good[REWARD].low, f"{name}, of other right answers")
-        for name, member in verdict.members.items()
-        if member.good
-    ]
+    members = verdict.members.items()
+    lows = [(member.above[REWARD].low, name) for name, member in members]
+    lows += [(member.good[REWARD].low, f"{name}, of other right answers") for name, member in members if member.good]
     low, name = min(lows, default=(1.0, ""))
     if low < asked:
         found.append(f"within noise it may be less: the 95 % intervals reach down to {low:.1%} ({_title(name)})")
