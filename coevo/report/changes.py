@@ -31,9 +31,9 @@ def _anchor(run: Run, change: dict[str, Any]) -> str:
         return "id: R-EMI could not be compared, so neither can R-EMID."
     moved = f"id: paired change of R-EMI {shown(remi, change['scale'], signed=True)} {_nats(change)}"
     side = sign(remi, change["scale"])
-    if side < 0 and _pairs(run, "id") > 1:
+    if side < 0 and _pairs(run, "id", side) >= LEAST:
         return f"{moved}. R-EMI on ID fell: what R-EMID lost by that is no gain under the shifts."
-    if doubt := _doubt(run, ["id"], LEAST if side == 0 else 2):
+    if doubt := _doubt(run, ["id"], side):
         return f"{moved}. Whether R-EMI on ID moved cannot be told: {doubt}."
     return f"{moved}. R-EMI on ID {'rose' if side > 0 else 'did not move beyond noise'}{_but(run, 'id')}."
 
@@ -49,7 +49,7 @@ def _verdict(run: Run, shift: str, before: dict[str, float], after: dict[str, fl
         moved += f" (paired change {shown(change, scale, signed=True)})"
     side = _side(run, shift, "remid")
     # that it rose accuses, and takes no more than an interval; the rest acquits
-    if doubt := _doubt(run, ["id", shift], LEAST if side == 0 else 2, listens=side <= 0):
+    if doubt := _doubt(run, ["id", shift], side, listens=side <= 0):
         return f"{moved}. Whether R-EMID moved cannot be told: {doubt}."
     words = {0: "did not move beyond noise", -1: "fell", 1: "rose"}[side]
     overlap = " The two intervals overlap, but the paired change excludes 0." if side and first.overlaps(second) else ""
@@ -77,30 +77,33 @@ def _scale(run: Run, measure: str) -> str:
     return "share" if measure == "share_right" else str(run.after["scale"])
 
 
-def _pairs(run: Run, shift: str) -> int:
-    """Of the shift's subsets, the fewest responses that have a score before and after."""
+def _pairs(run: Run, shift: str, side: int) -> int:
+    """Responses that have a score before and after: of all the shift, or, if it did not move, the fewest of a subset."""
     evaluation = run.change or run.after
     assert evaluation is not None
-    tags = evaluation["shifts"].get(shift, {}).get("subsets", [])
+    level = evaluation["shifts"].get(shift)
+    if side and level:
+        return scored(level)
+    tags = level["subsets"] if level else []
     return min((scored(evaluation["subsets"][tag]) for tag in tags), default=0)
 
 
-def _doubt(run: Run, shifts: list[str], least: int, listens: bool = True) -> str:
+def _doubt(run: Run, shifts: list[str], side: int, listens: bool = True) -> str:
     """Why nothing can be concluded of these shifts; empty if something can.
 
     Args:
         run: the run.
         shifts: which.
-        least: pairs that every subset must have.
+        side: where the measure moved to; if it did not, every subset must have pairs enough, else all together.
         listens: whether the scorer must read something of the references.
     """
     assert run.after is not None
-    few = [f"{shift} ({_pairs(run, shift)})" for shift in shifts if _pairs(run, shift) < least]
+    few = [f"{shift} ({_pairs(run, shift, side)})" for shift in shifts if _pairs(run, shift, side) < LEAST]
     levels = {shift: run.after["shifts"][shift] for shift in shifts if shift in run.after["shifts"]}
     scale = run.after["scale"]
     deaf = [f"{name} ({shown(record, scale)})" for name, record in unread(levels, scale).items()] if listens else []
     reasons = {
-        f"a subset has fewer than {least} scenarios that are scored before and after": few,
+        f"{'' if side else 'in a subset '}fewer than {LEAST} scenarios are scored before and after": few,
         "to this scorer even the references tell nothing of their contexts, beyond noise": deaf,
     }
     return "; ".join(f"{reason}: {', '.join(names)}" for reason, names in reasons.items() if names)

@@ -130,7 +130,7 @@ def _judged(run: Run, shift: str) -> tuple[str, str]:
     if not all(records):
         return "unknown", "cannot be told, as no scenario was scored by both, before and after"
     first, second, excess = (sign(record, scale) for record in records)
-    if excess > 0:
+    if excess > 0 and scored(entry) >= LEAST:
         # a sharper scorer sees more of a gain that is real; one that the other does not see at all is another matter
         if second > 0:
             return "more", "both see a gain, the first one more: a part of it may be the first one's own taste"
@@ -138,7 +138,7 @@ def _judged(run: Run, shift: str) -> tuple[str, str]:
             return "drift", "only the scorer that rewards sees a gain: the reward is being gamed"
         return "drift", "the two drift apart"
     subsets = {tag: run.excess["subsets"][tag] for tag in entry["subsets"]}
-    if ahead := beyond({tag: e[name] for tag, e in subsets.items()}, scale, 1):
+    if ahead := beyond({tag: e[name] for tag, e in subsets.items() if scored(e) >= LEAST}, scale, 1):
         parts = ", ".join(f"{tag} ({shown(subsets[tag][name], scale, signed=True)})" for tag in ahead)
         return "subset", f"no drift beyond noise in the mean, but the first one sees more on {parts}"
     if doubt := _doubt(run, shift, subsets):

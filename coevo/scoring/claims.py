@@ -1,6 +1,7 @@
 """What a table's numbers allow to be said. The sentences of every report are decided here, on numbers as they are printed.
 
-A sentence that accuses ("hurts", "fell") takes one number beyond noise. One that acquits ("no shift hurts") takes all that
+A sentence that accuses ("hurts", "fell") takes one number beyond noise, of responses enough to have an interval, and also
+where so many are looked at. One that acquits ("no shift hurts") takes all that
 could contradict it: every subset, M beside R-EMI, what the scorer reads of the references, how many responses have a score,
 and how wide the intervals are. Where those are not there the verdict is that it cannot be told, and why.
 
@@ -19,8 +20,9 @@ from coevo.maths.stats import Interval, holm, wilson
 Record = Mapping[str, float]
 Entry = Mapping[str, Any]
 LEAST = 6
-"""Scored responses of a subset below which it acquits nobody. A percentile interval of n numbers reaches from the smallest
-to the largest at most, and all of them lie on one side of the truth with probability 2 / 2^n: below 5 % from n = 6 on."""
+"""Scored responses below which a level neither acquits nor accuses. A percentile interval of n numbers reaches from the
+smallest to the largest at most, and all of them lie on one side of a median with probability 2 / 2^n: below 5 % from n = 6
+on. Fewer make no 95 % interval at all; of 6 it is rough: it covers 89 % for normal numbers, 82 % for exponential ones."""
 TAIL = 0.025
 """On either side of a 95 % interval."""
 _NORMAL = NormalDist()
@@ -123,7 +125,7 @@ def doubts(levels: Mapping[str, Entry], subsets: Mapping[str, Entry], home: Entr
     told = home.get("mi_response")
     mute = {"ID": told} if told and sign(told, scale) <= 0 else {}
     said = {
-        f"fewer than {LEAST} responses with a score, which have no 95 % interval": _listed(counts, str),
+        f"fewer than {LEAST} responses with a score, too few for an interval": _listed(counts, str),
         "many responses without a score": _listed(without, lambda e: f"{e['n'] - scored(e)} of {e['n']}"),
         "to this scorer even the references tell nothing of their contexts, beyond noise": _listed(
             deaf, lambda record: shown(record, scale)
@@ -131,10 +133,10 @@ def doubts(levels: Mapping[str, Entry], subsets: Mapping[str, Entry], home: Entr
         "the responses tell nothing of their contexts at home, so there is nothing to lose": _listed(
             mute, lambda record: shown(record, scale)
         ),
-        "what no context explains (M) is more than all that the references tell of theirs": _listed(
+        "M, which no context explains, is more than all that the references tell of their contexts": _listed(
             plain, lambda e: f"M {shown(e['register_gap'], scale)}, references {shown(e['mi_reference'], scale)}"
         ),
-        "within noise all that the references tell of their contexts may be lost": _listed(
+        "the interval is so wide that all that the references tell of their contexts may be lost": _listed(
             wide, lambda e: f"R-EMID {shown(e['remid'], scale)}, references {shown(e['mi_reference'], scale)}"
         ),
     }
@@ -156,19 +158,29 @@ def _is_plain(entry: Entry, scale: str) -> bool:
     return sign(gap, scale) > 0 and bool(gap["low"] > told["value"])
 
 
-def hidden(levels: Mapping[str, Entry], home: Entry, scale: str, one: bool) -> list[str]:
+def hidden(levels: Mapping[str, Entry], home: Entry, scale: str, one: bool) -> dict[str, bool]:
     """Levels whose M is below 0 beyond noise, and not at home as well: text that R-EMI cannot tell from sound text.
+
+    That M is beyond noise here and not at home does not make the two differ: home has fewer scenarios.
 
     Args:
         levels: shifts or shifted subsets by name.
         home: the level in distribution.
         scale: of the numbers.
-        one: whether to correct for looking at so many (subsets), or not (the three shifts).
+        one: whether to leave out single ones that are below 0 by themselves, but not where so many are looked at.
+
+    Returns:
+        By name, whether that is sure: M is lower than at home, and below 0 also where so many are looked at.
     """
     gaps = {name: entry.get("register_gap") for name, entry in levels.items()}
-    low = beyond(gaps, scale, -1) if one else [name for name in gaps if sign(gaps[name], scale) < 0]
+    corrected = beyond(gaps, scale, -1)
+    low = corrected if one else [name for name in gaps if sign(gaps[name], scale) < 0]
     there = home.get("register_gap")
-    return [name for name in low if not there or sign(there, scale) >= 0 or _falls(there, gaps[name], scale)]
+    lower = {name: not there or _falls(there, gaps[name], scale) for name in low}
+    enough = {name: min(scored(home), scored(levels[name])) >= LEAST for name in low}
+    return {
+        name: lower[name] and name in corrected and enough[name] for name in low if lower[name] or sign(there, scale) >= 0
+    }
 
 
 def _falls(home: Record, gap: Record | None, scale: str) -> bool:

@@ -18,7 +18,7 @@ from coevo.maths.bound import COMPONENTS, Bound, emid_bound
 from coevo.maths.divergence import Divergence
 from coevo.maths.stats import Floats, seed_of
 from coevo.prompts import Component, character_text
-from coevo.scoring.claims import scored, sign
+from coevo.scoring.claims import LEAST, beyond, scored, sign
 from coevo.scoring.summary import Row, difference, remid_margin, summarise
 from coevo.scoring.words import WORDS, against_words, coverage_words, home_words, shift_words
 from coevo.types import Scenario, shift_of
@@ -251,22 +251,33 @@ def _negatives(rows: Iterator[Row]) -> list[int] | None:
 
 
 def _hurts_most(rows: Sequence[Row], summary: Mapping[str, Any], config: Evaluation, seed: int) -> dict[str, Any] | None:
-    """The shift with the largest R-EMID that is beyond noise, or the largest of all, and how far the next one is behind."""
+    """The shift with the largest R-EMID that is beyond noise, or the largest of all, and how far the next one is behind.
+
+    `corrected`: also where so many shifts are looked at (Holm), of responses enough to say so; those come first.
+    """
     shifts, scale = summary["shifts"], summary["scale"]
     known = {shift: entry["remid"] for shift, entry in shifts.items() if entry.get("remid")}
     if not known:
         return None
+
+    def enough(shift: str) -> bool:
+        return min(scored(shifts["id"]), scored(shifts[shift])) >= LEAST
 
     def spreads(shift: str) -> bool:
         # of one response the bootstrap's interval has no width
         return any(scored(summary["subsets"][tag]) > 1 for tag in shifts[shift]["subsets"])
 
     sure = {shift: sign(record, scale) > 0 and spreads(shift) and spreads("id") for shift, record in known.items()}
-    ranked = sorted(known, key=lambda shift: (sure[shift], known[shift]["value"]), reverse=True)
+    # of several that are looked at, one is easily beyond noise by itself
+    corrected = beyond({shift: record for shift, record in known.items() if enough(shift)}, scale, 1)
+    ranked = sorted(
+        known, key=lambda shift: (sure[shift] and shift in corrected, sure[shift], known[shift]["value"]), reverse=True
+    )
     result: dict[str, Any] = {
         "shift": ranked[0],
         "remid": known[ranked[0]],
         "beyond_noise": sure[ranked[0]],
+        "corrected": sure[ranked[0]] and ranked[0] in corrected,
         "next": None,
     }
     if len(ranked) > 1:

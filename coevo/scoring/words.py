@@ -41,20 +41,24 @@ def shift_words(
     """Which shift hurts most, or why none is seen to.
 
     Returns:
-        `hurts`; `subset`: only subsets do; `register`: only M falls; `unknown`; `open`: a subset does by itself, but not
-        where so many are looked at; `mean`: no shift does, and of single subsets it cannot be told; `none`.
+        `hurts`; `subset`: only subsets do; `register`: only M falls; `unknown`; `open`: a shift or subset does by itself,
+        but not where so many are looked at, or M is below 0 and not known to be lower than at home; `mean`: no shift
+        does, and of single subsets it cannot be told; `none`.
     """
     if hurt is None:
         return "unknown", ["Which shift hurts most cannot be said: R-EMID needs scored responses on ID and under a shift."]
     home, named = shifts["id"], {f"the {name} shift": entry for name, entry in shifts.items() if name != "id"}
     shifted = {tag: entry for tag, entry in subsets.items() if entry["shift"] != "id"}
     if hurt["beyond_noise"]:
-        return "hurts", [*_most_words(hurt, shifts, scale), *_subset_words(shifted, scale)]
+        sure = hurt["corrected"]
+        others = _other_words(named, subsets, home, scale, f"the {hurt['shift']} shift")
+        finding = "hurts" if sure else "subset" if _hurting(shifted, home, scale) else "open"
+        return finding, [*_most_words(hurt, shifts, scale), *others, *_subset_words(shifted, home, scale, each=not sure)]
     finding, lead = _acquittal(named, shifted, subsets, home, scale)
     largest = f"The {hurt['shift']} shift's R-EMID {shown(hurt['remid'], scale)} is the largest"
     reach = "is below 0" if sign(hurt["remid"], scale) < 0 else "reaches 0"
     end = f"{largest}, and its interval {reach}." if sign(hurt["remid"], scale) <= 0 else f"{largest}."
-    return finding, [f"{lead[0]} {end}", *lead[1:], *_subset_words(shifted, scale, each=True)]
+    return finding, [f"{lead[0]} {end}", *lead[1:], *_subset_words(shifted, home, scale, each=True)]
 
 
 def _acquittal(
@@ -62,17 +66,21 @@ def _acquittal(
 ) -> Said:
     """What is to be said where no shift's mean is seen to hurt."""
     remids = _remids(shifted)
-    hurting, alone = beyond(remids, scale, 1), [tag for tag in remids if sign(remids[tag], scale) > 0]
+    hurting, alone = _hurting(shifted, home, scale), [tag for tag in remids if sign(remids[tag], scale) > 0]
     low = hidden(named, home, scale, one=False) or hidden(shifted, home, scale, one=True)
     doubt, unsure = doubts(named, subsets, home, scale), doubts(shifted, subsets, home, scale)
-    registers = {name: shown({**shifted, **named}[name]["register_gap"], scale) for name in low}
-    gaps = [f"M is below 0 under {name}, {gap}: the responses are {BROKEN}." for name, gap in registers.items()]
+    gaps = _register_words({**shifted, **named}, low, home, scale)
     untold = [f"For the rest it cannot be told: {'; '.join(doubt)}."] if doubt else []
     if hurting:
-        lead = f"No shift hurts beyond noise in the mean, but of its subsets {', '.join(hurting)} {_do(hurting)}."
+        subset = "the subset" if len(hurting) == 1 else "the subsets"
+        lead = f"No shift is seen to hurt in the mean over its subsets, but {subset} {', '.join(hurting)} {_do(hurting)}."
         return "subset", [lead, *gaps, *untold]
+    if any(low.values()):
+        worse = ", ".join(name for name in low if low[name])
+        return "register", [f"By R-EMID no shift is seen to hurt, but by M: {worse}.", *gaps, *untold]
     if low:
-        return "register", [f"By R-EMID no shift is seen to hurt, but by M: {', '.join(low)}.", *gaps, *untold]
+        lead = f"By R-EMID no shift is seen to hurt; whether {_or(list(low))} does by M cannot be told."
+        return "open", [lead, *gaps, *untold]
     if doubt:
         return "unknown", [f"Whether a shift hurts cannot be told: {'; '.join(doubt)}."]
     if alone:
@@ -88,6 +96,28 @@ def _do(names: Sequence[str]) -> str:
     return "does" if len(names) == 1 else "do"
 
 
+def _register_words(levels: Mapping[str, Entry], low: Mapping[str, bool], home: Entry, scale: str) -> list[str]:
+    """M where it is below 0, beside M at home."""
+    there = f" (at home {shown(home['register_gap'], scale)})" if home.get("register_gap") else ""
+    gaps = {name: f"{shown(levels[name]['register_gap'], scale)}{there}" for name in low}
+    return [
+        f"M is below 0 under {name}, {gap}: the responses are {BROKEN}."
+        if low[name]
+        else f"M is below 0 under {name}, {gap}, but not beyond noise once home and the number of shifts are counted in."
+        for name, gap in gaps.items()
+    ]
+
+
+def _other_words(named: Mapping[str, Entry], subsets: Mapping[str, Entry], home: Entry, scale: str, worst: str) -> list[str]:
+    """Of the shifts beside the one that hurts most: those that M speaks against, and those of which nothing is known."""
+    rest = {name: entry for name, entry in named.items() if name != worst}
+    low = hidden(rest, home, scale, one=False)
+    quiet = {name: entry for name, entry in rest.items() if sign(entry.get("remid"), scale) <= 0}
+    doubt = doubts(quiet, subsets, home, scale) if quiet else []
+    untold = [f"Whether {_or(list(quiet))} hurts too cannot be told: {'; '.join(doubt)}."] if doubt else []
+    return [*_register_words(rest, low, home, scale), *untold]
+
+
 def _or(names: Sequence[str]) -> str:
     return " or ".join(names)
 
@@ -97,21 +127,39 @@ def _remids(shifted: Mapping[str, Entry]) -> dict[str, Record | None]:
     return {tag: entry["remid"] for tag, entry in shifted.items() if entry.get("remid") and scored(entry) > 1}
 
 
+def _hurting(shifted: Mapping[str, Entry], home: Entry, scale: str) -> list[str]:
+    """Subsets that hurt although so many are looked at, of responses enough to say so."""
+    found = beyond(_remids(shifted), scale, 1)
+    return [tag for tag in found if min(scored(home), scored(shifted[tag])) >= LEAST]
+
+
 def _most_words(hurt: Mapping[str, Any], shifts: Mapping[str, Entry], scale: str) -> list[str]:
-    name, entry = hurt["shift"], shifts[hurt["shift"]]
-    larger = [s for s, e in shifts.items() if e.get("remid") and e["remid"]["value"] > hurt["remid"]["value"]]
-    verb = "hurts" if larger else "hurts most"
-    words = f"The {name} shift {verb}: R-EMID {shown(hurt['remid'], scale)}, beyond noise (the interval is above 0)"
+    name, entry, home = hurt["shift"], shifts[hurt["shift"]], shifts["id"]
+    known = {s: e["remid"] for s, e in shifts.items() if e.get("remid")}
+    larger = [s for s, record in known.items() if record["value"] > hurt["remid"]["value"]]
+    verb = "may hurt" if not hurt["corrected"] else "hurts" if larger else "hurts most"
+    noise = "beyond noise (the interval is above 0)" if hurt["corrected"] else _alone(len(known), "shifts", home, entry)
+    words = f"The {name} shift {verb}: R-EMID {shown(hurt['remid'], scale)}, {noise}"
     if larger:
-        parts = ", ".join(f"of the {shift} shift, {shown(shifts[shift]['remid'], scale)}" for shift in larger)
-        words += f"; that {parts}, is larger and within noise"
+        parts = ", ".join(
+            f"of the {shift} shift, {shown(known[shift], scale)}, is larger and "
+            + ("within noise" if sign(known[shift], scale) <= 0 else _alone(len(known), "shifts", home, shifts[shift]))
+            for shift in larger
+        )
+        words += f"; that {parts}"
     elif hurt["next"]:
         margin = f"{shown(hurt['next']['margin'], scale)} more than the {hurt['next']['shift']} shift"
         words += f"; {margin}, {'beyond noise too' if hurt['next']['beyond_noise'] else 'which is within noise'}"
     return [f"{words}.", *_loss_words(name, entry, scale)]
 
 
-def _subset_words(shifted: Mapping[str, Entry], scale: str, each: bool = False) -> list[str]:
+def _alone(count: int, what: str, *levels: Entry) -> str:
+    if any(scored(level) < LEAST for level in levels):
+        return f"beyond noise by itself, but of fewer than {LEAST} responses"
+    return f"beyond noise by itself, but not after Holm's correction for {count} {what}"
+
+
+def _subset_words(shifted: Mapping[str, Entry], home: Entry, scale: str, each: bool = False) -> list[str]:
     """The subset with the largest R-EMID, which may hurt where its shift's mean does not; `each` names the others too."""
     remids = _remids(shifted)
     if len(remids) < 2:
@@ -120,13 +168,14 @@ def _subset_words(shifted: Mapping[str, Entry], scale: str, each: bool = False) 
     record = remids[worst] or {}
     place = "which is within noise"
     if sign(record, scale) > 0:
-        sure = worst in beyond(remids, scale, 1)
-        among = f"where {len(remids)} are looked at (Holm)"
-        place = f"beyond noise, also {among}" if sure else f"beyond noise by itself, but not {among}"
+        sure = worst in _hurting(shifted, home, scale)
+        also = f"beyond noise, also after Holm's correction for {len(remids)} subsets"
+        place = also if sure else _alone(len(remids), "subsets", home, shifted[worst])
     others = [tag for tag in remids if tag != worst and sign(remids[tag], scale) > 0]
     figures = ", ".join(f"{tag} {shown(remids[tag] or {}, scale)}" for tag in others)
-    too = f" Beyond noise by themselves too: {figures}." if each and others else ""
-    return [f"Of {len(remids)} shifted subsets, {worst} has the largest R-EMID: {shown(record, scale)}, {place}.{too}"]
+    too = " too" if sign(record, scale) > 0 else ""
+    more = f" Beyond noise by themselves{too}: {figures}." if each and others else ""
+    return [f"Of {len(remids)} shifted subsets, {worst} has the largest R-EMID: {shown(record, scale)}, {place}.{more}"]
 
 
 def _loss_words(name: str, entry: Entry, scale: str) -> list[str]:
@@ -139,7 +188,7 @@ def _loss_words(name: str, entry: Entry, scale: str) -> list[str]:
     if lost:
         z = min(lost, key=lambda name: lost[name]["value"])
         sentences.append(
-            f"Under it the responses use {WORDS[z]} least, against the references: R-EMI_{z} {shown(lost[z], scale)}."
+            f"Under it, compared with the references, the responses use {WORDS[z]} least: R-EMI_{z} {shown(lost[z], scale)}."
         )
     elif known and len(deaf) < len(known):
         sentences.append("Under it no single component of the context is lost beyond noise.")
@@ -161,24 +210,30 @@ def home_words(shifts: Mapping[str, Entry], subsets: Mapping[str, Entry], scale:
 
     Returns:
         `below`, `above`, `at`; `likelier`: at or above, M above 0; `register`: M below 0; `part`: below in a subset or a
-        component; `unknown`.
+        component; `unknown`, also of a part.
     """
     home = shifts.get("id", {})
     if not (home.get("remi") and home.get("register_gap")):
         return "unknown", []
     remi, gap = sign(home["remi"], scale), sign(home["register_gap"], scale)
     numbers = f"R-EMI {shown(home['remi'], scale)}, M {shown(home['register_gap'], scale)}."
-    if remi < 0:
+    enough = scored(home) >= LEAST
+    if remi < 0 and enough:
         return "below", [f"At home (ID) it is below the references' level: {numbers}"]
-    if gap < 0:
+    if gap < 0 and enough:
         return "register", [f"At home (ID) the responses are {BROKEN}: {numbers}"]
     if doubt := _home_doubts(home, subsets, scale):
         return "unknown", [
             f"Whether it is at the references' level at home (ID) cannot be told: {'; '.join(doubt)}. {numbers}"
         ]
     place = "above" if remi > 0 else "at"
-    if lower := _home_losses(home, subsets, scale):
+    lower, alone = _home_losses(home, subsets, scale)
+    if lower:
         return "part", [f"At home (ID) it is {place} the references' level as a whole, but below it in {lower}: {numbers}"]
+    if alone:
+        lead = f"At home (ID) it is {place} the references' level as a whole; of parts it cannot be told"
+        end = "below it beyond noise by itself, but not after Holm's correction"
+        return "unknown", [f"{lead}: {alone} {end}. {numbers}"]
     if gap > 0:
         end = "by M the responses are likelier than the references in any context, as plainer text is"
         return "likelier", [f"At home (ID) it is {place} the references' level in R-EMI; {end}: {numbers}"]
@@ -192,12 +247,21 @@ def _home_doubts(home: Entry, subsets: Mapping[str, Entry], scale: str) -> list[
     return doubts({"ID": {**home, "remid": mirrored}}, subsets, home, scale)
 
 
-def _home_losses(home: Entry, subsets: Mapping[str, Entry], scale: str) -> str:
-    """ID subsets and components that are below the references' level, with their figures."""
-    own = {tag: subsets[tag]["remi"] for tag in home["subsets"] if tag in subsets}
-    parts = {f"R-EMI_{z}": record for z, record in home["components"].items()}
-    found = [f"{tag} (R-EMI {shown(own[tag], scale)})" for tag in beyond(own, scale, -1)] if len(own) > 1 else []
-    return ", ".join(found + [f"{name} ({shown(parts[name], scale)})" for name in beyond(parts, scale, -1)])
+def _home_losses(home: Entry, subsets: Mapping[str, Entry], scale: str) -> tuple[str, str]:
+    """ID subsets and components below the references' level, with their figures: for sure, and by themselves only."""
+    own = {tag: subsets[tag] for tag in home["subsets"] if tag in subsets and len(home["subsets"]) > 1}
+    families: list[tuple[Mapping[str, Record | None], str]] = [
+        ({tag: entry["remi"] for tag, entry in own.items()}, "{} (R-EMI {})"),
+        ({tag: entry["register_gap"] for tag, entry in own.items()}, "{} (M {})"),
+        ({f"R-EMI_{z}": record for z, record in home["components"].items()}, "{} ({})"),
+    ]
+    found: tuple[list[str], list[str]] = ([], [])
+    for records, text in families:
+        sure = beyond(records, scale, -1)
+        for name, record in records.items():
+            if record and sign(record, scale) < 0:
+                found[name not in sure].append(text.format(name, shown(record, scale)))
+    return ", ".join(found[0]), ", ".join(found[1])
 
 
 # --- against another model ------------------------------------------------------------------------------------------
@@ -207,41 +271,58 @@ def against_words(against: Mapping[str, Any] | None, shifts: Mapping[str, Entry]
     """Where R-EMI differs from the first model's beyond noise. R-EMID would also fall by getting worse on ID."""
     if against is None:
         return []
-    moved = [words for shift, entry in against["shifts"].items() if (words := _moved(shift, entry, scale))]
-    moved += _moved_subsets(against, scale)
+    sure = _sure(against["shifts"], scale)
+    moved = [words for shift, entry in against["shifts"].items() if (words := _moved(shift, entry, scale, sure))]
+    moved += _moved_subsets(against, scale, sure["remi"])
     lead = f"Against {against['model']}, paired by scenario"
-    alone = {shift: entry for shift, entry in against["shifts"].items() if 2 * scored(entry) < entry["n"]}
-    doubt = [f"fewer than half are scored for both: {', '.join(alone)}"] if alone else []
+    chance = {s: words for s, entry in against["shifts"].items() if (words := _moved(s, entry, scale, sure, alone=True))}
+    fullest = max((against["shifts"][s] for s in chance), key=scored, default=None)
+    why = _alone(len(against["shifts"]), "comparisons", *([fullest] if fullest else []))
+    alone = f"{why}: {', '.join(chance.values())}"
+    few_both = {shift: entry for shift, entry in against["shifts"].items() if 2 * scored(entry) < entry["n"]}
+    doubt = [f"fewer than half are scored for both: {', '.join(few_both)}"] if few_both else []
     if few := [tag for tag, entry in against["subsets"].items() if scored(entry) < LEAST]:
         doubt.append(f"fewer than {LEAST} are scored for both: {', '.join(few)}")
     if deaf := unread(shifts, scale):
         doubt.append(f"the references tell this scorer nothing of their contexts beyond noise: {', '.join(deaf)}")
     if moved:
-        return [f"{lead}: {', '.join(moved)}."]
+        return [f"{lead}: {', '.join(moved)}." + (f" {alone[0].upper()}{alone[1:]}." if chance else "")]
+    doubt += [alone] if chance else []
     if doubt:
         return [f"{lead}: whether they differ cannot be told; {'; '.join(doubt)}."]
     return [f"{lead}: no difference of R-EMI beyond noise, nor of M."]
 
 
-def _moved(shift: str, entry: Entry, scale: str) -> str:
-    """How one shift differs; empty where it does not."""
+def _sure(shifts: Mapping[str, Entry], scale: str) -> dict[str, list[str]]:
+    """By measure, the shifts that differ although so many are looked at: of four, one does by chance in a fifth of cases."""
+    names = ("remi", "register_gap")
+    records = {name: {s: entry[name] for s, entry in shifts.items() if scored(entry) >= LEAST} for name in names}
+    return {name: [*beyond(records[name], scale, 1), *beyond(records[name], scale, -1)] for name in names}
+
+
+def _moved(shift: str, entry: Entry, scale: str, sure: Mapping[str, list[str]], alone: bool = False) -> str:
+    """How one shift differs, for sure or `alone`, by itself only; empty where it does not."""
     where = "on ID" if shift == "id" else f"under the {shift} shift"
     remi, gap = sign(entry["remi"], scale), sign(entry["register_gap"], scale)
-    if remi:
+    known = {name: shift in places for name, places in sure.items()}
+    if alone and any(known.values()):
+        return ""
+    if remi and known["remi"] is not alone:
         but = f", but M {shown(entry['register_gap'], scale)}" if gap == -remi else ""
         return f"{'better' if remi > 0 else 'worse'} {where} (R-EMI {shown(entry['remi'], scale)}{but})"
-    if gap:
-        return f"M {'higher' if gap > 0 else 'lower'} {where} ({shown(entry['register_gap'], scale)}), R-EMI alike"
+    if gap and known["register_gap"] is not alone:
+        beside = "" if remi else ", R-EMI within noise"
+        return f"M {'higher' if gap > 0 else 'lower'} {where} ({shown(entry['register_gap'], scale)}){beside}"
     return ""
 
 
-def _moved_subsets(against: Mapping[str, Any], scale: str) -> list[str]:
+def _moved_subsets(against: Mapping[str, Any], scale: str, sure: Sequence[str]) -> list[str]:
     """Subsets that differ although so many are looked at, and not as their shift does."""
     subsets = against["subsets"]
-    remis = {tag: entry["remi"] for tag, entry in subsets.items()}
+    remis = {tag: entry["remi"] for tag, entry in subsets.items() if scored(entry) >= LEAST}
     return [
         f"{'better' if side > 0 else 'worse'} on {tag} (R-EMI {shown(subsets[tag]['remi'], scale)})"
         for side in (1, -1)
         for tag in beyond(remis, scale, side)
-        if sign(against["shifts"][subsets[tag]["shift"]]["remi"], scale) != side
+        if subsets[tag]["shift"] not in sure or sign(against["shifts"][subsets[tag]["shift"]]["remi"], scale) != side
     ]

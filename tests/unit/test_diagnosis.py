@@ -63,7 +63,7 @@ def test_the_shift_that_hurts_most_is_named_with_its_component_and_beyond_noise(
     words = " ".join(model["verdict"])
     assert "The user shift hurts most: R-EMID 4.00 [" in words and "beyond noise (the interval is above 0)" in words
     assert "3.00 [" in words and "more than the character shift, beyond noise too" in words
-    assert "use the character least, against the references: R-EMI_c -4.00 [" in words
+    assert "compared with the references, the responses use the character least: R-EMI_c -4.00 [" in words
     assert "in any context" not in words, "M is 0"
     assert "At home (ID) it is at the references' level: R-EMI 0.00 [" in words
     assert "Of 4 shifted subsets, german has the largest R-EMID: 5.00 [" in words

@@ -199,7 +199,7 @@ def test_the_report_is_built_again_from_the_folder_alone(finished, capsys):
         (finished / name).unlink()
     assert cli.main(["report", str(finished)]) == 0
     assert {name: (finished / name).read_bytes() for name in before} == before
-    assert "The user shift hurts most" in capsys.readouterr().out
+    assert "The user shift may hurt: R-EMID" in capsys.readouterr().out
 
 
 def ask(*where, **how):
