@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import wandb
+from transformers import TrainingArguments
 
 from coevo.cli import streams
 from coevo.errors import ConfigError
@@ -96,6 +97,15 @@ def test_one_process_may_be_called_the_only_one(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     start_processes()
+
+
+def test_the_recipe_alone_decides_the_precision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in LAUNCH:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    start_processes()
+    assert TrainingArguments(output_dir=str(tmp_path), use_cpu=True).mixed_precision == "no"
+    assert TrainingArguments(output_dir=str(tmp_path), use_cpu=True, bf16=True).mixed_precision == "bf16"
 
 
 # --- wandb ------------------------------------------------------------------------------------------------------------
