@@ -16,6 +16,7 @@ from transformers import TrainingArguments
 
 from coevo.cli import streams
 from coevo.errors import ConfigError
+from coevo.files import writing
 from coevo.loop import tracking
 from coevo.loop.folder import RunFolder
 from coevo.loop.run import start_processes
@@ -48,6 +49,17 @@ def test_a_stream_whose_reader_has_gone_takes_what_is_written() -> None:
             stream.flush()
         # libraries in C and child processes write there too
         assert os.write(pipe, b"[INFO]") == 6 and os.path.samestat(os.fstat(pipe), Path(os.devnull).stat())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a file that is always full")
+def test_standard_output_on_a_full_disk_is_told_once_and_is_not_taken_for_the_run_folder(tmp_path: Path) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    stream = streams._stream(full, sys.__stdout__)
+    with pytest.raises(OSError, match=r"No space left on device: 'standard output'"), writing(tmp_path):
+        print("6/60 steps", file=stream, flush=True)
+    # what was not written is tried again when the process ends
+    stream.flush()
+    os.close(full)
 
 
 @pytest.mark.parametrize("closed", ["pipe", ">&- 2>&-"])
