@@ -118,7 +118,8 @@ def _subset_words(shifted: Mapping[str, Entry], scale: str, each: bool = False) 
         return []
     worst = max(remids, key=lambda tag: (remids[tag] or {})["value"])
     record = remids[worst] or {}
-    place = "which is within noise"
+    # the largest of all may be a gain
+    place = "and its interval is below 0" if sign(record, scale) < 0 else "which is within noise"
     if sign(record, scale) > 0:
         sure = worst in beyond(remids, scale, 1)
         among = f"where {len(remids)} are looked at (Holm)"
