@@ -48,6 +48,8 @@ _KINDS: tuple[tuple[bytes, str, str, str], ...] = (
 )
 """First bytes, what has them, the remedy in words, and its command."""
 LOCK_FILE = ".lock"
+OUTPUT = "standard output"
+"""In place of a file's name, in an error about it."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 _TRIES, _PAUSE_S = 5, 0.1
@@ -120,6 +122,9 @@ def writing(path: Path, remedy: str = "") -> Iterator[None]:
 
 def _no_room(error: Exception) -> str | None:
     """Why a file could not be written; None of an error about anything else."""
+    if getattr(error, "filename", None) == OUTPUT:
+        # the progress, not what is being written
+        return None
     text = str(error)
     # safetensors and tokenizers raise errors of their own, with the system's number in words
     words = re.search(r"\(os error (\d+)\)", text)

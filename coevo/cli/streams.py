@@ -8,19 +8,26 @@ import os
 import sys
 from typing import TextIO
 
+from coevo.files import OUTPUT
+
 _NOBODY_READS = (errno.EPIPE, errno.EIO)
 """Of a pipe whose reader has ended, as `head` does, and of a terminal that was closed."""
 
 
 class _Enduring(io.FileIO):
     def write(self, content, /):  # type: ignore[no-untyped-def]
-        """As a file's, until nobody reads: from then on for libraries and child processes too."""
+        """As a file's, until nobody reads: from then on for libraries and child processes too.
+
+        Raises:
+            OSError: the disk that standard output is written to is full; once, as what is left is met again at the end.
+        """
         try:
             return super().write(content)
         except OSError as error:
-            if error.errno not in _NOBODY_READS:
-                raise
             _to_nowhere(self.fileno())
+            # of standard error nobody could be told
+            if error.errno not in _NOBODY_READS and self.fileno() != 2:
+                raise OSError(error.errno, error.strerror, OUTPUT) from None
             return super().write(content)
 
 

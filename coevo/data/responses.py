@@ -56,6 +56,12 @@ class Answers:
             if lacking:
                 some = ", ".join(lacking[:5]) + (", …" if len(lacking) > 5 else "")
                 notes.append(f"{model} did not answer {len(lacking)} of {len(self.scenarios)} scenarios: {some}")
+        shown: dict[str, str] = {}
+        for model in self.by_model:
+            # what is seen of a name: zero-width marks are not printable
+            other = shown.setdefault("".join(c for c in model if c.isprintable() and c != " ").casefold(), model)
+            if other != model:
+                notes.append(f"The models {other!r} and {model!r} differ in case or space alone, and are taken for two.")
         if self.unanswered:
             listed = ", ".join(f"{split} ({n})" for split, n in self.unanswered.items())
             notes.append(f"Splits of the data without any response, left out: {listed}.")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from coevo.config import Recipe
-from coevo.files import content_key, write_atomic
+from coevo.files import content_key
 from coevo.loop.folder import STREAMS, TIMING_FILE, RunFolder
 from coevo.loop.plan import PhasePlan
 from coevo.loop.record import begun_with
@@ -90,7 +90,7 @@ def adopt(folder: RunFolder, wanted: dict[str, str], donors: Iterable[tuple[Path
         _copy_rows(folder, taken)
     # last of all: a kill leaves phases that are copied again
     for name, donor in taken.items():
-        write_atomic(folder.phase(name) / "done.json", (donor / "phases" / name / "done.json").read_text(encoding="utf-8"))
+        folder.take_over(name, RunFolder(donor))
     return list(taken)
 
 

@@ -17,6 +17,7 @@ from coevo.report.result_shapes import ASKED as QUESTION
 from coevo.report.result_shapes import DIAGNOSIS, JUDGED_ROW
 from coevo.report.shapes import MODEL_ROW, ROW
 from coevo.scoring.summary import Row
+from coevo.text import normalised
 
 RESAMPLES = 10_000
 """The smallest p value is 2 / 10,001, which stands a correction for some hundred comparisons."""
@@ -69,7 +70,7 @@ def _measured(question: Mapping[str, Any], out: Path, base: str, estimator: str)
         scored = _by_model(out / name, models)
         for method in question["methods"]:
             if method in scored and method in models:
-                truth = _shares(out / cell_of(base, method, seed))
+                truth = _shares(out / cell_of(base, method, seed), out / name, scored[method])
                 rows[method, seed] = [replace(r, share_right=truth.get(r.sample_id, r.share_right)) for r in scored[method]]
                 bounds[method, seed] = _bounds(models[method])
     whole = tuple(m for m in question["methods"] if all((m, seed) in rows for seed in seeds))
@@ -100,9 +101,21 @@ def _by_model(folder: Path, models: Mapping[str, Any]) -> dict[str, list[Row]]:
     return found
 
 
-def _shares(cell: Path) -> dict[str, float]:
-    """In the world, the share of right slots of each answer, as the cell's own evaluation has it."""
-    rows = read_lines(cell / "evaluation" / "final.jsonl", ROW, "Restore it from the cell's run, or run the cell anew.")
+def _shares(cell: Path, measurement: Path, scored: Sequence[Row]) -> dict[str, float]:
+    """In the world, the share of right slots of each answer, as the cell's own evaluation has it.
+
+    Raises:
+        DataError: those are other answers than were measured, as of a cell that was copied or made anew since.
+    """
+    path = cell / "evaluation" / "final.jsonl"
+    rows = read_lines(path, ROW, "Restore it from the cell's run, or run the cell anew.")
+    said = {row["sample_id"]: normalised(row["response"]) for row in rows}
+    other = next((r.sample_id for r in scored if said.get(r.sample_id, r.response) != normalised(r.response)), None)
+    if other is not None:
+        raise DataError(
+            f"{path}: answers {other} otherwise than what was measured in {measurement}: the cell is of another run, or was "
+            f"made anew since. Restore it, or delete {measurement} and give the experiment's command again."
+        )
     return {row["sample_id"]: row["share_right"] for row in rows if row.get("share_right") is not None}
 
 

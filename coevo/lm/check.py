@@ -267,6 +267,7 @@ def _loaded_files(directory: Path) -> list[Path]:
     """The files that transformers reads: one, or those that an index names."""
     index = directory / INDEX_FILE
     if (directory / "model.safetensors").is_file() or not index.is_file():
+        _refuse_two_copies(directory, index)
         files = [path for path in weight_files(directory) if path.name == "model.safetensors"]
         if not files:
             names = ", ".join(path.name for path in weight_files(directory)[:3])
@@ -275,10 +276,7 @@ def _loaded_files(directory: Path) -> list[Path]:
                 "file. Copy or download the index too."
             )
         return files
-    try:
-        named = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index}: not an index of weight files ({error}). Copy or download it again.") from error
+    named = _named_by(index)
     missing = [name for name in named if not (directory / name).is_file()]
     if missing:
         raise CheckpointError(
@@ -286,6 +284,28 @@ def _loaded_files(directory: Path) -> list[Path]:
             f"{', '.join(missing[:3])}. Copy or download them too."
         )
     return [directory / name for name in named]
+
+
+def _refuse_two_copies(directory: Path, index: Path) -> None:
+    """Where one file and shards are there, the one is read, and the shards may be what the folder was saved with last."""
+    whole = directory / "model.safetensors"
+    if not whole.is_file() or not index.is_file():
+        return
+    shards = [name for name in _named_by(index) if name != whole.name and (directory / name).is_file()]
+    if shards:
+        raise CheckpointError(
+            f"{directory}: has the weights twice, as {whole.name} and as {len(shards)} files that {INDEX_FILE} names "
+            f"({shards[0]}, …), and one of the two is left over from before. Delete the one that is not to be used: "
+            f"{whole.name}, or {INDEX_FILE} with its files."
+        )
+
+
+def _named_by(index: Path) -> list[str]:
+    """Names of the files that an index sends to."""
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index}: not an index of weight files ({error}). Copy or download it again.") from error
 
 
 def _refuse_strangers(directory: Path, report: dict[str, Any]) -> None:

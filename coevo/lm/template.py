@@ -74,13 +74,27 @@ def fill(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str
         text = _apply(tokenizer, template, _form(messages, way.form), thinks)
     except _Unfit as error:
         raise ConfigError(f"{_name(tokenizer)}: the base's chat template {error}. {REMEDY}") from error
-    lost = next((message for message in messages if message["content"].strip() not in text), None)
+    lost = _lost(messages, text)
     if lost is not None:
         raise ConfigError(
             f"{_name(tokenizer)}: the base's chat template drops or changes the text of a {lost['role']} message, "
             f"{lost['content'].strip()[:80]!r}, so the model would not see it. Take this text out of the data, or: {REMEDY}"
         )
     return text + way.opening
+
+
+def _lost(messages: Sequence[Mapping[str, str]], prompt: str) -> Mapping[str, str] | None:
+    """The first message whose text the prompt lacks. Two that say the same must both be there, so turns are looked for in
+    their order; a system message may stand anywhere."""
+    end = 0
+    for message in messages:
+        text = message["content"].strip()
+        place = prompt.find(text, 0 if message["role"] == "system" else end)
+        if place < 0:
+            return message
+        if message["role"] != "system":
+            end = place + len(text)
+    return None
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str | None:
@@ -154,7 +168,9 @@ def _way(tokenizer: PreTrainedTokenizerBase, template: str, roles: tuple[str, ..
         try:
             prompt = _steady(tokenizer, template, messages, thinks)
             _check_texts(prompt, asked, led=form > 0)
-            opening, end = _answered(tokenizer, template, messages, prompt, thinks)
+            answer = f"Zqax begins. {_ODD} Zqax ends."
+            opening, end = _answered(tokenizer, template, messages, prompt, answer, thinks)
+            _check_constant(tokenizer, template, messages, thinks, (opening, end))
             return Way(form, opening, end)
         except _Unfit as fault:
             faults[str(fault)] = None
@@ -218,6 +234,16 @@ def _check_texts(prompt: str, asked: Messages, led: bool) -> None:
         raise _Unfit("writes a later system message as another thing than the first")
 
 
+def _check_constant(
+    tokenizer: PreTrainedTokenizerBase, template: str, messages: Messages, thinks: bool, learnt: tuple[str, str]
+) -> None:
+    """What stands around an answer must be the template's own, not of the texts, or a trial's would be in every prompt."""
+    short = [{**message, "content": f"Zq{place}y."} for place, message in enumerate(messages)]
+    prompt = _apply(tokenizer, template, short, thinks)
+    if _answered(tokenizer, template, short, prompt, "Zqay.", thinks) != learnt:
+        raise _Unfit("writes beside an answer what depends on the answer or on other messages, or writes a text twice")
+
+
 def _loss(prompt: str, text: str) -> str:
     if text in prompt:
         return "puts in another order than it was said in"
@@ -231,10 +257,9 @@ def _roles(messages: Messages) -> str:
 
 
 def _answered(
-    tokenizer: PreTrainedTokenizerBase, template: str, messages: Messages, prompt: str, thinks: bool
+    tokenizer: PreTrainedTokenizerBase, template: str, messages: Messages, prompt: str, answer: str, thinks: bool
 ) -> tuple[str, str]:
     """What must be added to the prompt for an answer to stand where the template writes it, and what it writes after it."""
-    answer = f"Zqax begins. {_ODD} Zqax ends."
     answered = [*messages, {"role": "assistant", "content": answer}]
     whole = _apply(tokenizer, template, answered, thinks, generation=False)
     before, found, end = whole.rpartition(answer)

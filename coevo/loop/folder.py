@@ -31,6 +31,7 @@ from coevo.loop.record import (
     data_record,
     read_resolved,
     refuse_taken,
+    run_key,
 )
 from coevo.loop.streams import drop_rows, dump_row, read_rows
 from coevo.recipe import dump_recipe
@@ -95,11 +96,17 @@ class RunFolder:
         """What a finished phase left behind, or None if it has not finished.
 
         Raises:
-            CheckpointError: a file of the phase is missing or changed since.
+            CheckpointError: the phase is another run's, or a file of it is missing or changed since.
         """
         if not self.done(name):
             return None
         done = self._done(name)
+        if done["run"] not in (None, run_key(self.root)):
+            raise CheckpointError(
+                f"{self.phase(name)}: was run by another recipe or on other data than {self.root} was begun with, so that "
+                "its numbers do not belong to this run. Restore the run's own, or delete it and those after it to run them "
+                "again."
+            )
         for relative, digest in done["manifest"].items():
             file = self.root / relative
             if not file.exists() or sha256_of(file) != digest:
@@ -121,7 +128,8 @@ class RunFolder:
         path = self.phase(name) / "done.json"
         try:
             done: dict[str, Any] = json.loads(path.read_bytes())
-            return {"facts": done["facts"], "manifest": done["manifest"], "processes": done.get("processes")}
+            later = {key: done.get(key) for key in ("processes", "run")}
+            return {"facts": done["facts"], "manifest": done["manifest"], **later}
         except (ValueError, KeyError, TypeError):
             raise CheckpointError(
                 f"{path}: damaged; expected what phase {name} left behind as JSON. Restore it, or delete {self.phase(name)} "
@@ -135,9 +143,18 @@ class RunFolder:
             every = [*(sorted(policy.rglob("*")) if policy.exists() else []), *files]
             manifest = {str(f.relative_to(self.root)): sha256_of(f) for f in every if f.is_file()}
             done = {"facts": facts, "manifest": manifest, "processes": dist.world_size()}
-            write_atomic(self.phase(name) / "done.json", json.dumps(done, indent=2) + "\n")
+            self._mark(name, done)
             shutil.rmtree(self.phase(name) / "checkpoints", ignore_errors=True)
         dist.barrier()
+
+    def take_over(self, name: str, donor: RunFolder) -> None:
+        """Marks a phase whose files were copied from another run as done here."""
+        self._mark(name, donor._done(name))
+
+    def _mark(self, name: str, done: Mapping[str, Any]) -> None:
+        """Written last; it says whose the phase is, as a folder of another run may be copied in its place."""
+        text = json.dumps({**done, "run": run_key(self.root)}, indent=2) + "\n"
+        write_atomic(self.phase(name) / "done.json", text)
 
     # streams -----------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from coevo.config import FileData, Recipe
 from coevo.errors import CheckpointError, ConfigError
-from coevo.files import LOCK_FILE, holder_of, sha256_of
+from coevo.files import LOCK_FILE, content_key, holder_of, sha256_of
 from coevo.recipe import load_recipe
 
 RECIPE_FILE, ENVIRONMENT_FILE, CODE_FILE = "resolved.yaml", "environment.json", "code.diff"
@@ -59,6 +59,14 @@ def begun_with(root: Path) -> dict[str, Any]:
             f"{path}: damaged; expected what the run was begun with as JSON. Restore it, or start a new run with --out."
         )
     return record
+
+
+def run_key(root: Path) -> str | None:
+    """A hash of the recipe and the data that a run was begun with; None where they were not recorded."""
+    begun = begun_with(root)
+    if "recipe_sha256" not in begun:
+        return None
+    return content_key(begun["recipe_sha256"], (begun.get("data") or {}).get("sha256"))
 
 
 def read_resolved(root: Path, overrides: Sequence[str] = ()) -> Recipe:

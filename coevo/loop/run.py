@@ -169,6 +169,8 @@ def start_processes() -> None:
     _check_launch()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # what accelerate's own configuration, or a variable left from it, says would compute otherwise than the recipe does
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
     # the DeepSpeed path of accelerate is not taken when the CPU is asked for by name
     cuda = torch.cuda.is_available()
     PartialState(cpu=not cuda and not on_deepspeed(), **({"backend": "gloo"} if on_deepspeed() and not cuda else {}))

@@ -166,7 +166,8 @@ def _subset_words(shifted: Mapping[str, Entry], home: Entry, scale: str, each: b
         return []
     worst = max(remids, key=lambda tag: (remids[tag] or {})["value"])
     record = remids[worst] or {}
-    place = "which is within noise"
+    # the largest of all may be a gain
+    place = "and its interval is below 0" if sign(record, scale) < 0 else "which is within noise"
     if sign(record, scale) > 0:
         sure = worst in _hurting(shifted, home, scale)
         also = f"beyond noise, also after Holm's correction for {len(remids)} subsets"

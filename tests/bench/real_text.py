@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=9.0, help="stop after so many; run again to go on")
     parser.add_argument("--count", type=int, default=8, help=f"scenes, at most {MOST}; more of them go on from fewer")
     options = parser.parse_args()
-    given = {key: parse_yaml(text) for key, _, text in (pair.partition("=") for pair in options.weights)}
+    given = {key: parse_yaml(text, key) for key, _, text in (pair.partition("=") for pair in options.weights)}
     weights = RealText.model_validate({"kind": "real_text"} | given)
     model = load_policy(options.model, None, trainable=False, dtype="auto")
     version = weights_hash(local_directory(options.model))

@@ -103,6 +103,11 @@ def test_sharded_weights_pass_and_are_whole_or_refused(made, tmp_path):
     shards = sorted(folder.glob("model-*.safetensors"))
     assert len(shards) > 1
     check_weights(folder)
+    # transformers reads the one file and not the shards, however old it is
+    shutil.copy(made("llama") / "model.safetensors", folder)
+    with pytest.raises(CheckpointError, match=rf"has the weights twice.*{shards[0].name}.*left over"):
+        load_base(folder)
+    (folder / "model.safetensors").unlink()
     shards[0].rename(tmp_path / "away")
     with pytest.raises(CheckpointError, match=rf"1 of the {len(shards)} weight files .*are missing: {shards[0].name}"):
         load_base(folder)

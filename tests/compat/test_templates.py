@@ -228,6 +228,19 @@ REFUSED = {
     "a program's fault": (PLAIN.replace("message.content", "message.content + 1"), "TypeError"),
     "parts instead of texts": (PLAIN.replace("message.content", "message.content[0].text"), "UndefinedError"),
     "drops all": ("<|user|><|agent|>", "drops the"),
+    "each text twice": (PLAIN.replace("message.content", "message.content + message.content"), "writes a text twice"),
+    "an answer after a quotation": (
+        PLAIN.replace(
+            "message.content", "(messages[0].content[:30] if message.role == 'assistant' else '') + message.content"
+        ),
+        "depends on the answer or on other messages",
+    ),
+    "an answer after its length": (
+        PLAIN.replace(
+            "message.content", "(message.content | length if message.role == 'assistant' else '') ~ message.content"
+        ),
+        "depends on the answer",
+    ),
 }
 
 
@@ -262,6 +275,15 @@ def test_a_text_that_gets_lost_stops_the_run(tokenizer: Any) -> None:
     tokenizer.chat_template = PLAIN.replace("message.content", "message.content[:4000]")
     with pytest.raises(ConfigError, match="the text of a user message, 'longlong"):
         render(tokenizer, [{"role": "user", "content": "long" * 1001}])
+    # and one that leaves away what has been said before: the first "Yes." is not the second
+    once = "{% set ns = namespace(said=[]) %}" + PLAIN.replace(
+        _TURN,
+        "{% if message.content not in ns.said %}{% set ns.said = ns.said + [message.content] %}" + _TURN + "{% endif %}",
+    )
+    tokenizer.chat_template = once
+    twice = [{"role": role, "content": text} for role, text in (("user", "Yes."), ("assistant", "No."), ("user", "Yes."))]
+    with pytest.raises(ConfigError, match=r"the text of a user message, 'Yes\.'"):
+        render(tokenizer, twice)
 
 
 def test_the_date_is_pinned_and_stamped(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,5 +101,6 @@ def test_a_cell_with_phases_of_another_is_what_it_would_have_been_alone(tmp_path
         alone = [line for line in (tmp_path / "alone" / name).read_text().splitlines() if line]
         assert sorted(alone) == sorted((cell / name).read_text().splitlines()), name
     for phase in (tmp_path / "alone" / "phases").iterdir():
-        # the manifests hold the sha256 of every policy
-        assert (phase / "done.json").read_bytes() == (cell / "phases" / phase.name / "done.json").read_bytes(), phase.name
+        # the manifests hold the sha256 of every policy; the recipes' names differ
+        own, adopted = (json.loads((p / "done.json").read_bytes()) for p in (phase, cell / "phases" / phase.name))
+        assert own | {"run": None} == adopted | {"run": None}, phase.name

@@ -239,6 +239,15 @@ def test_an_experiment_names_its_broken_files(whole, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment_read, "RESAMPLES", 20)
         assert experiment_read.result(tmp_path)["results"]["b"]["missing"] == []
+        # the cell that was measured, and then one of another seed in its place
+        cell = tmp_path / "cells" / "b" / "a" / "seed-0" / "evaluation"
+        cell.mkdir(parents=True)
+        write_lines(cell / "final.jsonl", lines)
+        assert experiment_read.result(tmp_path)["results"]["b"]["missing"] == []
+        write_lines(cell / "final.jsonl", [*lines[:-1], lines[-1] | {"response": "Another."}])
+        with pytest.raises(DataError, match=r"final\.jsonl: answers .* otherwise than what was measured in .*seed-0: "):
+            experiment_read.result(tmp_path)
+        (cell / "final.jsonl").unlink()
     for broken, complaint in (
         (lines[:-1], "expected those that result.json counts"),
         ([{**lines[0], "remi": "x"}, *lines[1:]], "rows.jsonl, line 1: field remi is 'x'"),

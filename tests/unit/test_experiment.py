@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import sys
 import time
 from dataclasses import replace
@@ -258,6 +259,15 @@ def test_adopted_phases_are_whole_and_later_ones_stay_to_be_done(tmp_path: Path)
         "rows of a phase that was begun are not kept beside the adopted ones"
     )
     assert adopt(folder, wanted, others) == []
+    # what was taken over in the proper way is the cell's own, and what was copied by hand is not
+    shutil.copytree(donor.phase("03-audit"), folder.phase("03-audit"))
+    assert folder.facts("03-audit") == {"rows": 1}, "the same recipe"
+    other = RunFolder.create(tmp_path / "seed", load_recipe(SMOKE, ["seed=1"]))
+    shutil.copytree(donor.phase("03-audit"), other.phase("03-audit"))
+    with pytest.raises(CheckpointError, match="03-audit: was run by another recipe or on other data"):
+        other.facts("03-audit")
+    assert adopt(other, wanted, others[1:]) == ["01-sft-rpm", "02-sft-scorer"]
+    assert other.facts("01-sft-rpm") == {"rows": 1}
 
 
 def test_a_damaged_donor_is_named_and_not_taken_over(tmp_path: Path) -> None:

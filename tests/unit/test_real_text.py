@@ -210,13 +210,13 @@ def test_a_pretrained_scorer_puts_a_reference_above_what_is_bland_or_copied() ->
 @pytest.mark.parametrize("tree", ["loop: {rpm: {weights: %s}}", "method: {kind: dpo, weights: %s}"])
 def test_a_bad_block_says_what_is_wrong(weights: str, expected: str, tree: str) -> None:
     with pytest.raises(ConfigError, match=expected):
-        parse_recipe({"name": "x"} | parse_yaml(tree % weights), "here")
+        parse_recipe({"name": "x"} | parse_yaml(tree % weights, "here"), "here")
 
 
 def test_a_recipe_names_it_by_kind_and_reads_back() -> None:
     recipe = parse_recipe({"name": "x", "loop": {"rpm": {"weights": {"kind": "real_text", "echo": 3}}}}, "here")
     assert recipe.weights == RealText(kind="real_text", echo=3.0)
-    assert parse_recipe(parse_yaml(dump_recipe(recipe)), "there") == recipe
+    assert parse_recipe(parse_yaml(dump_recipe(recipe), "there"), "there") == recipe
     own = parse_recipe({"name": "x", "method": {"kind": "grpo", "weights": {"kind": "real_text"}}}, "here")
     assert own.weights == R6 and own.loop.rpm.weights == RewardWeights()
     assert Recipe(name="x").weights == RewardWeights()

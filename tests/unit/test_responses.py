@@ -53,6 +53,18 @@ def test_models_may_share_a_file_and_spread_over_files(data: Path, tmp_path: Pat
     assert answers.missing("b") == ["IDTest-0", "IDTest-2"] and answers.missing("a") == []
 
 
+def test_models_that_look_the_same_are_said_to_be_two(data: Path, tmp_path: Path) -> None:
+    models = ("mine", "mine ", "Mi\u200bne", "mine-2")
+    answers = read_answers(
+        data, [lines(tmp_path / "r.jsonl", *(row(f"IDTest-{i}", model=m) for m in models for i in range(3)))]
+    )
+    assert answers.notes()[:2] == [
+        f"The models 'mine' and {other} differ in case or space alone, and are taken for two."
+        for other in ("'mine '", "'Mi\\u200bne'")
+    ]
+    assert "mine-2" not in " ".join(answers.notes())
+
+
 def test_splits_without_a_response_are_left_out_and_named(data: Path, tmp_path: Path) -> None:
     answers = read_answers(data, [lines(tmp_path / "r.jsonl", row("OOD1Test-1"), row("IDTest-0"))])
     assert answers.splits == ("IDTest", "OOD1Test") and len(answers.scenarios) == 5

@@ -12,9 +12,11 @@ from types import SimpleNamespace
 
 import pytest
 import wandb
+from transformers import TrainingArguments
 
 from coevo.cli import streams
 from coevo.errors import ConfigError
+from coevo.files import writing
 from coevo.loop import tracking
 from coevo.loop.folder import RunFolder
 from coevo.loop.run import start_processes
@@ -47,6 +49,17 @@ def test_a_stream_whose_reader_has_gone_takes_what_is_written() -> None:
             stream.flush()
         # libraries in C and child processes write there too
         assert os.write(pipe, b"[INFO]") == 6 and os.path.samestat(os.fstat(pipe), Path(os.devnull).stat())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a file that is always full")
+def test_standard_output_on_a_full_disk_is_told_once_and_is_not_taken_for_the_run_folder(tmp_path: Path) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    stream = streams._stream(full, sys.__stdout__)
+    with pytest.raises(OSError, match=r"No space left on device: 'standard output'"), writing(tmp_path):
+        print("6/60 steps", file=stream, flush=True)
+    # what was not written is tried again when the process ends
+    stream.flush()
+    os.close(full)
 
 
 @pytest.mark.parametrize("closed", ["pipe", ">&- 2>&-"])
@@ -96,6 +109,15 @@ def test_one_process_may_be_called_the_only_one(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     start_processes()
+
+
+def test_the_recipe_alone_decides_the_precision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in LAUNCH:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    start_processes()
+    assert TrainingArguments(output_dir=str(tmp_path), use_cpu=True).mixed_precision == "no"
+    assert TrainingArguments(output_dir=str(tmp_path), use_cpu=True, bf16=True).mixed_precision == "bf16"
 
 
 # --- wandb ------------------------------------------------------------------------------------------------------------

@@ -146,6 +146,9 @@ def test_a_subset_beyond_noise_is_in_the_sentence():
         "Theater has the largest R-EMID: 0.80 [0.25, 1.45], beyond noise, also after Holm's correction for 4 subsets."
         in text
     )
+    # the largest may be below 0 beyond noise, as a constant answer's is
+    gains = {tag: {"remid": {"value": -5.0, "low": -9.0, "high": -2.0}} for tag in TAGS}
+    assert "has the largest R-EMID: -5.00 [-9.00, -2.00], and its interval is below 0." in said(*table(gains))[1]
     # by itself beyond noise, p = 0.0152, not of four: 0.061
     finding, text = said(*table({"Theater": {"remid": {"value": 0.80, "low": 0.08, "high": 1.45}}}))
     assert finding == "open" and "whether Theater does cannot be told" in text
