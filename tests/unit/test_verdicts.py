@@ -205,6 +205,13 @@ def test_a_loss_that_the_scorer_does_not_read_is_not_denied():
     assert "cannot be told" not in said(*table(shifts={"user": known}))[1]
 
 
+def test_what_is_ignored_everywhere_is_not_blamed_on_the_shift():
+    ignored = {"components": {"u": record(-3.0), "c": record(0.0), "d": record(0.0)}}
+    text = said(*table(shifts={"user": {"remid": record(4.0)} | ignored, "id": ignored}))[1]
+    assert "the user's persona least: R-EMI_u -3.00 [-4.00, -2.00]; at home it is as low, within noise: -3.00 [" in text
+    assert "at home it is as low" not in said(*table(shifts={"user": {"remid": record(4.0)} | ignored}))[1]
+
+
 def test_models_are_alike_only_if_all_numbers_are():
     shifts, subsets = table()
     against = {"model": "a", "shifts": shifts, "subsets": subsets}
