@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coevo.scoring.claims import LEAST, Entry, Record, beyond, doubts, hidden, scored, shown, sign, unread
+from coevo.scoring.claims import LEAST, Entry, Record, beyond, doubts, hidden, less, scored, shown, sign, unread
 from coevo.scoring.summary import Row
 
 WORDS = {"u": "the user's persona", "c": "the character", "d": "the dialogue"}
@@ -150,7 +150,7 @@ def _most_words(hurt: Mapping[str, Any], shifts: Mapping[str, Entry], scale: str
     elif hurt["next"]:
         margin = f"{shown(hurt['next']['margin'], scale)} more than the {hurt['next']['shift']} shift"
         words += f"; {margin}, {'beyond noise too' if hurt['next']['beyond_noise'] else 'which is within noise'}"
-    return [f"{words}.", *_loss_words(name, entry, scale)]
+    return [f"{words}.", *_loss_words(name, entry, home, scale)]
 
 
 def _alone(count: int, what: str, *levels: Entry) -> str:
@@ -179,7 +179,7 @@ def _subset_words(shifted: Mapping[str, Entry], home: Entry, scale: str, each: b
     return [f"Of {len(remids)} shifted subsets, {worst} has the largest R-EMID: {shown(record, scale)}, {place}.{more}"]
 
 
-def _loss_words(name: str, entry: Entry, scale: str) -> list[str]:
+def _loss_words(name: str, entry: Entry, home: Entry, scale: str) -> list[str]:
     """What of the context the responses lost under one shift (A1), and what no context explains (M)."""
     known = {z: record for z, record in entry["components"].items() if record}
     lost = {z: record for z, record in known.items() if sign(record, scale) < 0}
@@ -188,9 +188,11 @@ def _loss_words(name: str, entry: Entry, scale: str) -> list[str]:
     sentences = []
     if lost:
         z = min(lost, key=lambda name: lost[name]["value"])
-        sentences.append(
-            f"Under it, compared with the references, the responses use {WORDS[z]} least: R-EMI_{z} {shown(lost[z], scale)}."
-        )
+        there = home["components"].get(z)
+        alike = there and sign(there, scale) < 0 and sign(less(there, lost[z]), scale) <= 0
+        also = f"; at home it is as low, within noise: {shown(there, scale)}" if there and alike else ""
+        figure = f"R-EMI_{z} {shown(lost[z], scale)}{also}"
+        sentences.append(f"Under it, compared with the references, the responses use {WORDS[z]} least: {figure}.")
     elif known and len(deaf) < len(known):
         sentences.append("Under it no single component of the context is lost beyond noise.")
     if known and deaf and not (lost.keys() - set(deaf)):

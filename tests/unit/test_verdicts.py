@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coevo.maths.stats import wilson
 from coevo.report import drift
 from coevo.report.changes import verdicts
 from coevo.report.read import Run
@@ -207,6 +208,13 @@ def test_a_loss_that_the_scorer_does_not_read_is_not_denied():
     assert "cannot be told" not in said(*table(shifts={"user": known}))[1]
 
 
+def test_what_is_ignored_everywhere_is_not_blamed_on_the_shift():
+    ignored = {"components": {"u": record(-3.0), "c": record(0.0), "d": record(0.0)}}
+    text = said(*table(shifts={"user": {"remid": record(4.0)} | ignored, "id": ignored}))[1]
+    assert "the user's persona least: R-EMI_u -3.00 [-4.00, -2.00]; at home it is as low, within noise: -3.00 [" in text
+    assert "at home it is as low" not in said(*table(shifts={"user": {"remid": record(4.0)} | ignored}))[1]
+
+
 def test_models_are_alike_only_if_all_numbers_are():
     shifts, subsets = table()
     against = {"model": "a", "shifts": shifts, "subsets": subsets}
@@ -321,9 +329,12 @@ def test_what_is_beyond_noise_of_many_is_so_by_itself(seed):
 
 
 def test_a_difference_of_two_intervals_by_hand():
-    # 5 [4, 6] less 1 [-2, 4]: 4 -/+ sqrt(1 + 9)
-    found = less(record(5.0), record(1.0, 3.0))
-    assert (found["value"], found["low"], found["high"]) == pytest.approx((4, 4 - 10**0.5, 4 + 10**0.5))
+    # 5 [4, 7] less 1 [-2, 2]: 4 less sqrt(1 + 1), 4 and sqrt(4 + 9): a side's own limits, which are not alike
+    found = less({"value": 5.0, "low": 4.0, "high": 7.0}, {"value": 1.0, "low": -2.0, "high": 2.0})
+    assert (found["value"], found["low"], found["high"]) == pytest.approx((4, 4 - 2**0.5, 4 + 13**0.5))
+    # Newcombe 1998, Table II, method 10: 56 of 70 less 48 of 80
+    shares = less(wilson(56, 70).as_json(), wilson(48, 80).as_json())
+    assert (shares["value"], shares["low"], shares["high"]) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
     assert lost(entry(ok=20), entry()) and not lost(entry(ok=39), entry())
     assert doubts({"german": entry()}, {"german": entry(), "IDTest": entry()}, entry(subsets=["IDTest"]), "sum") == []
 
