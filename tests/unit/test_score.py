@@ -119,7 +119,7 @@ def test_what_the_scorer_does_not_read_is_said():
 def test_every_file_is_there_and_the_report_says_what_happened(finished, data):
     _, scenarios = data
     result = json.loads((finished / "result.json").read_text())
-    names = {"result.json", "rows.jsonl", "result.md", "result.csv", "report.html", "request.json", "cache"}
+    names = {"result.json", "rows.jsonl", "result.md", "result.csv", "report.html", "request.json", "cache", ".lock"}
     assert {path.name for path in finished.iterdir()} == names | set(report.CAPTIONS)
     assert list(result["models"]) == ["right", EVIL]
     right, wrong = result["models"].values()
