@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ from coevo.loop.folder import RunFolder, dump_row, held
 from coevo.loop.progress import Progress, Silent
 from coevo.loop.request import REASONINGS, REQUEST_FILE, Policy, Request, phase_names, previous, score_stage, trained_on
 from coevo.loop.run import start_processes
-from coevo.loop.store import Store
+from coevo.loop.store import Store, load_array, save_array
 from coevo.maths.divergence import Divergence, representation_jsd
 from coevo.maths.stats import bootstrap_mean
 from coevo.prompts import Component, character_text
@@ -46,7 +45,6 @@ CHUNK = 512
 """Likelihoods between two writes to disk."""
 TEXTS = 256
 """Embeddings between two writes to disk."""
-DIGEST_BYTES = 32
 PERMUTATIONS = 200
 SCORE_ROW = tuple[Number | None, int, Literal["ok", "too_long", "empty", "reasoning"]]
 DIVERGENCE_ROW = tuple[Number, Number, Number, Number]
@@ -283,7 +281,7 @@ def _vectors(texts: Sequence[str], model: Any, policies: Policies, base: str, fo
     for start in range(0, len(distinct), TEXTS):
         chunk = distinct[start : start + TEXTS]
         path = folder / f"{content_key(base, window, chunk)}.npy"
-        known: Any = _load_array(path, progress) if dist.is_main() else None
+        known: Any = load_array(path, progress.say) if dist.is_main() else None
         # the main process alone reads, so that all agree on what is there
         if not dist.gather([known is not None])[0]:
             share = dist.share_out(
@@ -294,32 +292,12 @@ def _vectors(texts: Sequence[str], model: Any, policies: Policies, base: str, fo
             )
             known = np.array(share)
             if dist.is_main():
-                _save_array(path, known)
+                save_array(path, known)
         parts.append(dist.gather([known])[0])
         progress.advance(len(chunk))
     found = dict(zip(distinct, np.concatenate(parts), strict=True)) if parts else {}
     absent = np.full(model.config.get_text_config().hidden_size, np.nan, dtype=np.float32)
     return np.stack([found.get(text, absent) for text in texts]).astype(np.float64)
-
-
-def _save_array(path: Path, array: Any) -> None:
-    """An array, and after it the hash of its bytes."""
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=False)
-    content = file.getvalue()
-    write_atomic(path, content + hashlib.sha256(content).digest())
-
-
-def _load_array(path: Path, progress: Progress) -> Any:
-    """What `_save_array` wrote; None where nothing is, or where it is damaged, which is said."""
-    if not path.exists():
-        return None
-    whole = path.read_bytes()
-    content, digest = whole[:-DIGEST_BYTES], whole[-DIGEST_BYTES:]
-    if hashlib.sha256(content).digest() == digest:
-        return np.load(io.BytesIO(content), allow_pickle=False)
-    progress.say(f"{path}: cut short, changed, or of an earlier coevo; its vectors are computed again.")
-    return None
 
 
 def _diverge(request: Request, embedded: Embedded, store: Store, progress: Progress) -> dict[Which, Divergence]:
