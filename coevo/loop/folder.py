@@ -21,7 +21,7 @@ from typing import Any
 
 from coevo.config import Recipe
 from coevo.errors import CheckpointError, ConfigError
-from coevo.files import locked, sha256_of, write_atomic, writing
+from coevo.files import content_key, locked, sha256_of, write_atomic, writing
 from coevo.lm import dist
 from coevo.lm.template import TODAY
 from coevo.loop.record import (
@@ -101,12 +101,7 @@ class RunFolder:
         if not self.done(name):
             return None
         done = self._done(name)
-        if done["run"] not in (None, run_key(self.root)):
-            raise CheckpointError(
-                f"{self.phase(name)}: was run by another recipe or on other data than {self.root} was begun with, so that "
-                "its numbers do not belong to this run. Restore the run's own, or delete it and those after it to run them "
-                "again."
-            )
+        self._refuse_others(name, done)
         for relative, digest in done["manifest"].items():
             file = self.root / relative
             if not file.exists() or sha256_of(file) != digest:
@@ -115,6 +110,22 @@ class RunFolder:
                     f"{digest[:12]}…). Restore it, or delete {self.phase(name)} and those after it to run them again."
                 )
         return done["facts"]
+
+    def _refuse_others(self, name: str, done: Mapping[str, Any]) -> None:
+        """A phase's manifest vouches for its files, not for their being this run's: a copied folder brings its own."""
+        own, remedy = self._own(name), "Restore the run's own, or delete it and those after it to run them again."
+        if own is not None and done["run"] not in (None, own):
+            raise CheckpointError(
+                f"{self.phase(name)}: is another phase's folder, or was run by another recipe or on other data than "
+                f"{self.root} was begun with, so that its numbers do not belong here. {remedy}"
+            )
+        files = [file for file in self.policy(name).glob("*") if file.is_file() and not file.name.startswith(".")]
+        strange = sorted({str(file.relative_to(self.root)) for file in files} - set(done["manifest"]))
+        if strange:
+            raise CheckpointError(
+                f"{self.root / strange[0]}: not written by phase {name}, or {self.phase(name)} is another phase's folder. "
+                f"{remedy}"
+            )
 
     def manifest(self, name: str) -> dict[str, str]:
         """Files of a finished phase, from the run's root, with their sha256."""
@@ -153,8 +164,13 @@ class RunFolder:
 
     def _mark(self, name: str, done: Mapping[str, Any]) -> None:
         """Written last; it says whose the phase is, as a folder of another run may be copied in its place."""
-        text = json.dumps({**done, "run": run_key(self.root)}, indent=2) + "\n"
+        text = json.dumps({**done, "run": self._own(name)}, indent=2) + "\n"
         write_atomic(self.phase(name) / "done.json", text)
+
+    def _own(self, name: str) -> str | None:
+        """What says that a phase is of this run; None where it was begun before that was recorded."""
+        run = run_key(self.root)
+        return None if run is None else content_key(run, name)
 
     # streams -----------------------------------------------------------------------------------------------------
 

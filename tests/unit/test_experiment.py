@@ -264,10 +264,21 @@ def test_adopted_phases_are_whole_and_later_ones_stay_to_be_done(tmp_path: Path)
     assert folder.facts("03-audit") == {"rows": 1}, "the same recipe"
     other = RunFolder.create(tmp_path / "seed", load_recipe(SMOKE, ["seed=1"]))
     shutil.copytree(donor.phase("03-audit"), other.phase("03-audit"))
-    with pytest.raises(CheckpointError, match="03-audit: was run by another recipe or on other data"):
+    with pytest.raises(CheckpointError, match="03-audit: is another phase's folder, or was run by another recipe"):
         other.facts("03-audit")
     assert adopt(other, wanted, others[1:]) == ["01-sft-rpm", "02-sft-scorer"]
     assert other.facts("01-sft-rpm") == {"rows": 1}
+    shutil.copytree(donor.phase("01-sft-rpm"), donor.phase("04-sft-simulator"))
+    with pytest.raises(CheckpointError, match="04-sft-simulator: is another phase's folder"):
+        donor.facts("04-sft-simulator")
+    # a run that was begun before hashes were recorded
+    (donor.root / "environment.json").unlink()
+    for phase in ("01-sft-rpm", "04-sft-simulator"):
+        mark = donor.phase(phase) / "done.json"
+        mark.write_text(json.dumps(json.loads(mark.read_text()) | {"run": None}))
+    assert donor.facts("01-sft-rpm") == {"rows": 1}
+    with pytest.raises(CheckpointError, match="policy/weights: not written by phase 04-sft-simulator"):
+        donor.facts("04-sft-simulator")
 
 
 def test_a_damaged_donor_is_named_and_not_taken_over(tmp_path: Path) -> None:
