@@ -27,7 +27,7 @@ from coevo.data import BATTERIES
 from coevo.errors import ConfigError, DataError
 from coevo.files import write_atomic
 from coevo.lm import dist
-from coevo.lm.likelihood import encode_pair, render
+from coevo.lm.likelihood import encode_pair, loses_text, render
 from coevo.lm.lineage import atomic_directory
 from coevo.lm.small import build_base, train_tokenizer
 from coevo.loop.context import Context, room, seed_of
@@ -82,6 +82,8 @@ def lesson(role: Role, x: Scenario, drop: frozenset[Component] = NOTHING, reason
     return Lesson(x.sample_id, role, messages(role, x, drop, shown), target, shown)
 
 
+LOOKED_AT = 128
+"""Texts of a phase that are read back from their tokens, to see whether the tokenizer loses any of them."""
 TOKENIZER_SCENARIOS = 6000
 """A tokenizer's merges are settled by so many scenarios; more cost time and change little."""
 
@@ -187,6 +189,8 @@ def encode(context: Context, phase: PhasePlan, lessons: Sequence[Lesson]) -> lis
         DataError: every row is over the limits.
     """
     limits = context.recipe.limits
+    if lost := loses_text(context.tokenizer, [taught.target for taught in lessons[:LOOKED_AT]]):
+        context.progress.say(f"{phase.name}: {lost}")
     kept: list[Row] = []
     skipped = []
     for taught in lessons:

@@ -18,6 +18,7 @@ from coevo.errors import CheckpointError
 from coevo.files import content_key, write_atomic, writing
 from coevo.lm import dist
 from coevo.lm.embedding import embed
+from coevo.lm.likelihood import loses_text
 from coevo.lm.lineage import settings_hash
 from coevo.lm.loading import local_directory
 from coevo.lm.template import date_stamp
@@ -96,6 +97,7 @@ def _score(request: Request, policies: Policies, progress: Progress) -> Path:
         *_unread(result["references_use"], result["scale"]),
         *_notes(request, divergences),
         *_reasoning_notes(request, reasoned),
+        *_lost_notes(request, policies),
     ]
     about = {"scorer_phase": request.scorer.kind, **_reasoner_facts(request, reasoned), **_about(request, policies)}
     result = {"asked": request.as_json(), **about, **result}
@@ -368,6 +370,11 @@ def _reasoning_notes(request: Request, reasoned: Written | None) -> list[str]:
             "reasoner's: its likelihoods are as good as the two agree in what a reasoning looks like."
         )
     return notes
+
+
+def _lost_notes(request: Request, policies: Policies) -> list[str]:
+    lost = loses_text(policies.tokenizer, [x.reference for x in request.answers.scenarios])
+    return [lost[0].upper() + lost[1:]] if lost else []
 
 
 def _unread(used: Mapping[Component, Mapping[str, float]], scale: str) -> list[str]:

@@ -9,12 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import normalizers
 
 from coevo.errors import ScoreError
 from coevo.lm.likelihood import (
     _SOFTMAX_ELEMENTS,
     encode_pair,
     encode_prompt,
+    loses_text,
     render,
     sanitize,
     sanitize_messages,
@@ -185,3 +187,14 @@ def test_sanitize_leaves_no_control_token_and_is_idempotent(text):
     assert min(TOKENIZER(safe, add_special_tokens=False)["input_ids"], default=99) >= 5
     assert sanitize(TOKENIZER, safe) == safe
     assert safe.replace(" ", "") == text.replace(" ", "")
+
+
+def test_a_tokenizer_that_loses_text_is_said():
+    # bytes give back any text, whatever its language; a normaliser folds it before
+    texts = ["Guten Abend, ich bin Ada.", "晚上好。", "  안녕  하세요 \n", "ﬁne ½ <|end|>"]
+    assert loses_text(TOKENIZER, texts) == ""
+    folding = train_tokenizer(["good evening"] * 10, 300)
+    folding.backend_tokenizer.normalizer = normalizers.Lowercase()
+    said = loses_text(folding, [*texts, "all is small."])
+    assert "loses part of 1 of 5 texts" in said
+    assert "'Guten Abend, ich bin Ada.' comes back as 'guten abend, ich bin ada.'" in said
