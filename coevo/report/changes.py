@@ -35,7 +35,7 @@ def _anchor(run: Run, change: dict[str, Any]) -> str:
         return f"{moved}. R-EMI on ID fell: what R-EMID lost by that is no gain under the shifts."
     if doubt := _doubt(run, ["id"], side):
         return f"{moved}. Whether R-EMI on ID moved cannot be told: {doubt}."
-    return f"{moved}. R-EMI on ID {'rose' if side > 0 else 'did not move beyond noise'}{_but(run, 'id')}."
+    return f"{moved}. R-EMI on ID {'rose' if side > 0 else 'did not move beyond noise'}{_but(run, 'id', side)}."
 
 
 def _verdict(run: Run, shift: str, before: dict[str, float], after: dict[str, float]) -> str:
