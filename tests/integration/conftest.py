@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 
 import pytest
+
+from coevo.lm.lineage import identity
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = ROOT / "recipes" / "smoke.yaml"
@@ -29,6 +32,11 @@ def coevo(*arguments: str | Path, **extra: str) -> subprocess.CompletedProcess[s
     """The command line as a user calls it, in a process of its own."""
     command = [sys.executable, "-m", "coevo", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment(**extra), cwd=ROOT, check=False)
+
+
+def stamp(run: Path, phase: str) -> str:
+    """What a policy on the shipped base is called in scores: a hash of its weights, and of how the base reads text."""
+    return identity(run / "phases" / phase / "policy", Path(str(resources.files("coevo.lm") / "builtin")))
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import pytest
 from coevo.lm.lineage import read_lineage
 from coevo.loop.folder import read_rows
 from coevo.scoring.ablation import VARIANTS
-from tests.integration.conftest import ROOT, coevo, environment
+from tests.integration.conftest import ROOT, coevo, environment, stamp
 
 SMOKE = ROOT / "recipes" / "corl" / "smoke.yaml"
 RESUMED_FILES = ("metrics.jsonl", "rollouts.jsonl", "evaluation/ablation.jsonl")
@@ -65,11 +65,11 @@ def test_the_reasoners_reward_is_logged_in_its_parts(run: Path) -> None:
         assert row["reward"] == pytest.approx(expected, abs=1e-5)
         assert ("likelihood" in parts) == (parts["structure"] == 1.0)
     # scored by the scorer before this iteration's
-    assert {row["scorer"] for row in rows} == {read_lineage(run / "phases" / "02-sft-scorer" / "policy").sha256}
+    assert {row["scorer"] for row in rows} == {stamp(run, "02-sft-scorer")}
 
 
 def test_the_game_is_judged_by_scorer_and_reasoner_together(run: Path) -> None:
-    both = "+".join(read_lineage(run / "phases" / name / "policy").sha256 for name in ("05-scorer-1", "03-reasoner-1"))
+    both = "+".join(stamp(run, name) for name in ("05-scorer-1", "03-reasoner-1"))
     rows = [row for row in read_rows(run / "rollouts.jsonl") if row["role"] in ("simulator", "rpm")]
     assert rows and {row["scorer"] for row in rows} == {both}
     agreed = [row["parts"]["agreement"] for row in rows if "agreement" in row["parts"]]
@@ -78,12 +78,12 @@ def test_the_game_is_judged_by_scorer_and_reasoner_together(run: Path) -> None:
 
 
 def test_a_second_scorer_measures_what_the_first_one_rewards(run: Path) -> None:
-    second = read_lineage(run / "phases" / "10-sft-second" / "policy")
-    assert second.parent is None and second.role == "second"
-    assert second.sha256 not in {row["scorer"] for row in read_rows(run / "rollouts.jsonl")}, "it rewards nothing"
+    lineage, second = read_lineage(run / "phases" / "10-sft-second" / "policy"), stamp(run, "10-sft-second")
+    assert lineage.parent is None and lineage.role == "second"
+    assert second not in {row["scorer"] for row in read_rows(run / "rollouts.jsonl")}, "it rewards nothing"
     for name in ("sft", "final"):
         summary = json.loads((run / "evaluation" / f"{name}.json").read_text())
-        assert summary["second_scorer"]["scorer"] == second.sha256 and "+" in summary["scorer"]
+        assert summary["second_scorer"]["scorer"] == second and "+" in summary["scorer"]
         both = [list(read_rows(run / "evaluation" / f"{file}.jsonl")) for file in (name, f"{name}-second")]
         # the same responses, and other likelihoods of them
         assert [(r["sample_id"], r["response"]) for r in both[0]] == [(r["sample_id"], r["response"]) for r in both[1]]

@@ -15,7 +15,7 @@ import time
 from importlib import resources
 from pathlib import Path
 
-from coevo.lm.lineage import identity, read_lineage, weights_hash
+from coevo.lm.lineage import read_lineage, weights_hash
 from coevo.loop.coevolution import scenario_of
 from coevo.loop.folder import read_rows
 from coevo.loop.material import load_material
@@ -23,7 +23,7 @@ from coevo.loop.plan import plan
 from coevo.prompts import character_text
 from coevo.recipe import load_recipe
 from coevo.scoring.verdict import Verdict, conclusion
-from tests.integration.conftest import ROOT, SMOKE, coevo, environment
+from tests.integration.conftest import ROOT, SMOKE, coevo, environment, stamp
 
 RESUMED_FILES = ("metrics.jsonl", "rollouts.jsonl", *(f"evaluation/{name}.json" for name in ("audit", "sft", "final")))
 
@@ -49,7 +49,7 @@ def test_run_leaves_everything_a_report_needs(smoke_run: Path) -> None:
 
 def test_the_reward_was_audited_before_anything_was_trained_on_it(smoke_run: Path) -> None:
     verdict = Verdict.from_json(json.loads((smoke_run / "evaluation" / "audit.json").read_text()))
-    scorer = identity(smoke_run / "phases" / "02-sft-scorer" / "policy", Path(str(resources.files("coevo.lm") / "builtin")))
+    scorer = stamp(smoke_run, "02-sft-scorer")
     assert (verdict.scorer, verdict.n, len(verdict.members)) == (scorer, 12, 12)
     assert verdict.members["empty"].statuses == {"empty": 12}
     shown = coevo("audit", "--resume", smoke_run)
