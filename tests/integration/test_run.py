@@ -86,7 +86,7 @@ def test_each_phase_changes_its_own_policy_and_no_other(smoke_run: Path) -> None
 
 def test_rollouts_say_what_was_rewarded_and_why(smoke_run: Path) -> None:
     rows = [json.loads(line) for line in (smoke_run / "rollouts.jsonl").read_text().splitlines()]
-    scorer = read_lineage(smoke_run / "phases" / "02-sft-scorer" / "policy").sha256
+    scorer = stamp(smoke_run, "02-sft-scorer")
     assert {row["role"] for row in rows} == {"simulator", "rpm"}
     assert all(row["scorer"] == scorer and row["prompt"] for row in rows)
     for row in rows:
