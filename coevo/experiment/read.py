@@ -108,7 +108,7 @@ def _shares(cell: Path, measurement: Path, scored: Sequence[Row]) -> dict[str, f
         DataError: those are other answers than were measured, as of a cell that was copied or made anew since.
     """
     path = cell / "evaluation" / "final.jsonl"
-    rows = read_lines(path, ROW, "Restore it from the cell's run, or run the cell anew.")
+    rows = list(read_lines(path, ROW, "Restore it from the cell's run, or run the cell anew."))
     said = {row["sample_id"]: normalised(row["response"]) for row in rows}
     other = next((r.sample_id for r in scored if said.get(r.sample_id, r.response) != normalised(r.response)), None)
     if other is not None:
