@@ -23,6 +23,6 @@ step ruff check .
 step ruff format --check .
 step mypy
 step lint-imports
-# a file at a time on each core; more threads than cores would wait for each other
+# a file at a time on each core, the long ones of integration first; more threads than cores would wait for each other
 export OMP_NUM_THREADS=1
-step python -m pytest -n auto --maxprocesses 8 --dist loadfile "${selection[@]}" "${arguments[@]}"
+step python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder "${selection[@]}" "${arguments[@]}"
