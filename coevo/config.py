@@ -377,7 +377,7 @@ class Recipe(Model):
             )
         if isinstance(self.data, WorldData) and method.model is not None:
             raise ValueError(
-                f"method.model is {method.model!r}: the world writes its copies itself, with exact references; leave it away"
+                f"method.model is {method.model!r}: the world writes its copies itself, with exact references; omit it"
             )
 
     @property

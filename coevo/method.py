@@ -127,7 +127,7 @@ class DPO(Sampled):
         if self.loss == "exo_pair" and not self.label_smoothing:
             raise ValueError("loss exo_pair needs label_smoothing above 0; its paper takes 0.001")
         if self.label_smoothing and not smooths:
-            raise ValueError(f"label_smoothing={self.label_smoothing:g} does nothing under loss={self.loss}; leave it away")
+            raise ValueError(f"label_smoothing={self.label_smoothing:g} does nothing under loss={self.loss}; omit it")
         return self
 
     def phases(self, planner: Planner) -> None:

@@ -25,7 +25,7 @@ from coevo.text import blank, normalised
 from coevo.types import Scenario, Turn
 
 AT_ONCE = 64
-"""Copies written between two signs of life."""
+"""Copies written between two reports of progress."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from coevo.scoring.reasoner import Estimator, ReasonedScorer, Reasoner, content_
 from coevo.types import Reasoning, Scenario
 
 BATCH = 256
-"""Reasonings written between two signs of life."""
+"""Reasonings written between two reports of progress."""
 
 
 def estimator(context: Context, iteration: int | None = None) -> Estimator:

@@ -38,7 +38,7 @@ from coevo.train.sft import train_sft
 from coevo.types import Scenario
 
 SAMPLED_AT_ONCE = 256
-"""Answers written and scored between two signs of life."""
+"""Answers written and scored between two reports of progress."""
 
 
 # --- ID scenarios -----------------------------------------------------------------------------------------------------

@@ -338,7 +338,7 @@ NO_SIGNAL = (
 def save_learnt(
     context: Context, phase: PhasePlan, model: Any, parent: str, learnt: bool, why_not: str = NO_SIGNAL
 ) -> dict[str, Any]:
-    """Saves what a policy has become. That it learnt nothing is said, and is no reason to lose the night's run."""
+    """Saves what a policy has become. That it learnt nothing is said, and the run goes on."""
     if not learnt:
         context.progress.say(f"{phase.name}: {why_not}")
     context.save(phase, model, parent)
