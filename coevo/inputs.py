@@ -83,3 +83,5 @@ class HubBase(Model):
     kind: Literal["hub"]
     path: Annotated[str, Field(min_length=1)]
     dtype: Literal["auto", "bfloat16", "float32"] = "bfloat16"
+    gradient_checkpointing: bool = True
+    """Computes activations again in the backward pass: less memory, and a third more of a training step's arithmetic."""

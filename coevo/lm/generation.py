@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from peft import PeftModel
 from transformers import (
+    DynamicCache,
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
@@ -19,7 +20,12 @@ from transformers import (
 
 from coevo.errors import ConfigError, DataError
 from coevo.lm.contexts import evaluating, is_sharded, most_over_ranks
+from coevo.lm.prefix import Prefixes, can_share
 from coevo.text import blank, normalised
+
+SPARED_FLOPS = 1e11
+"""Least arithmetic that reading equal prompts once must spare, a second or so of a CPU core: it costs a further forward call
+and a copy of the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +199,39 @@ def bare_defaults(engine: PreTrainedModel) -> Iterator[None]:
         engine.generation_config = inherited
 
 
+@contextmanager
+def equal_prompts_once(engine: PreTrainedModel) -> Iterator[None]:
+    """Lets whoever calls `engine.generate` on prompts that are repeated, as GRPO's groups are, read each of them once."""
+    plain: Any = engine.generate
+
+    def generate(input_ids: torch.Tensor, attention_mask: torch.Tensor, **settings: Any) -> Any:
+        cache = _cache_of_prompts(engine, input_ids, attention_mask)
+        return plain(input_ids=input_ids, attention_mask=attention_mask, past_key_values=cache, **settings)
+
+    engine.generate = generate  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del engine.generate
+
+
+def _cache_of_prompts(engine: PreTrainedModel, ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> DynamicCache | None:
+    """Keys and values of all but the last token of prompts padded on the left, each different one computed once.
+
+    None, so that `generate` reads every prompt itself, where that spares little (`SPARED_FLOPS`), where this model's cache
+    cannot be shared, and for sharded weights: there every rank would have to make the same decision.
+    """
+    prompts = [tuple(row[-size:]) for row, size in zip(ids_BT.tolist(), mask_BT.sum(1).tolist(), strict=True)]
+    places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+    spared = (len(prompts) - len(places)) * ids_BT.shape[1]
+    if not spared or 2 * spared * engine.num_parameters() < SPARED_FLOPS or min(map(len, prompts)) < 2:
+        return None
+    if is_sharded(engine) or not can_share(engine):
+        return None
+    prefixes = Prefixes.compute(engine, [prompt[:-1] for prompt in places], int(ids_BT.min()), ids_BT.device)
+    return prefixes.of(torch.tensor([places[prompt] for prompt in prompts], device=ids_BT.device))[1]
+
+
 def _generate_batch(
     engine: PreTrainedModel,
     settings: GenerationConfig,
@@ -207,9 +246,11 @@ def _generate_batch(
     for row, prompt in enumerate(prompts):
         ids[row, width - len(prompt) :] = torch.tensor(prompt)
         mask[row, width - len(prompt) :] = 1
+    ids, mask = ids.to(_device(engine)), mask.to(_device(engine))
     out = engine.generate(  # type: ignore[operator]  # mixed into every causal model by transformers
-        input_ids=ids.to(_device(engine)),
-        attention_mask=mask.to(_device(engine)),
+        input_ids=ids,
+        attention_mask=mask,
+        past_key_values=_cache_of_prompts(engine, ids, mask),
         generation_config=settings,
         logits_processor=draw,
         synced_gpus=sharded,

@@ -203,7 +203,7 @@ class Context(Policies):
             seed=seed_of(self.recipe.seed, phase.name),
             resume=resume,
             on_step=on_step,
-            gradient_checkpointing=isinstance(self.recipe.base, HubBase),
+            gradient_checkpointing=isinstance(self.recipe.base, HubBase) and self.recipe.base.gradient_checkpointing,
             bf16=self.dtype == torch.bfloat16,
             phase=phase.name,
         )

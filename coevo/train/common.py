@@ -22,7 +22,7 @@ from coevo import stop
 from coevo.config import SFT
 from coevo.errors import CheckpointError, ConfigError, TrainingError
 from coevo.lm import dist
-from coevo.lm.generation import bare_defaults
+from coevo.lm.generation import bare_defaults, equal_prompts_once
 from coevo.lm.lineage import tensors_hash, whole_tensor
 from coevo.lm.value import belongs_to_head, unwrapped
 from coevo.train.checkpoints import newest, seal
@@ -260,7 +260,7 @@ def _train(trainer: Trainer, job: Job, checkpoint: Path | None) -> None:
     base: Any = unwrapped(job.model)
     hook = next(callback for callback in trainer.callback_handler.callbacks if isinstance(callback, Hook))
     # the recipe says how a trainer samples, and not the base's generation_config.json
-    with stop.finishing(), completions_only_head(), bare_defaults(base):
+    with stop.finishing(), completions_only_head(), bare_defaults(base), equal_prompts_once(base):
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except RuntimeError as error:

@@ -11,7 +11,8 @@ import torch
 from transformers import GenerationConfig
 
 from coevo.errors import ConfigError, DataError
-from coevo.lm.generation import generate
+from coevo.lm import generation
+from coevo.lm.generation import equal_prompts_once, generate
 from coevo.lm.loading import new_adapter
 from coevo.lm.small import build_base, train_tokenizer
 
@@ -197,3 +198,56 @@ def test_bad_input_is_named(model):
 
 def test_no_prompts_give_no_texts(model):
     assert generate(model, TOKENIZER, [], max_new_tokens=1, temperature=0) == []
+
+
+GROUPS = [prompt for prompt in PROMPTS if len(prompt) > 1 for _ in range(3)]
+
+
+@pytest.fixture
+def reads(model, monkeypatch):
+    """How many tokens each forward call was fed."""
+    fed = []
+
+    def note(_, args, given):
+        fed.append((given["input_ids"] if "input_ids" in given else args[0]).numel())
+
+    model.register_forward_pre_hook(note, with_kwargs=True)
+    monkeypatch.setattr(generation, "SPARED_FLOPS", 0.0)
+    return fed
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_equal_prompts_are_read_once_and_give_what_they_give_alone(model, reads, temperature):
+    alone = [
+        generate(model, TOKENIZER, [prompt], max_new_tokens=6, temperature=temperature, seeds=[place])[0]
+        for place, prompt in enumerate(GROUPS)
+    ]
+    reads.clear()
+    out = generate(model, TOKENIZER, GROUPS, max_new_tokens=6, temperature=temperature, seeds=range(len(GROUPS)))
+    assert out == alone
+    distinct = len(GROUPS) // 3
+    assert reads[:2] == [distinct * (max(map(len, GROUPS)) - 1), len(GROUPS)]
+
+
+def test_little_to_spare_is_read_as_ever(model, reads, monkeypatch):
+    monkeypatch.undo()
+    generate(model, TOKENIZER, GROUPS, max_new_tokens=2, temperature=0)
+    assert reads[0] == len(GROUPS) * max(map(len, GROUPS))
+
+
+def test_a_prompt_of_one_token_has_no_cache_to_share(model, reads):
+    out = generate(model, TOKENIZER, [[7], [7], PROMPTS[0]], max_new_tokens=4, temperature=0)
+    assert [g.token_ids for g in out] == [naive_greedy(model, prompt, 4) for prompt in ([7], [7], PROMPTS[0])]
+
+
+def test_others_calls_of_generate_read_equal_prompts_once(model, reads):
+    ids = torch.tensor([PROMPTS[1]] * 4)
+    settings = GenerationConfig(max_new_tokens=3, do_sample=False, pad_token_id=END, eos_token_id=END)
+    with torch.no_grad():
+        plain = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings)
+        reads.clear()
+        with equal_prompts_once(model):
+            shared = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings)
+    assert shared.tolist() == plain.tolist()
+    assert reads[:2] == [len(PROMPTS[1]) - 1, 4]
+    assert "generate" not in vars(model)
