@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from coevo.inputs import FileData, HubBase, SmallBase, WorldData
+from coevo.inputs import FileData, HubBase, PromptTexts, SmallBase, WorldData
 from coevo.method import (
     AugmentedSFT,
     Coevolution,
@@ -20,6 +20,7 @@ from coevo.method import (
     ThinkSFT,
     distinct_names,
 )
+from coevo.prompts import Prompts, SetName, named, replaced
 from coevo.tuning import (
     GRPO,
     PPO,
@@ -308,6 +309,7 @@ class Recipe(Model):
     base: Annotated[SmallBase | HubBase, Field(discriminator="kind")] = SmallBase()
     lora: LoRA | None = LoRA()
     """null trains all weights of a role, in float32."""
+    prompts: PromptTexts = PromptTexts()
     limits: Limits = Limits()
     pretrain: Pretrain | None = None
     rpm_sft: SFT = SFT()
@@ -379,6 +381,12 @@ class Recipe(Model):
             raise ValueError(
                 f"method.model is {method.model!r}: the world writes its copies itself, with exact references; omit it"
             )
+
+    @property
+    def prompt_set(self) -> Prompts:
+        """The prompts of this run: the recipe's own, and coevo's where it gives none."""
+        default: SetName = "instruct" if isinstance(self.base, HubBase) else "short"
+        return replaced(named(self.prompts.set or default), self.prompts.texts)
 
     @property
     def thinks(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from coevo.prompts import FIELDS, SHORT, replaced
 from coevo.tuning import Model, Positive
 
 LEAST_VOCAB = 261
@@ -75,6 +76,40 @@ class SmallBase(Model):
         if self.vocab < LEAST_VOCAB:
             raise ValueError(f"vocab={self.vocab}: expected at least {LEAST_VOCAB}, the bytes and the special tokens")
         return self
+
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+class PromptTexts(Model):
+    """Prompts in place of coevo's. `prompts: FOLDER` is short for the texts of its files, `rpm.j2` and so on."""
+
+    set: Literal["short", "instruct"] | None = None
+    """Which of coevo's are used where no text is given: null is `short` for a small base and `instruct` for a hub's."""
+    rpm: Text | None = None
+    """Jinja: persona, character. What the RPM reads before the dialogue, and the scorer too."""
+    thinker: Text | None = None
+    """Persona, character: the same for an RPM that thinks first."""
+    scorer: Text | None = None
+    """Reasoning: the message that shows it to the scorer."""
+    simulator: Text | None = None
+    """Persona, character, draft, turns; without turns, these follow as messages, the model in the user's seat."""
+    reasoner: Text | None = None
+    """Persona, character, turns."""
+    agreement: Text | None = None
+    """Reasoning, candidate."""
+    rewrite: Text | None = None
+    """Way, text, speaker, persona, language: what asks a model for copies of the data."""
+
+    @model_validator(mode="after")
+    def _can_be_rendered(self) -> PromptTexts:
+        replaced(SHORT, self.texts)
+        return self
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """Those that are given, by name."""
+        return {name: text for name in FIELDS if (text := getattr(self, name)) is not None}
 
 
 class HubBase(Model):

@@ -29,7 +29,9 @@ from coevo.config import (
     WorldData,
 )
 from coevo.errors import ConfigError
+from coevo.files import utf8_text
 from coevo.method import METHOD_BLOCKS
+from coevo.prompts import FIELDS
 from coevo.yamlfile import parse_yaml, read_yaml
 
 MOST_PROBLEMS = 20
@@ -57,10 +59,31 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def parse_recipe(tree: dict[str, Any], origin: str) -> Recipe:
     """Validates a recipe's tree; `origin` is named in errors."""
+    if isinstance(tree.get("prompts"), str):
+        tree = tree | {"prompts": _read_prompts(tree["prompts"], origin)}
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(f"{origin}: {listed(error.errors(), 'in the recipe', _explain)}") from None
+
+
+def _read_prompts(name: str, origin: str) -> dict[str, str]:
+    """The texts of a folder, or the name of a set of coevo's, as the block that they are short for."""
+    folder = Path(name)
+    if name in ("short", "instruct"):
+        return {"set": name}
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{origin}: prompts: {shown(name)} is no folder, nor short or instruct; expected a folder with files such as "
+            f"rpm.j2, from where the command is run ({Path.cwd()})."
+        )
+    files = sorted(folder.glob("*.j2"))
+    for file in files:
+        if file.stem not in FIELDS:
+            raise ConfigError(f"{origin}: prompts: {file}: no such prompt; {_hint(file.stem, list(FIELDS))}.")
+    if not files:
+        raise ConfigError(f"{origin}: prompts: {folder} holds no .j2 file; expected some of {', '.join(FIELDS)}.")
+    return {file.stem: utf8_text(file) for file in files}
 
 
 def listed(problems: Sequence[Any], where: str, explain: Callable[[Any], str]) -> str:

@@ -155,3 +155,5 @@ class Lineage:
     """Name of the phase that wrote it."""
     settings: str | None = None
     """Content hash of the base's configuration, tokenizer and chat template; None where an earlier version wrote it."""
+    prompts: str | None = None
+    """Content hash of the prompts that it was taught to read; None for the short ones."""

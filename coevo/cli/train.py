@@ -76,11 +76,11 @@ def show_plan(recipe: Recipe, phases: Sequence[PhasePlan]) -> None:
     Raises:
         CheckpointError: a model on this machine that the recipe names is not fit for it.
     """
-    from coevo.loop.table import assumptions, table
+    from coevo.loop.table import assumptions, prompts_in_use, table
 
     unchecked = unchecked_models([recipe])
     say(table(phases))
-    say("\n" + "\n".join([assumptions(recipe), *unchecked]))
+    say("\n" + "\n".join([prompts_in_use(recipe), assumptions(recipe), *unchecked]))
 
 
 def unchecked_models(recipes: Iterable[Recipe]) -> list[str]:
@@ -92,7 +92,9 @@ def unchecked_models(recipes: Iterable[Recipe]) -> list[str]:
     from coevo.loop.check import named_models
 
     named = {
-        (*named_models(recipe).items(), recipe.longest, recipe.lora): recipe for recipe in recipes if named_models(recipe)
+        (*named_models(recipe).items(), recipe.longest, recipe.lora, recipe.prompt_set): recipe
+        for recipe in recipes
+        if named_models(recipe)
     }
     if not named:
         # what follows imports torch, which the shipped base need not wait for
@@ -146,7 +148,7 @@ def recipe_and_folder(options: argparse.Namespace) -> tuple[Recipe, Path]:
         ConfigError: bad recipe, a folder that is taken, or a recipe other than the resumed run's.
         CheckpointError: the folder to resume holds no run, or recipe or data are not those that it was begun with.
     """
-    from coevo.loop.record import RECIPE_FILE, read_resolved, with_own_data
+    from coevo.loop.record import read_resolved, with_own_data
     from coevo.recipe import load_recipe
 
     if options.resume is None:
@@ -162,7 +164,10 @@ def recipe_and_folder(options: argparse.Namespace) -> tuple[Recipe, Path]:
     if options.out is not None and options.out.resolve() != options.resume.resolve():
         raise ConfigError(f"--out {options.out}: --resume {options.resume} names the run folder already; leave --out away.")
     recipe = read_resolved(options.resume)
-    given = load_recipe(options.recipe or options.resume / RECIPE_FILE, options.overrides)
+    if options.recipe is None:
+        given = read_resolved(options.resume, options.overrides)
+    else:
+        given = load_recipe(options.recipe, options.overrides)
     if given != recipe:
         raise ConfigError(
             f"--resume {options.resume}: the recipe given differs from the run's in "

@@ -84,14 +84,16 @@ def settings_hash(directory: str | Path) -> str:
     return _files_hash(settings_files(directory), named=True)
 
 
-def identity(weights: str | Path, base: str | Path) -> str:
-    """What likelihoods and texts of a policy depend on, hashed: its weights, and how its base turns text into tokens.
+def identity(weights: str | Path, base: str | Path, prompts: str = "") -> str:
+    """What likelihoods and texts of a policy depend on, hashed: weights, how its base makes tokens of text, prompts.
 
     Args:
         weights: directory of the policy, or of the base itself.
         base: directory of its base.
+        prompts: stamp of the prompts that it reads; empty for the short ones.
     """
-    return hashlib.sha256(f"{weights_hash(weights)} {settings_hash(base)}".encode()).hexdigest()
+    parts = [weights_hash(weights), settings_hash(base), prompts]
+    return hashlib.sha256(" ".join(filter(None, parts)).encode()).hexdigest()
 
 
 def file_key(files: Sequence[Path]) -> FileKey:
@@ -161,12 +163,12 @@ def read_lineage(directory: str | Path) -> Lineage:
         raise CheckpointError(f"{path}: no such file; expected the lineage of a policy. {remedy}") from error
     except ValueError as error:
         raise CheckpointError(f"{path}: not valid JSON ({error}). {remedy}") from error
-    # a record of an earlier version does not say what the base's settings were
-    if not isinstance(record, dict) or {*record, "settings"} != expected:
+    # a record of an earlier version does not say what the base's settings and the prompts were
+    if not isinstance(record, dict) or {*record, "settings", "prompts"} != expected:
         found = sorted(record) if isinstance(record, dict) else type(record).__name__
         raise CheckpointError(f"{path}: has {found}, expected the fields {sorted(expected)}. {remedy}")
     for name, value in record.items():
-        if not isinstance(value, str) and not (name in ("parent", "settings") and value is None):
+        if not isinstance(value, str) and not (name in ("parent", "settings", "prompts") and value is None):
             raise CheckpointError(f"{path}: field {name!r} is {value!r}, expected a string. {remedy}")
     return Lineage(**record)
 

@@ -255,6 +255,7 @@ def save_policy(
     parent_hash: str | None,
     phase: str,
     base_settings: str | None = None,
+    prompts: str = "",
 ) -> Lineage:
     """Write a policy and its lineage as one directory that appears whole or not at all.
 
@@ -271,10 +272,11 @@ def save_policy(
         parent_hash: `weights_hash` of the policy that training began from; None if it began from the base.
         phase: name of the phase that trained it.
         base_settings: `settings_hash` of the base; None leaves it out of what is checked when the policy is loaded.
+        prompts: stamp of the prompts that it was taught to read; empty for the short ones.
     """
 
     def add_lineage(work: Path) -> None:
-        write_lineage(work, Lineage(role, base_hash, parent_hash, weights_hash(work), phase, base_settings))
+        write_lineage(work, Lineage(role, base_hash, parent_hash, weights_hash(work), phase, base_settings, prompts or None))
 
     _save(model, directory, add_lineage)
     return read_lineage(directory)

@@ -20,7 +20,7 @@ from coevo.lm.likelihood import encode_prompt, render
 from coevo.loop.context import Context, seed_of
 from coevo.loop.plan import PhasePlan
 from coevo.method import AugmentedSFT
-from coevo.prompts import rewrite_messages
+from coevo.prompts import Prompts
 from coevo.text import blank, normalised
 from coevo.types import Scenario, Turn
 
@@ -158,7 +158,8 @@ def _by_model(context: Context, config: AugmentedSFT, wanted: Sequence[Copy], se
     most = 2 * max(limits.response, limits.turn)
 
     def work(share: Sequence[Copy]) -> list[Scenario | str]:
-        prompts = [[encode_prompt(tokenizer, render(tokenizer, asked)) for asked in _messages(copy)] for copy in share]
+        asked = [_messages(context.prompts, copy) for copy in share]
+        prompts = [[encode_prompt(tokenizer, render(tokenizer, one)) for one in each] for each in asked]
         fits = [not window or max(map(len, each)) + most <= window for each in prompts]
         flat = [(place, k) for place, each in enumerate(prompts) if fits[place] for k in range(len(each))]
         written = generate(
@@ -183,6 +184,6 @@ def _by_model(context: Context, config: AugmentedSFT, wanted: Sequence[Copy], se
     return made
 
 
-def _messages(copy: Copy) -> list[list[dict[str, str]]]:
+def _messages(prompts: Prompts, copy: Copy) -> list[list[dict[str, str]]]:
     about = {"persona": copy.persona, "language": copy.language}
-    return [rewrite_messages(copy.way, text, speaker=speaker, **about) for speaker, text in requests(copy)]
+    return [prompts.rewrite_messages(copy.way, text, speaker=speaker, **about) for speaker, text in requests(copy)]

@@ -46,10 +46,10 @@ def check_models(recipe: Recipe, *, fetch: bool) -> list[str]:
         check_weights(directory)
         tokenizer = load_tokenizer(directory)
         if key == "base.path":
-            probe(tokenizer, marks=recipe.method.marks if isinstance(recipe.method, Thinking) else None)
+            probe(tokenizer, recipe.prompt_set, marks=recipe.method.marks if isinstance(recipe.method, Thinking) else None)
             _check_base(recipe, directory)
         else:
-            probe(tokenizer, ["rewriter"])
+            probe(tokenizer, recipe.prompt_set, ["rewriter"])
     return unchecked
 
 

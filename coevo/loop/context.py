@@ -32,7 +32,7 @@ from coevo.loop.material import Material
 from coevo.loop.plan import PhasePlan
 from coevo.loop.progress import Progress
 from coevo.method import Coevolution, ThinkGRPO, Thinking, ThinkSFT
-from coevo.prompts import Role, messages
+from coevo.prompts import Role
 from coevo.scoring.gates import Thresholds
 from coevo.scoring.probe import probe
 from coevo.scoring.scorer import Scorer
@@ -72,6 +72,7 @@ class Policies:
     def __init__(self, recipe: Recipe, folder: RunFolder, phases: Sequence[str]) -> None:
         self.recipe = recipe
         self.folder = folder
+        self.prompts = recipe.prompt_set
         self._phases = list(phases)
         self._tokenizer: Any = None
 
@@ -97,7 +98,7 @@ class Policies:
     def version(self, name: str | None) -> str:
         """Stamp of the numbers that the policy of phase `name` gives, or (None) the base: see `lineage.identity`."""
         base = local_directory(self.base)
-        return identity(self.folder.policy(name) if name else base, base)
+        return identity(self.folder.policy(name) if name else base, base, self.prompts.stamp)
 
     @property
     def tokenizer(self) -> Any:
@@ -119,7 +120,7 @@ class Policies:
             ConfigError: its chat template does not show every role all that it is to read.
         """
         tokenizer, method = load_tokenizer(directory), self.recipe.method
-        probe(tokenizer, marks=method.marks if isinstance(method, Thinking) else None)
+        probe(tokenizer, self.prompts, marks=method.marks if isinstance(method, Thinking) else None)
         self._tokenizer = tokenizer
 
     @property
@@ -148,7 +149,7 @@ class Policies:
     def load_other(self, path: str) -> tuple[PreTrainedModel, Any]:
         """A model that is none of the run's, by folder or hub id: frozen, with its tokenizer."""
         tokenizer = load_tokenizer(path)
-        probe(tokenizer, ["rewriter"])
+        probe(tokenizer, self.prompts, ["rewriter"])
         model: Any = load_policy(path, None, trainable=False, dtype="auto")
         return self._placed(model), tokenizer
 
@@ -161,6 +162,7 @@ class Policies:
             self.load(name, trainable=False),
             self.tokenizer,
             self.version(name),
+            self.prompts,
             max_length=self.recipe.longest,
             tokens_per_batch=self.recipe.limits.tokens_per_batch,
             role=role,
@@ -218,6 +220,7 @@ class Context(Policies):
             parent_hash=weights_hash(self.folder.policy(parent)) if parent else None,
             phase=phase.name,
             base_settings=settings_hash(local_directory(self.base)),
+            prompts=self.prompts.stamp,
         )
 
     def save_base(self, phase: PhasePlan, model: PreTrainedModel) -> None:
@@ -228,7 +231,7 @@ class Context(Policies):
 
     def prompt(self, role: Role, scenario: Scenario, drop: frozenset[Any] = frozenset(), reasoning: str = "") -> str:
         """The rendered prompt, as training, generation and scoring all see it."""
-        return render(self.tokenizer, messages(role, scenario, drop, reasoning), thinks=role == "thinker")
+        return render(self.tokenizer, self.prompts.messages(role, scenario, drop, reasoning), thinks=role == "thinker")
 
     def fits(self, role: Role, scenario: Scenario) -> bool:
         """Whether the prompt, without any reasoning, is within the recipe's limit."""

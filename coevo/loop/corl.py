@@ -67,7 +67,7 @@ def run_reasoner_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[s
     """Cold start of the reasoner on reasoned samples."""
     config = config_of(context).reasoner_sft
     cold, _ = material_of(context, phase)
-    lessons = [lesson("reasoner", x, reasoning=text) for x, text in cold[: config.samples]]
+    lessons = [lesson(context.prompts, "reasoner", x, reasoning=text) for x, text in cold[: config.samples]]
     return _tune(context, phase, resume, lessons, config)
 
 
@@ -102,7 +102,10 @@ def run_plain_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str,
     chosen = cold[: config.samples]
     twin = replace(phase, name=context.phase_name("sft-scorer"))
     reasoned = scorer_lessons(context, twin, chosen, config)
-    plain = [lesson("scorer", x) if taught.reasoning else taught for (x, _), taught in zip(chosen, reasoned, strict=True)]
+    plain = [
+        lesson(context.prompts, "scorer", x) if taught.reasoning else taught
+        for (x, _), taught in zip(chosen, reasoned, strict=True)
+    ]
     return _tune(context, phase, resume, plain, config)
 
 
@@ -115,7 +118,7 @@ def scorer_lessons(
     lessons = []
     for x, text in reasoned:
         drop = rng.choice(drops) if rng.random() < config.context_dropout else NOTHING
-        lessons.append(lesson("scorer", x, drop, text))
+        lessons.append(lesson(context.prompts, "scorer", x, drop, text))
     return lessons
 
 

@@ -47,6 +47,7 @@ def reasoner(policies: Policies, name: str) -> Reasoner:
         policies.tokenizer,
         version,
         policies.sections,
+        policies.prompts,
         max_prompt=limits.prompt + REASONING_FRAME,
         max_new_tokens=limits.reasoning,
         temperature=corl.temperature if corl else 0.0,

@@ -28,7 +28,7 @@ from coevo.loop.plan import PhasePlan
 from coevo.loop.players import RPMReward, Sample
 from coevo.loop.think import ThinkReward
 from coevo.method import DPO, OnlineGRPO, OnlinePPO, RejectionSFT, Sampled, ThinkGRPO, ThinkSFT
-from coevo.prompts import Role, messages
+from coevo.prompts import Role
 from coevo.scoring.selection import Rated, best, pairs
 from coevo.scoring.thinking import think
 from coevo.train.algorithms import TRAINERS
@@ -97,7 +97,7 @@ def run_augment(context: Context, phase: PhasePlan, resume: bool) -> dict[str, A
 def run_augmented_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
     """SFT from the base on the samples and their copies."""
     copies = [scenario_of(row) for row in read_rows(context.folder.root / "augmented.jsonl")]
-    rows = [lesson("rpm", x) for x in [*_sft_samples(context), *copies]]
+    rows = [lesson(context.prompts, "rpm", x) for x in [*_sft_samples(context), *copies]]
     return _tune(context, phase, resume, encode(context, phase, rows), context.recipe.rpm_sft)
 
 
@@ -204,7 +204,9 @@ def chosen(
 ) -> Sequence[Row]:
     """Answers as rows for SFT, at most as many as the block takes; `scenarios` by the names that the answers have."""
     kept = _at_most(answers, config.samples, seed_of(context.recipe.seed, phase.name))
-    rows = [Lesson(r.sample_id, "rpm", lesson("rpm", scenarios[r.sample_id]).messages, r.text) for r in kept]
+    rows = [
+        Lesson(r.sample_id, "rpm", lesson(context.prompts, "rpm", scenarios[r.sample_id]).messages, r.text) for r in kept
+    ]
     return encode(context, phase, rows)
 
 
@@ -274,7 +276,7 @@ def run_think_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str,
     assert corpus is not None
     reasoned = _at_most(corpus.reasoned, config.tune.samples, seed_of(context.recipe.seed, phase.name))
     rows = [
-        Lesson(x.sample_id, "thinker", messages("thinker", x), think(text, x.reference, config.marks))
+        Lesson(x.sample_id, "thinker", context.prompts.messages("thinker", x), think(text, x.reference, config.marks))
         for x, text in reasoned
     ]
     return _tune(context, phase, resume, encode(context, phase, rows), config.tune)

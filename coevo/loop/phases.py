@@ -41,9 +41,8 @@ from coevo.prompts import (
     NOT_AGREED,
     NOTHING,
     Component,
+    Prompts,
     Role,
-    agreement_messages,
-    messages,
 )
 from coevo.scoring.audit import audit
 from coevo.scoring.evaluate import Measurement, measure
@@ -68,10 +67,11 @@ class Lesson:
     """What of the prompt is a reasoning, which has a limit of its own."""
 
 
-def lesson(role: Role, x: Scenario, drop: frozenset[Component] = NOTHING, reasoning: str = "") -> Lesson:
+def lesson(prompts: Prompts, role: Role, x: Scenario, drop: frozenset[Component] = NOTHING, reasoning: str = "") -> Lesson:
     """What a role is taught of a scenario: its response, the user's query, or the reasoning.
 
     Args:
+        prompts: of the run.
         role: rpm, scorer, simulator or reasoner.
         x: the scenario.
         drop: components that it does not see.
@@ -79,7 +79,7 @@ def lesson(role: Role, x: Scenario, drop: frozenset[Component] = NOTHING, reason
     """
     target = {"simulator": x.query, "reasoner": reasoning}.get(role, x.reference)
     shown = reasoning if role == "scorer" and not drop else ""
-    return Lesson(x.sample_id, role, messages(role, x, drop, shown), target, shown)
+    return Lesson(x.sample_id, role, prompts.messages(role, x, drop, shown), target, shown)
 
 
 LOOKED_AT = 128
@@ -117,7 +117,7 @@ def run_pretrain(context: Context, phase: PhasePlan, resume: bool) -> dict[str, 
 
 def pretraining_lessons(context: Context, config: Pretrain, scenarios: Sequence[Scenario]) -> list[Lesson]:
     """What a small base is taught of each scenario, by the recipe's shares."""
-    material = context.material
+    material, prompts = context.material, context.prompts
     rng = random.Random(seed_of(context.recipe.seed, "pretrain-roles"))
     kinds = ("rpm", "simulator", "reasoner", "scorer", "judge")
     bounds = list(accumulate((*config.role_shares, *config.reasoning_shares)))
@@ -130,23 +130,23 @@ def pretraining_lessons(context: Context, config: Pretrain, scenarios: Sequence[
         if kind == "judge":
             sound = material.sound_reference(x, rng)
             candidate = rng.choice((sound, sound, x.reference, rng.choice(scenarios).reference))
-            asked = agreement_messages(material.reasoning(x), candidate)
+            asked = prompts.agreement_messages(material.reasoning(x), candidate)
             statement = AGREED if material.agrees(x, candidate) else NOT_AGREED
             lessons.append(Lesson(x.sample_id, "judge", asked, statement))
         elif kind in ("rpm", "simulator"):
-            lessons.append(lesson(kind, material.lesson(kind, x), drop))  # type: ignore[arg-type]
+            lessons.append(lesson(prompts, kind, material.lesson(kind, x), drop))  # type: ignore[arg-type]
         else:
-            lessons.append(lesson(kind, x, reasoning=material.reasoning(x)))  # type: ignore[arg-type]
+            lessons.append(lesson(prompts, kind, x, reasoning=material.reasoning(x)))  # type: ignore[arg-type]
     return lessons
 
 
 def _texts(context: Context, scenarios: Sequence[Scenario], reasoned: bool) -> Iterator[str]:
     """What a tokenizer of this run will have to read and write."""
     for x in scenarios:
-        yield from (message["content"] for role in ("rpm", "simulator") for message in messages(role, x))
+        yield from (message["content"] for role in ("rpm", "simulator") for message in context.prompts.messages(role, x))
         yield from (x.reference, x.query)
         if reasoned:
-            asked = agreement_messages(context.material.reasoning(x), x.reference)
+            asked = context.prompts.agreement_messages(context.material.reasoning(x), x.reference)
             yield from (*(message["content"] for message in asked), AGREED, NOT_AGREED)
 
 
@@ -174,7 +174,7 @@ def run_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
             drop = rng.choice(DROPS)
         if isinstance(config, SimulatorSFT) and rng.random() < config.context_dropout:
             drop = NO_PERSONA
-        rows.append(lesson(role, material.lesson(role, x), drop))
+        rows.append(lesson(context.prompts, role, material.lesson(role, x), drop))
     encoded = encode(context, phase, rows)
     model = context.load(None, trainable=True, adapter="second" if phase.role == "second" else "adapter")
     train_sft(context.job(phase, model, resume, no_extra), encoded, config)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coevo.config import FileData, Recipe
+from coevo.config import FileData, HubBase, Recipe
 from coevo.errors import CheckpointError, ConfigError
 from coevo.files import LOCK_FILE, content_key, holder_of, sha256_of
 from coevo.recipe import load_recipe
@@ -86,7 +86,11 @@ def read_resolved(root: Path, overrides: Sequence[str] = ()) -> Recipe:
             f"{path}: changed since the run was begun: its sha256 is {found[:12]}…, expected {str(known)[:12]}…. It was "
             "edited or cut short, and a run keeps its recipe. Restore the file, or start a new run with --out."
         )
-    return load_recipe(path, overrides)
+    recipe = load_recipe(path, overrides)
+    if isinstance(recipe.base, HubBase) and "\nprompts:" not in path.read_text(encoding="utf-8"):
+        # an earlier version wrote no prompts, and every base read the short ones
+        return load_recipe(path, ["prompts=short", *overrides])
+    return recipe
 
 
 def with_own_data(root: Path, recipe: Recipe) -> Recipe:

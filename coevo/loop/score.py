@@ -132,11 +132,17 @@ def _reason(request: Request, policies: Policies, store: Store, progress: Progre
     What the reasoner's run has kept is taken as it stands there, so that its own responses are scored as it scored them.
 
     Raises:
-        CheckpointError: reasoner and scorer are of two bases.
+        CheckpointError: reasoner and scorer are of two bases, or read different prompts.
     """
     if request.reasoner is None:
         return None
     own = _policies(request.reasoner)
+    if request.borrowed and own.prompts.stamp != policies.prompts.stamp:
+        raise CheckpointError(
+            f"--reasoner {request.reasoner.run}: its prompts are not those of --scorer {request.scorer.run} (`prompts` in "
+            "their resolved.yaml), so that the two would read one scenario in different words; give a reasoner of a run "
+            "with the scorer's prompts."
+        )
     if request.borrowed and own.version(None) != policies.version(None):
         raise CheckpointError(
             f"--reasoner {request.reasoner.run}: its base is {own.version(None)[:12]}, and that of --scorer "

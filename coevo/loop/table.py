@@ -43,6 +43,14 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def prompts_in_use(recipe: Recipe) -> str:
+    """Which prompts a run reads, in one sentence."""
+    prompts = recipe.prompt_set
+    own = f", with the recipe's own for {', '.join(prompts.own)}" if prompts.own else ""
+    name = "instruct" if prompts.asked_by == "user" else "short"
+    return f"Prompts: {name}{own}{f' ({prompts.stamp[:12]})' if prompts.stamp else ''}."
+
+
 def assumptions(recipe: Recipe) -> str:
     """What the estimates rest on, in one sentence for the reader of the table."""
     prompt, response, turn = typical_tokens(recipe)

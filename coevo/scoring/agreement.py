@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from coevo.prompts import AGREED, agreement_messages
+from coevo.prompts import AGREED
 from coevo.scoring.scorer import Scorer
 
 
@@ -24,7 +24,7 @@ def agreement_nats(judge: Scorer, reasonings: Sequence[str], candidates: Sequenc
         Nats per token; NaN for an empty candidate, or one for which there is no room.
     """
     asked = [place for place, text in enumerate(candidates) if text.strip()]
-    prompts = [agreement_messages(reasonings[place], candidates[place]) for place in asked]
+    prompts = [judge.prompts.agreement_messages(reasonings[place], candidates[place]) for place in asked]
     result = [float("nan")] * len(candidates)
     for place, score in zip(asked, judge.score_messages(prompts, [AGREED] * len(asked)), strict=True):
         if score.status == "ok":

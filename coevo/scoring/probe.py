@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from coevo.errors import ConfigError
 from coevo.lm.likelihood import render
 from coevo.lm.template import opens_thought
-from coevo.prompts import NOTHING, agreement_messages, judge_again, messages, rewrite_messages
+from coevo.prompts import NOTHING, Prompts, Role, judge_again
 from coevo.scoring.thinking import MARKS
 from coevo.types import Scenario, Turn
 
@@ -35,40 +36,49 @@ Prompt = tuple[list[dict[str, str]], tuple[str, ...]]
 """Messages of a role, and the marks that it must find in its prompt."""
 
 
-def _of_scenario(role: str, *more: str, reasoning: str = "") -> Iterator[Prompt]:
+def _of_scenario(prompts: Prompts, role: Role, *more: str, reasoning: str = "") -> Iterator[Prompt]:
     said = _TURNS[:-1] if role == "simulator" else _TURNS
     names = ("Zqpersona", "Zqcard", *said, *more)
-    yield messages(role, _WHOLE, NOTHING, reasoning), (*names, *(f"{name}end" for name in names))  # type: ignore[arg-type]
-    yield messages(role, _WHOLE, ("d",)), ("Zqpersona", "Zqcard")  # type: ignore[arg-type]
+    yield prompts.messages(role, _WHOLE, NOTHING, reasoning), (*names, *(f"{name}end" for name in names))
+    yield prompts.messages(role, _WHOLE, ("d",)), ("Zqpersona", "Zqcard")
+    if role == "simulator":
+        first = replace(_WHOLE, dialogue=_WHOLE.dialogue[:1])
+        yield prompts.messages(role, first), ("Zqpersona", "Zqcard", "Zqdraft")
 
 
-ROLES: Mapping[str, Callable[[], Iterator[Prompt]]] = {
-    "rpm": lambda: _of_scenario("rpm"),
-    "thinker": lambda: _of_scenario("thinker"),
-    "scorer": lambda: _of_scenario("scorer"),
-    "scorer with reasoning": lambda: _of_scenario("scorer", "Zqreasoning", reasoning=_REASONING),
-    "simulator": lambda: _of_scenario("simulator", "Zqdraft"),
-    "reasoner": lambda: _of_scenario("reasoner"),
-    "agreement": lambda: iter([(agreement_messages(_REASONING, "Zqanswer"), ("Zqreasoning", "Zqreasoningend", "Zqanswer"))]),
-    "judge": lambda: iter(
+ROLES: Mapping[str, Callable[[Prompts], Iterator[Prompt]]] = {
+    "rpm": lambda prompts: _of_scenario(prompts, "rpm"),
+    "thinker": lambda prompts: _of_scenario(prompts, "thinker"),
+    "scorer": lambda prompts: _of_scenario(prompts, "scorer"),
+    "scorer with reasoning": lambda prompts: _of_scenario(prompts, "scorer", "Zqreasoning", reasoning=_REASONING),
+    "simulator": lambda prompts: _of_scenario(prompts, "simulator", "Zqdraft"),
+    "reasoner": lambda prompts: _of_scenario(prompts, "reasoner"),
+    "agreement": lambda prompts: iter(
+        [(prompts.agreement_messages(_REASONING, "Zqanswer"), ("Zqreasoning", "Zqreasoningend", "Zqanswer"))]
+    ),
+    "judge": lambda _: iter(
         [
             (_QUESTION, ("Zqquestion", "Zqquestionend")),
             (judge_again(_QUESTION, "Zqanswer", "Zqfault"), ("Zqquestionend", "Zqanswer", "Zqfault")),
         ]
     ),
-    "rewriter": lambda: iter([(rewrite_messages("paraphrase", "Zqtext", speaker="user"), ("Zqtext",))]),
+    "rewriter": lambda prompts: iter([(prompts.rewrite_messages("paraphrase", "Zqtext", speaker="user"), ("Zqtext",))]),
 }
 """Name of a role -> the prompts that it gets, of a scenario made for this."""
 RUN_ROLES = ("rpm", "thinker", "scorer", "scorer with reasoning", "simulator", "reasoner", "agreement")
 
 
 def probe(
-    tokenizer: PreTrainedTokenizerBase, roles: Sequence[str] = RUN_ROLES, marks: tuple[str, str] | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Prompts,
+    roles: Sequence[str] = RUN_ROLES,
+    marks: tuple[str, str] | None = None,
 ) -> None:
     """Renders every prompt of these roles, each part of which has a mark, and looks for the marks.
 
     Args:
         tokenizer: of the base.
+        prompts: of the run.
         roles: names in `ROLES`.
         marks: what opens and closes the thought of a model that thinks first; None where none does.
 
@@ -76,7 +86,7 @@ def probe(
         ConfigError: a role, what the template does with its messages, and the remedy.
     """
     for role in roles:
-        for asked, wanted in ROLES[role]():
+        for asked, wanted in ROLES[role](prompts):
             try:
                 prompt = render(tokenizer, asked, thinks=role == "thinker")
             except ConfigError as error:

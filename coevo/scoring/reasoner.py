@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from coevo.lm.generation import generate
 from coevo.lm.likelihood import encode_prompt, render
-from coevo.prompts import messages
+from coevo.prompts import Prompts
 from coevo.scoring.reasoning import parse
 from coevo.scoring.scorer import Ask, Scorer
 from coevo.types import Reasoning, Scenario, Score
@@ -37,6 +37,7 @@ class Reasoner:
     version: str
     """Stamp of its weights and its base's settings; reasonings are kept by scenario and version."""
     sections: tuple[str, ...]
+    prompts: Prompts
     max_prompt: int
     max_new_tokens: int
     known: MutableMapping[str, Reasoning] = field(default_factory=dict)
@@ -53,7 +54,8 @@ class Reasoner:
 
     def write(self, scenarios: Sequence[Scenario]) -> list[Reasoning]:
         """Writes a reasoning for each scenario on this process."""
-        prompts = [encode_prompt(self.tokenizer, render(self.tokenizer, messages("reasoner", x))) for x in scenarios]
+        asked = [self.prompts.messages("reasoner", x) for x in scenarios]
+        prompts = [encode_prompt(self.tokenizer, render(self.tokenizer, one)) for one in asked]
         room = [place for place, prompt in enumerate(prompts) if len(prompt) <= self.max_prompt]
         written = generate(
             self.model,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from coevo.lm.likelihood import encode_prompt, encode_response, render, score_pairs
-from coevo.prompts import NO_REASONING, NOTHING, Component, Role, messages
+from coevo.prompts import NO_REASONING, NOTHING, Component, Prompts, Role
 from coevo.types import Scenario, Score
 
 if TYPE_CHECKING:
@@ -54,13 +54,14 @@ class Scores(Protocol):
 class Scorer:
     """A frozen model with its tokenizer, limits and version.
 
-    The version is a hash of its weights and of its base's tokenizer, chat template and configuration; it is stamped on
-    every result made of its scores.
+    The version is a hash of its weights and of its base's tokenizer, chat template and configuration, and of its
+    prompts; it is stamped on every result made of its scores.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     version: str
+    prompts: Prompts
     max_length: int
     tokens_per_batch: int = 16384
     role: Role = "scorer"
@@ -78,7 +79,7 @@ class Scorer:
         pairs = []
         for ask in asks:
             if ask.context not in prompts:
-                prompts[ask.context] = self._prompt(messages(self.role, ask.scenario, ask.drop, ask.reasoning))
+                prompts[ask.context] = self._prompt(self.prompts.messages(self.role, ask.scenario, ask.drop, ask.reasoning))
             if ask.text not in responses:
                 responses[ask.text] = tuple(encode_response(self.tokenizer, ask.text))
             pairs.append((prompts[ask.context], responses[ask.text]))

@@ -24,7 +24,7 @@ from coevo.config import Audit, RealText, RewardWeights
 from coevo.data import BATTERIES, Scenario, read_rpgbench
 from coevo.lm.lineage import weights_hash
 from coevo.lm.loading import load_policy, load_tokenizer, local_directory
-from coevo.prompts import messages
+from coevo.prompts import SHORT
 from coevo.recipe import parse_yaml
 from coevo.scoring.audit import audit
 from coevo.scoring.real_text import Others, draw_others
@@ -86,7 +86,7 @@ class Kept:
         ]
 
     def _name(self, ask: Ask) -> str:
-        asked = json.dumps([self.version, messages("scorer", ask.scenario, ask.drop), ask.text], ensure_ascii=False)
+        asked = json.dumps([self.version, SHORT.messages("scorer", ask.scenario, ask.drop), ask.text], ensure_ascii=False)
         return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 
@@ -94,7 +94,7 @@ def scenes(path: Path, which: str, tokens: Any, weights: RealText, count: int) -
     """Evenly spread scenes of a part of the file that are not too long, and the negatives."""
 
     def short(x: Scenario) -> bool:
-        prompt = "\n".join(m["content"] for m in messages("scorer", x))
+        prompt = "\n".join(m["content"] for m in SHORT.messages("scorer", x))
         return len(tokens(prompt)["input_ids"]) <= PROMPT - 40 and 8 <= len(tokens(x.reference)["input_ids"]) <= RESPONSE
 
     train = list(read_rpgbench(path, ["IDTrain"]))

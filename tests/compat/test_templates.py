@@ -22,7 +22,7 @@ from coevo.errors import ConfigError
 from coevo.lm.likelihood import encode_pair, render
 from coevo.lm.loading import load_tokenizer
 from coevo.lm.template import date_stamp
-from coevo.prompts import agreement_messages, messages
+from coevo.prompts import SHORT
 from coevo.scoring.probe import ROLES, RUN_ROLES, probe
 from coevo.types import Scenario, Turn
 from tests.compat.families import make_base
@@ -180,12 +180,12 @@ def save(template: str, folder: Path) -> Path:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_family_gets_every_text_where_it_shows_it(family: str, tokenizer: Any) -> None:
     tokenizer.chat_template, whole, lone, late = FAMILIES[family]
-    assert render(tokenizer, messages("rpm", X)) == whole
-    agreement = agreement_messages("mood: sad", "Yes.")
+    assert render(tokenizer, SHORT.messages("rpm", X)) == whole
+    agreement = SHORT.agreement_messages("mood: sad", "Yes.")
     assert render(tokenizer, agreement) == lone.replace("{lone}", agreement[0]["content"])
-    reasoned = messages("scorer", X, reasoning="mood: sad")
+    reasoned = SHORT.messages("scorer", X, reasoning="mood: sad")
     assert render(tokenizer, reasoned) == late.replace("{late}", reasoned[-1]["content"])
-    probe(tokenizer, tuple(ROLES))
+    probe(tokenizer, SHORT, tuple(ROLES))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -248,25 +248,25 @@ REFUSED = {
 def test_what_cannot_be_shown_is_refused_with_role_habit_and_remedy(habit: str, tokenizer: Any) -> None:
     tokenizer.chat_template, said = REFUSED[habit]
     with pytest.raises(ConfigError, match=f"(?s)role rpm: .*chat template.*{said}.*Use a base"):
-        probe(tokenizer)
+        probe(tokenizer, SHORT)
 
 
 def test_the_role_is_the_one_that_cannot_be_shown(tokenizer: Any) -> None:
     # a model that judges and rewrites alone is not asked for what it never reads
     tokenizer.chat_template = REFUSED["keeps two messages"][0]
-    probe(tokenizer, ["rewriter"])
+    probe(tokenizer, SHORT, ["rewriter"])
     with pytest.raises(ConfigError, match="role judge: .*drops the user message, number 1 of user, assistant, user"):
-        probe(tokenizer, ["judge"])
+        probe(tokenizer, SHORT, ["judge"])
     tokenizer.chat_template = PLAIN
     assert set(RUN_ROLES) < set(ROLES)
-    probe(tokenizer, tuple(ROLES))
+    probe(tokenizer, SHORT, tuple(ROLES))
 
 
 def test_a_text_that_gets_lost_stops_the_run(tokenizer: Any) -> None:
     # what the trial's texts cannot know: this template cuts at a mark that stands in a character's own words
     tokenizer.chat_template = QWEN3
     said = [
-        *messages("rpm", X)[:2],
+        *SHORT.messages("rpm", X)[:2],
         {"role": "assistant", "content": "Ha. </think> Ho."},
         {"role": "user", "content": "So?"},
     ]
@@ -297,7 +297,7 @@ def test_the_date_is_pinned_and_stamped(tokenizer: Any, monkeypatch: pytest.Monk
                 return day
 
         monkeypatch.setattr(chat_template_utils, "datetime", Clock)
-        seen.append([render(tokenizer, messages(role, X)) for role in ("rpm", "scorer", "simulator", "reasoner")])  # type: ignore[arg-type]
+        seen.append([render(tokenizer, SHORT.messages(role, X)) for role in ("rpm", "scorer", "simulator", "reasoner")])  # type: ignore[arg-type]
     assert seen[0] == seen[1] and all("26 Jul 2024" in prompt for prompt in seen[0])
     assert date_stamp(tokenizer) == {"template_date": "2024-07-26"}
     tokenizer.chat_template = PLAIN
@@ -305,14 +305,14 @@ def test_the_date_is_pinned_and_stamped(tokenizer: Any, monkeypatch: pytest.Monk
 
 
 def test_one_that_thinks_opens_its_own_thought(tokenizer: Any) -> None:
-    asked = messages("thinker", X)
+    asked = SHORT.messages("thinker", X)
     for template, end in ((QWEN3, "<|agent|>"), (R1, "<|agent|><think>\n"), (NO_MARK, "<|agent|>"), (SHIPPED, "<|agent|>")):
         tokenizer.chat_template = template
         assert render(tokenizer, asked, thinks=True).endswith("<|end|>" + end)
     tokenizer.chat_template = R1
-    probe(tokenizer, marks=("", "</think>"))
+    probe(tokenizer, SHORT, marks=("", "</think>"))
     with pytest.raises(ConfigError, match=r"role thinker: .*opens the thought itself, by '<think>'.*\['', '</think>'\]"):
-        probe(tokenizer, marks=("<think>", "</think>"))
+        probe(tokenizer, SHORT, marks=("<think>", "</think>"))
 
 
 def test_the_end_of_turn_is_what_the_template_writes(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from coevo.data import world
 from coevo.lm.lineage import weight_files
 from coevo.lm.loading import load_policy, load_tokenizer
+from coevo.prompts import SHORT
 from coevo.recipe import load_recipe
 from coevo.scoring.scorer import Ask, Scorer
 from tests.integration.conftest import ROOT, coevo
@@ -27,7 +28,7 @@ def excess_nats(base: Path) -> float:
     pretrain = load_recipe(RECIPE).pretrain
     assert pretrain is not None
     fresh = world.generate("ShiftTrain", 240, seed=77, noise=pretrain.noise)
-    scorer = Scorer(load_policy(base, None, trainable=False, dtype="float32"), load_tokenizer(base), "base", 512)
+    scorer = Scorer(load_policy(base, None, trainable=False, dtype="float32"), load_tokenizer(base), "base", SHORT, 512)
     scores = scorer.score([Ask(x, x.reference) for x in fresh])
     exact = [world.log_density(world.parse_scenario(x), x.reference, noise=pretrain.noise) for x in fresh]
     return float(np.mean([p - s.logprob_nats for p, s in zip(exact, scores, strict=True)]))

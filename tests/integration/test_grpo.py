@@ -15,7 +15,7 @@ from coevo.lm import generation
 from coevo.lm.likelihood import render
 from coevo.lm.loading import new_adapter
 from coevo.loop.context import LoRASeeded
-from coevo.prompts import messages
+from coevo.prompts import SHORT
 from coevo.train.grpo import LOSSES, train_grpo
 from tests.unit.test_train import SCENARIOS, job, model, tokenizer  # noqa: F401
 
@@ -35,7 +35,7 @@ def start(tokenizer, folder: Path):  # noqa: F811
 
 def grpo_prompts(tokenizer) -> list[tuple[str, str]]:  # noqa: F811
     chosen = (SCENARIOS * 2)[: STEPS * PROMPTS]
-    return [(f"{x.sample_id}#{place}", render(tokenizer, messages("rpm", x))) for place, x in enumerate(chosen)]
+    return [(f"{x.sample_id}#{place}", render(tokenizer, SHORT.messages("rpm", x))) for place, x in enumerate(chosen)]
 
 
 class Log(TrainerCallback):

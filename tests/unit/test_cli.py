@@ -139,7 +139,7 @@ def test_an_audit_runs_what_it_rests_on_and_nothing_else(capsys: pytest.CaptureF
     # CoRL's scorer is final after its last phase before the game; RPM, ablation and its plain scorer can wait
     refreshed = ["loop.iterations=3", "corl.refresh_every=1"]
     assert cli.main(["audit", "--dry-run", str(ROOT / "recipes" / "corl" / "smoke.yaml"), *refreshed]) == 0
-    assert [row.split()[0] for row in capsys.readouterr().out.splitlines()[2:-4]] == [
+    assert [row.split()[0] for row in capsys.readouterr().out.splitlines()[2:-5]] == [
         "01-sft-reasoner",
         "02-sft-scorer",
         "03-reasoner-1",

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coevo.config import ReasonerPhase, RewardWeights
-from coevo.prompts import AGREED, NO_REASONING
+from coevo.prompts import AGREED, NO_REASONING, SHORT
 from coevo.scoring.agreement import agreement_nats, judgement
 from coevo.scoring.rewards import Fit, economy, evidence, fits, match, reasoner_reward, regret, rpm_reward
 from coevo.scoring.scorer import Ask
@@ -129,6 +129,8 @@ def test_without_agreement_nothing_is_asked_for_it() -> None:
 
 class Judge:
     """States agreement with -4 nats over 8 tokens, -1 for each letter that the reasoning has and the candidate lacks."""
+
+    prompts = SHORT
 
     def __init__(self) -> None:
         self.texts: list[str] = []

@@ -16,7 +16,7 @@ from coevo.lm.likelihood import encode_pair, encode_response, render
 from coevo.lm.loading import new_adapter
 from coevo.loop.context import LoRASeeded
 from coevo.method import DPO, Preference
-from coevo.prompts import messages
+from coevo.prompts import SHORT
 from coevo.train.dpo import PairRow, train_dpo
 from tests.unit.test_train import SCENARIOS, job, model, tokenizer  # noqa: F401
 
@@ -24,7 +24,7 @@ from tests.unit.test_train import SCENARIOS, job, model, tokenizer  # noqa: F401
 def pairs(tokenizer, count: int = 8) -> list[PairRow]:  # noqa: F811
     rows = []
     for x, other in itertools.pairwise(SCENARIOS[: count + 1]):
-        prompt, chosen = encode_pair(tokenizer, render(tokenizer, messages("rpm", x)), x.reference)
+        prompt, chosen = encode_pair(tokenizer, render(tokenizer, SHORT.messages("rpm", x)), x.reference)
         rows.append(PairRow(prompt, chosen, encode_response(tokenizer, other.reference)))
     return rows
 

@@ -19,7 +19,7 @@ from coevo.loop.plan import Counts, PhasePlan, check, plan
 from coevo.loop.run import RUNNERS
 from coevo.loop.think import ThinkReward, _support
 from coevo.method import METHOD_BLOCKS, AugmentedSFT, Method
-from coevo.prompts import messages, rewrite_messages
+from coevo.prompts import SHORT
 from coevo.recipe import dump_recipe, load_recipe, parse_recipe
 from coevo.scoring.rewards import simulator_reward
 from coevo.scoring.selection import Rated, best, pairs
@@ -305,7 +305,7 @@ def test_a_half_written_reasoning_has_half_of_its_structure() -> None:
 
 
 def test_a_thinker_is_asked_to_think_and_otherwise_reads_what_the_rpm_reads() -> None:
-    plain, asked = messages("rpm", XS[0]), messages("thinker", XS[0])
+    plain, asked = SHORT.messages("rpm", XS[0]), SHORT.messages("thinker", XS[0])
     assert asked[0]["content"].startswith(plain[0]["content"]) and "Think first" in asked[0]["content"]
     assert asked[1:] == plain[1:]
 
@@ -376,9 +376,9 @@ def copy_of(way: str) -> Any:
 def test_a_model_is_asked_for_each_text_and_nothing_but_the_text() -> None:
     assert requests(copy_of("paraphrase")) == [("user", "Who are you?"), ("agent", "I am Ada.")]
     assert len(requests(copy_of("translation"))) == 4
-    (asked,) = rewrite_messages("persona", "Who?", speaker="user", persona="Bob, a nurse")
+    (asked,) = SHORT.rewrite_messages("persona", "Who?", speaker="user", persona="Bob, a nurse")
     assert "as this user would say it: Bob, a nurse" in asked["content"] and asked["content"].endswith("Who?")
-    (asked,) = rewrite_messages("translation", "Who?", speaker="agent", language="Korean")
+    (asked,) = SHORT.rewrite_messages("translation", "Who?", speaker="agent", language="Korean")
     assert "into Korean" in asked["content"]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from coevo.data import world
 from coevo.lm.loading import load_policy, load_tokenizer
-from coevo.prompts import ALL, NO_REASONING
+from coevo.prompts import ALL, NO_REASONING, SHORT
 from coevo.scoring import scorer as module
 from coevo.scoring.rewards import Fit, fits
 from coevo.scoring.scorer import Ask, Scorer
@@ -19,7 +19,7 @@ BUILTIN = Path(str(resources.files("coevo.lm") / "builtin"))
 
 @pytest.fixture(scope="module")
 def scorer():
-    return Scorer(load_policy(BUILTIN, None, trainable=False, dtype="float32"), load_tokenizer(BUILTIN), "v1", 512)
+    return Scorer(load_policy(BUILTIN, None, trainable=False, dtype="float32"), load_tokenizer(BUILTIN), "v1", SHORT, 512)
 
 
 def test_a_group_gets_what_each_text_gets_alone(scorer):

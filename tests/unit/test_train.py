@@ -15,7 +15,7 @@ from coevo.lm.likelihood import encode_pair, encode_prompt, render
 from coevo.lm.loading import new_adapter
 from coevo.lm.small import Shape, build_base, train_tokenizer
 from coevo.loop.context import LoRASeeded
-from coevo.prompts import messages
+from coevo.prompts import SHORT
 from coevo.train.checkpoints import last_checkpoint, seal
 from coevo.train.common import Job, completions_only_head
 from coevo.train.grpo import Completion, differ, train_grpo
@@ -43,7 +43,7 @@ def job(model, tokenizer, folder: Path, log: list | None = None, resume: bool = 
 
 
 def rows(tokenizer):
-    return [encode_pair(tokenizer, render(tokenizer, messages("rpm", x)), x.reference) for x in SCENARIOS]
+    return [encode_pair(tokenizer, render(tokenizer, SHORT.messages("rpm", x)), x.reference) for x in SCENARIOS]
 
 
 def test_skipping_the_prompts_positions_changes_no_gradient(model, tokenizer) -> None:
@@ -113,7 +113,7 @@ def test_an_unfinished_checkpoint_is_not_resumed(tmp_path: Path) -> None:
 
 def test_grpo_sees_the_prompt_that_the_scorer_scores_and_starts_without_kl(model, tokenizer, tmp_path: Path) -> None:
     policy = new_adapter(model, LoRASeeded(4, 8, 0.0, seed=2))
-    prompts = [(x.sample_id, render(tokenizer, messages("rpm", x))) for x in SCENARIOS[:4]]
+    prompts = [(x.sample_id, render(tokenizer, SHORT.messages("rpm", x))) for x in SCENARIOS[:4]]
     seen: list[list[Completion]] = []
     log: list = []
 
@@ -141,7 +141,7 @@ def test_lora_defaults_name_a_shape() -> None:
 def test_equal_rewards_teach_nothing_and_say_so(model, tokenizer, tmp_path: Path) -> None:
     policy = new_adapter(model, LoRASeeded(4, 8, 0.0, seed=2))
     before = {name: p.clone() for name, p in policy.named_parameters() if p.requires_grad}
-    prompts = [(x.sample_id, render(tokenizer, messages("rpm", x))) for x in SCENARIOS[:2]]
+    prompts = [(x.sample_id, render(tokenizer, SHORT.messages("rpm", x))) for x in SCENARIOS[:2]]
     config = GRPO(steps=1, prompts=2, group=2, save_steps=1)
     learnt = train_grpo(job(policy, tokenizer, tmp_path), prompts, lambda c, step: [1.0] * len(c), config, 8)
     assert learnt is False

@@ -25,7 +25,7 @@ from coevo.loop.context import Context, LoRASeeded
 from coevo.loop.folder import RunFolder
 from coevo.loop.phases import no_extra
 from coevo.loop.progress import Silent
-from coevo.prompts import messages
+from coevo.prompts import SHORT
 from coevo.recipe import load_recipe
 from coevo.train.algorithms import TRAINERS
 from coevo.train.checkpoints import COMPLETE
@@ -60,7 +60,7 @@ def overflowing(base):
 
 def sampled(name, task, tokenizer, seen: list | None = None, stop_at: int | None = None):  # noqa: F811
     """Trains by an algorithm with rewards on whatever it samples."""
-    prompts = [(x.sample_id, render(tokenizer, messages("rpm", x))) for x in SCENARIOS[:4]]
+    prompts = [(x.sample_id, render(tokenizer, SHORT.messages("rpm", x))) for x in SCENARIOS[:4]]
 
     def reward(completions, step):
         if step == stop_at:

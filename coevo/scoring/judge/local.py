@@ -9,6 +9,7 @@ from coevo.lm.generation import generate
 from coevo.lm.likelihood import encode_prompt, render
 from coevo.lm.lineage import identity
 from coevo.lm.loading import load_base, load_tokenizer, local_directory
+from coevo.prompts import SHORT
 from coevo.scoring.judge.session import Answer, Failure, Messages
 from coevo.scoring.probe import probe
 
@@ -42,7 +43,7 @@ class Local:
         if self._loaded is None:
             # cuda if there is one: a judge of any use is too large for a CPU
             tokenizer = load_tokenizer(self._path)
-            probe(tokenizer, ["judge"])
+            probe(tokenizer, SHORT, ["judge"])
             self._loaded = _on_device(load_base(self._path, local=True).eval()), tokenizer
         model, tokenizer = self._loaded
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
