@@ -6,12 +6,14 @@ sizes are global (over all processes), and where to run is a file under `launch/
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from coevo.inputs import FileData, HubBase, PromptTexts, SmallBase, WorldData
+from coevo.inputs import FileData, HubBase, PromptTexts, ScorerModel, SmallBase, WorldData
 from coevo.method import (
+    METHOD_BLOCKS,
     AugmentedSFT,
     Coevolution,
     Method,
@@ -255,6 +257,26 @@ class Loop(Model):
         return tags
 
 
+REAL_TEXT = {"kind": "real_text"}
+
+
+def is_file(data: Any) -> bool:
+    """Whether a recipe's block of data, read or not, names a file."""
+    return isinstance(data, FileData) or (isinstance(data, Mapping) and data.get("kind") == "file")
+
+
+def with_real_text(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's tree with R6 as the reward of each block that has one and gives no weights."""
+    method, loop = tree.get("method"), tree.get("loop", {})
+    found = dict(tree)
+    block = {"kind": method} if isinstance(method, str) else method
+    if isinstance(block, Mapping) and "weights" in getattr(METHOD_BLOCKS.get(block.get("kind", "")), "model_fields", ()):
+        found["method"] = {"weights": REAL_TEXT, **block}
+    if isinstance(loop, Mapping) and isinstance(rpm := loop.get("rpm", {}), Mapping):
+        found["loop"] = {**loop, "rpm": {"weights": REAL_TEXT, **rpm}}
+    return found
+
+
 AT_LEAST = {"world": 0.99, "file": 0.9}
 """data.kind -> what an audit asks for unless the recipe says more: a real reference is one of many right answers."""
 
@@ -315,6 +337,7 @@ class Recipe(Model):
     rpm_sft: SFT = SFT()
     scorer_sft: ScorerSFT = ScorerSFT()
     simulator_sft: SimulatorSFT = SimulatorSFT()
+    scorer: ScorerModel = ScorerModel()
     corl: CoRL | None = None
     """null leaves the scorer without reasoning: R-EMI is then EMI."""
     method: Method = Coevolution()
@@ -324,6 +347,12 @@ class Recipe(Model):
     evaluation: Evaluation = Evaluation()
     tracking: Tracking = Tracking()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _rewards_of_its_data(cls, tree: Any) -> Any:
+        """Writes R6 where data are a file and no weights are given: the world's own reward is none for real text."""
+        return with_real_text(tree) if isinstance(tree, Mapping) and is_file(tree.get("data")) else tree
+
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
         needs_pretrain = isinstance(self.base, SmallBase) and self.base.path is None
@@ -332,6 +361,8 @@ class Recipe(Model):
                 "pretrain goes with a small base of path null, and only with it: "
                 f"base.path is {self.base.path!r} and pretrain is {'set' if self.pretrain else 'null'}"
             )
+        if self.corl is not None and self.scorer.kind == "zero_shot":
+            raise ValueError("scorer.kind is zero_shot and corl is set, which trains a scorer; set corl to null, or tune")
         if self.corl is None:
             self._without_reasoner()
         elif isinstance(self.method, Coevolution):

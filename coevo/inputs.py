@@ -112,6 +112,21 @@ class PromptTexts(Model):
         return {name: text for name in FIELDS if (text := getattr(self, name)) is not None}
 
 
+class ScorerModel(Model):
+    """Whose likelihoods reward and evaluate. `scorer: zero_shot` is short for the kind alone."""
+
+    kind: Literal["tuned", "zero_shot"] = "tuned"
+    """`tuned` trains one on the base, by `scorer_sft`; `zero_shot` takes a pretrained model as it is."""
+    base: Text | None = None
+    """Of `zero_shot`: a model of its own, by hub id or local folder, perhaps larger than the RPM's; null is the base."""
+
+    @model_validator(mode="after")
+    def _is_its_own(self) -> ScorerModel:
+        if self.base is not None and self.kind == "tuned":
+            raise ValueError(f"base={self.base!r} goes with kind zero_shot; a tuned scorer is trained on the recipe's base")
+        return self
+
+
 class HubBase(Model):
     """Any causal language model with a chat template, by hub id or local folder (safetensors)."""
 

@@ -34,6 +34,8 @@ from coevo.method import METHOD_BLOCKS
 from coevo.prompts import FIELDS
 from coevo.yamlfile import parse_yaml, read_yaml
 
+SHORT_FORMS = ("method", "scorer")
+"""Blocks that may be their `kind` alone."""
 MOST_PROBLEMS = 20
 """Problems of a file that are listed one by one."""
 
@@ -57,10 +59,20 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return parse_recipe(tree, str(path))
 
 
+def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """The recipe with dotted `key=value` overrides applied."""
+    tree = recipe.model_dump(mode="json")
+    for override in overrides:
+        _apply(tree, override)
+    return parse_recipe(tree, recipe.name)
+
+
 def parse_recipe(tree: dict[str, Any], origin: str) -> Recipe:
     """Validates a recipe's tree; `origin` is named in errors."""
     if isinstance(tree.get("prompts"), str):
         tree = tree | {"prompts": _read_prompts(tree["prompts"], origin)}
+    if isinstance(tree.get("scorer"), str):
+        tree = tree | {"scorer": {"kind": tree["scorer"]}}
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
@@ -108,7 +120,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     node = tree
     for part in parents:
         child = node.setdefault(part, {})
-        if node is tree and part == "method" and isinstance(child, str):
+        if node is tree and part in SHORT_FORMS and isinstance(child, str):
             # `method: dpo` is short for `method: {kind: dpo}`
             child = node[part] = {"kind": child}
         if not isinstance(child, dict):

@@ -29,7 +29,9 @@ def add(commands: Commands) -> None:
     purpose = "set every estimate against the world's exact truth"
     calibrate = command(commands, "calibrate", purpose, CALIBRATE_EXAMPLES)
     calibrate.add_argument("--out", type=path, required=True, metavar="DIR", help="new, empty, or of the same settings")
-    calibrate.add_argument("--scorer", type=path, metavar="RUN", help="a run folder whose scorer is judged as well")
+    calibrate.add_argument(
+        "--scorer", type=path, metavar="RUN|MODEL", help="a run, or a pretrained model, whose scorer is judged"
+    )
     calibrate.add_argument(
         "--data", type=path, metavar="FILE", help="scenarios in the RPGBench layout: attribution on them, and nothing else"
     )
@@ -61,7 +63,9 @@ def _calibrate(options: argparse.Namespace) -> int:
 
 def _attribute(options: argparse.Namespace) -> int:
     if options.scorer is None:
-        raise ConfigError(f"--data {options.data}: nobody knows the law of a file; give a scorer to judge: --scorer RUN.")
+        raise ConfigError(
+            f"--data {options.data}: nobody knows the law of a file; give a scorer to judge: --scorer RUN or MODEL."
+        )
     if options.quick:
         raise ConfigError("--quick makes the world's parts smaller, and --data has none of them; leave one of the two away.")
     from coevo.loop.scorers import load_scorer, unseen

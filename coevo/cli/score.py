@@ -21,7 +21,9 @@ examples:
   coevo score --data world.json --responses a.jsonl b.jsonl --scorer runs/q k=16 negatives=subset
   coevo score --data world.json --responses a.jsonl --scorer runs/q estimator=released
   coevo score --data world.json --responses mine.jsonl --scorer runs/corl-world
+  coevo score --data dialogues.json --responses mine.jsonl --scorer Qwen/Qwen3-4B k=3
 
+A pretrained model in place of a run scores as it is, without any training.
 A scorer that CoRL trained reads each scenario with a reasoning, which its run's reasoner writes first.
 Killed or interrupted, the same call goes on where it was. docs/score.md says how to read the report.
 """
@@ -31,15 +33,19 @@ def add(commands: Commands) -> None:
     """Adds the command."""
     score = command(commands, "score", "diagnose finished models from their responses", SCORE_EXAMPLES)
     score.usage = (
-        "coevo score --data FILE --responses FILE [FILE ...] --scorer RUN [--reasoner RUN] [--out DIR] [--splits SPLIT ...] "
-        "[--seed S] [key=value ...]"
+        "coevo score --data FILE --responses FILE [FILE ...] --scorer RUN|MODEL [--reasoner RUN] [--out DIR] "
+        "[--splits SPLIT ...] [--seed S] [key=value ...]"
     )
     score.add_argument("--data", type=path, required=True, metavar="FILE", help="scenarios in the RPGBench layout")
     score.add_argument(
         "--responses", type=path, nargs="+", action="extend", required=True, metavar="FILE", help="responses as JSON Lines"
     )
     score.add_argument(
-        "--scorer", type=path, required=True, metavar="RUN", help="a run folder whose scorer has been trained"
+        "--scorer",
+        type=path,
+        required=True,
+        metavar="RUN|MODEL",
+        help="a run folder whose scorer has been trained, or a pretrained model's folder or hub id",
     )
     score.add_argument(
         "--reasoner", type=path, metavar="RUN", help="for a scorer of CoRL: whose reasonings it reads; default its own run's"

@@ -49,7 +49,7 @@ def check_models(recipe: Recipe, *, fetch: bool) -> list[str]:
             probe(tokenizer, recipe.prompt_set, marks=recipe.method.marks if isinstance(recipe.method, Thinking) else None)
             _check_base(recipe, directory)
         else:
-            probe(tokenizer, recipe.prompt_set, ["rewriter"])
+            probe(tokenizer, recipe.prompt_set, ["scorer" if key == "scorer.base" else "rewriter"])
     return unchecked
 
 

@@ -53,6 +53,8 @@ class Counts:
 def named_models(recipe: Recipe) -> dict[str, str]:
     """Key -> folder or hub id of every model that a recipe takes from outside coevo."""
     named = {"base.path": recipe.base.path}
+    if recipe.scorer.base is not None:
+        named["scorer.base"] = recipe.scorer.base
     if isinstance(recipe.method, AugmentedSFT):
         named["method.model"] = recipe.method.model
     return {key: path for key, path in named.items() if path not in (None, "builtin")}
@@ -95,6 +97,7 @@ def check(recipe: Recipe, counts: Counts) -> None:
             f"there are {counts.shift_train}; lower it or give more data"
         )
     problems += _no_folder("base.path", recipe.base.path or "")
+    problems += _no_folder("scorer.base", recipe.scorer.base or "")
     if problems:
         raise ConfigError(f"recipe {recipe.name}: {len(problems)} setting(s) that do not fit:\n  " + "\n  ".join(problems))
 
@@ -157,7 +160,7 @@ def _short_of_data(recipe: Recipe, counts: Counts) -> Iterator[str]:
     blocks: list[tuple[str, SFT | None, str, int]] = [
         ("pretrain", recipe.pretrain, shift_key, counts.shift_train),
         ("rpm_sft", recipe.rpm_sft, id_key, counts.id_train),
-        ("scorer_sft", recipe.scorer_sft, shift_key, first),
+        ("scorer_sft", recipe.scorer_sft if recipe.scorer.kind == "tuned" else None, shift_key, first),
     ]
     method = recipe.method
     if isinstance(method, Coevolution):

@@ -15,6 +15,7 @@ import torch
 from coevo.config import REASONING_FRAME, HubBase, Limits, Recipe
 from coevo.data import SOURCES
 from coevo.lm import dist
+from coevo.lm.check import check_weights
 from coevo.lm.generation import Generated, generate
 from coevo.lm.likelihood import encode_prompt, render
 from coevo.lm.lineage import identity, settings_hash, weights_hash
@@ -42,6 +43,10 @@ from coevo.types import Response, Scenario
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+NO_LIMIT = 1 << 30
+"""Longest prompt and response, in tokens, of a model that says nothing of its positions."""
 
 
 def seed_of(*parts: object) -> int:
@@ -126,10 +131,12 @@ class Policies:
     @property
     def dtype(self) -> torch.dtype:
         """What every model of this run computes in."""
-        if not isinstance(self.recipe.base, HubBase):
-            return torch.float32
-        name = self.recipe.base.dtype
-        return stored_dtype(self.base) if name == "auto" else getattr(torch, name)
+        return self._dtype_of(self.base) if isinstance(self.recipe.base, HubBase) else torch.float32
+
+    def _dtype_of(self, path: Path | str) -> torch.dtype:
+        """What a pretrained model computes in: the recipe's `base.dtype`, or its own where that is not said."""
+        name = self.recipe.base.dtype if isinstance(self.recipe.base, HubBase) else "auto"
+        return stored_dtype(path) if name == "auto" else getattr(torch, name)
 
     def load(self, name: str | None, *, trainable: bool, adapter: str = "adapter") -> PreTrainedModel:
         """Loads the policy that phase `name` wrote, on a fresh base; None is the base itself, or a new adapter on it.
@@ -166,6 +173,30 @@ class Policies:
             max_length=self.recipe.longest,
             tokens_per_batch=self.recipe.limits.tokens_per_batch,
             role=role,
+        )
+
+    def zero_shot(self) -> Scorer:
+        """A pretrained model as a scorer, as it is: the run's base, or the recipe's `scorer.base` with its own tokenizer.
+
+        The limits of a recipe are in tokens of its base, so what this one can read is limited by its positions alone.
+
+        Raises:
+            CheckpointError: its folder is not fit for it; see `coevo.lm.check`.
+            ConfigError: its chat template does not show the scorer all that it is to read.
+        """
+        path = self.recipe.scorer.base or self.base
+        directory = local_directory(path)
+        check_weights(directory)
+        tokenizer = load_tokenizer(directory)
+        probe(tokenizer, self.prompts, ["scorer"])
+        model: Any = self._placed(load_policy(directory, None, trainable=False, dtype=self._dtype_of(path)))
+        return Scorer(
+            model,
+            tokenizer,
+            identity(directory, directory, self.prompts.stamp),
+            self.prompts,
+            max_length=getattr(model.config.get_text_config(), "max_position_embeddings", None) or NO_LIMIT,
+            tokens_per_batch=self.recipe.limits.tokens_per_batch,
         )
 
 

@@ -24,7 +24,7 @@ BATCH = 256
 def estimator(context: Context, iteration: int | None = None) -> Estimator:
     """What every likelihood of an iteration of the game is made of; None is the first one, which also evaluates."""
     scorer, writer = estimator_kinds(context.recipe, iteration)
-    plain = context.scorer(context.phase_name(scorer))
+    plain = context.scorer(context.phase_name(scorer)) if scorer else context.zero_shot()
     return plain if writer is None else ReasonedScorer(plain, reasoner(context, context.phase_name(writer)))
 
 

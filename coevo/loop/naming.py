@@ -33,7 +33,12 @@ def played_before(recipe: Recipe, round_: int | None) -> int:
     return max(0, round_ - recipe.corl.iterations) * recipe.corl.refresh_every
 
 
-def estimator_kinds(recipe: Recipe, iteration: int | None = None) -> tuple[str, str | None]:
-    """The phases of the scorer and of the reasoner in force, see `rounds_at`; no reasoner where CoRL trains none."""
+def estimator_kinds(recipe: Recipe, iteration: int | None = None) -> tuple[str | None, str | None]:
+    """The phases of the scorer and of the reasoner in force, see `rounds_at`.
+
+    None for a scorer that is taken as it is (`scorer.kind: zero_shot`), and for the reasoner where CoRL trains none.
+    """
+    if recipe.scorer.kind == "zero_shot":
+        return None, None
     rounds = rounds_at(recipe, iteration)
     return scorer_kind(rounds), None if recipe.corl is None else reasoner_kind(rounds)

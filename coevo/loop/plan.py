@@ -92,7 +92,8 @@ class Planner:
         self._warm("rpm", recipe.rpm_sft, counts.id_train)
         first, second = counts.scorers(recipe.evaluation)
         if recipe.corl is None:
-            self._warm("scorer", recipe.scorer_sft, first)
+            if recipe.scorer.kind == "tuned":
+                self._warm("scorer", recipe.scorer_sft, first)
             self._audit()
         if recipe.evaluation.second_scorer:
             self._warm("second", recipe.scorer_sft, second)

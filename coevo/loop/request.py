@@ -22,6 +22,7 @@ from coevo.loop.cost import DECODE_SHARE, parameters, rate
 from coevo.loop.naming import estimator_kinds
 from coevo.loop.record import read_resolved
 from coevo.prompts import character_text
+from coevo.recipe import parse_recipe, with_overrides
 from coevo.types import Scenario
 
 REQUEST_FILE = "request.json"
@@ -56,8 +57,10 @@ class Policy:
     """Where a model that a diagnosis needs is: a run folder, its recipe, and the phase, without number, that wrote it."""
 
     run: Path
+    """Or, of a pretrained model that is taken as it is, the folder or hub id of the model."""
     recipe: Recipe
-    kind: str
+    kind: str | None
+    """None: no phase did, the model is taken as it is."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ class Taught:
 
 def trained_on(request: Request) -> Taught:
     """Looks for the scenarios among what the recipes of scorer and reasoner train on; see `coevo.data.overlap`."""
-    known = [policy.recipe.data for policy in (request.scorer, request.reasoner) if policy]
+    known = [policy.recipe.data for policy in (request.scorer, request.reasoner) if policy and policy.kind]
     sources = {(data.path, data.train_split, data.dev) for data in known if isinstance(data, FileData)}
     taught: list[Imprint] = []
     unreadable = []
@@ -207,8 +210,25 @@ def previous(out: Path, mark: str = REQUEST_FILE) -> dict[str, Any] | None:
 
 
 def _scorer(run: Path, overrides: Sequence[str]) -> Policy:
-    recipe = _recipe("--scorer", run, [_override(word) for word in overrides])
+    changed = [_override(word) for word in overrides]
+    if is_model(run):
+        return Policy(run, zero_shot_recipe(run, changed), None)
+    recipe = _recipe("--scorer", run, changed)
     return _finished("--scorer", Policy(run, recipe, estimator_kinds(recipe)[0]))
+
+
+def is_model(path: Path) -> bool:
+    """Whether a path given for a scorer is that of a pretrained model: its folder, or no folder but a name as hubs have."""
+    if path.is_dir():
+        return (path / "config.json").is_file() and not (path / "resolved.yaml").is_file()
+    return not os.path.lexists(path) and not path.is_absolute() and len(path.parts) == 2 and ".." not in path.parts
+
+
+def zero_shot_recipe(model: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a pretrained model that scores as it is: all that is not named has the defaults."""
+    base = {"kind": "hub", "path": str(model), "dtype": "auto"}
+    recipe = parse_recipe({"name": "zero-shot", "base": base, "scorer": "zero_shot", "lora": None}, f"--scorer {model}")
+    return with_overrides(recipe, overrides)
 
 
 def _reasoner(question: Question, scorer: Policy) -> Policy | None:
@@ -231,20 +251,26 @@ def _reasoner(question: Question, scorer: Policy) -> Policy | None:
 def _recipe(option: str, run: Path, overrides: Sequence[str] = ()) -> Recipe:
     resolved = run / "resolved.yaml"
     if not resolved.is_file():
+        model = ", or a pretrained model: its folder (with config.json) or its hub id" if option == "--scorer" else ""
         raise CheckpointError(
-            f"{option} {run} holds no run: resolved.yaml is missing. Give the folder that coevo train --out named."
+            f"{option} {run} holds no run: resolved.yaml is missing. Give the folder that coevo train --out named{model}."
         )
     return read_resolved(run, overrides)
 
 
 def _finished(option: str, policy: Policy) -> Policy:
-    for kind in (["pretrain"] if policy.recipe.pretrain else []) + [policy.kind]:
+    for kind in phases_of(policy):
         if not any((folder / "done.json").is_file() for folder in _phases(policy.run, kind)):
             raise CheckpointError(
                 f"{option} {policy.run}: phase {kind} has not finished. Finish it with: "
-                f"coevo train --resume {policy.run} --until {policy.kind}"
+                f"coevo train --resume {policy.run} --until {kind}"
             )
     return policy
+
+
+def phases_of(policy: Policy) -> list[str]:
+    """The phases, without number, that must have finished for the policy to be there."""
+    return [kind for kind in ("pretrain" if policy.recipe.pretrain else None, policy.kind) if kind]
 
 
 def phase_names(scorer: Path) -> list[str]:

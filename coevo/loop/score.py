@@ -26,7 +26,18 @@ from coevo.loop.context import Policies, seed_of
 from coevo.loop.estimator import BATCH, reasoner
 from coevo.loop.folder import RunFolder, dump_row, held
 from coevo.loop.progress import Progress, Silent
-from coevo.loop.request import REASONINGS, REQUEST_FILE, Policy, Request, phase_names, previous, score_stage, trained_on
+from coevo.loop.request import (
+    REASONINGS,
+    REQUEST_FILE,
+    Policy,
+    Request,
+    is_model,
+    phase_names,
+    phases_of,
+    previous,
+    score_stage,
+    trained_on,
+)
 from coevo.loop.run import start_processes
 from coevo.loop.store import Store, load_array, save_array
 from coevo.maths.divergence import Divergence, representation_jsd
@@ -51,6 +62,8 @@ SCORE_ROW = tuple[Number | None, int, Literal["ok", "too_long", "empty", "reason
 DIVERGENCE_ROW = tuple[Number, Number, Number, Number]
 REASONING_ROW = tuple[str, Literal["ok", "truncated", "empty", "malformed", "too_long"], Number]
 """Values of the caches; a damaged line is named, rather than met in the middle of the work."""
+ZERO_SHOT = "zero-shot"
+"""In place of the phase that wrote a scorer."""
 RESULT_FILE, ROWS_FILE = "result.json", "rows.jsonl"
 
 
@@ -95,11 +108,15 @@ def _score(request: Request, policies: Policies, progress: Progress) -> Path:
     }
     result["notes"] += [
         *_unread(result["references_use"], result["scale"]),
-        *_notes(request, divergences),
+        *_notes(request, policies, divergences),
         *_reasoning_notes(request, reasoned),
         *_lost_notes(request, policies),
     ]
-    about = {"scorer_phase": request.scorer.kind, **_reasoner_facts(request, reasoned), **_about(request, policies)}
+    about = {
+        "scorer_phase": request.scorer.kind or ZERO_SHOT,
+        **_reasoner_facts(request, reasoned),
+        **_about(request, policies),
+    }
     result = {"asked": request.as_json(), **about, **result}
     if dist.is_main():
         rows = [{"model": name, **row.as_json()} for name, found in measured.items() for row in found.rows]
@@ -115,9 +132,11 @@ def _seed(request: Request) -> int:
 
 
 def _policies(policy: Policy) -> Policies:
+    if is_model(policy.run):
+        return Policies(policy.recipe, RunFolder(policy.run), [])
     folder, _ = RunFolder.open(policy.run)
     policies = Policies(policy.recipe, folder, phase_names(policy.run))
-    for kind in (["pretrain"] if policy.recipe.pretrain else []) + [policy.kind]:
+    for kind in phases_of(policy):
         if folder.facts(policies.phase_name(kind)) is None:
             raise CheckpointError(f"{policy.run}: phase {kind} has not finished; resume the run first.")
     return policies
@@ -170,7 +189,8 @@ def _reason(request: Request, policies: Policies, store: Store, progress: Progre
 
 
 def _estimator(request: Request, policies: Policies, reasoned: Written | None) -> Estimator:
-    scorer = policies.scorer(policies.phase_name(request.scorer.kind))
+    kind = request.scorer.kind
+    scorer = policies.scorer(policies.phase_name(kind)) if kind else policies.zero_shot()
     return scorer if reasoned is None else ReasonedScorer(scorer, reasoned)
 
 
@@ -396,7 +416,7 @@ def _unread(used: Mapping[Component, Mapping[str, float]], scale: str) -> list[s
     ]
 
 
-def _notes(request: Request, divergences: Mapping[Which, Divergence]) -> list[str]:
+def _notes(request: Request, policies: Policies, divergences: Mapping[Which, Divergence]) -> list[str]:
     recipe, notes = request.recipe, request.answers.notes()
     taught, sizes = trained_on(request), Counter(x.split for x in request.answers.scenarios)
     if taught.by_split:
@@ -406,7 +426,13 @@ def _notes(request: Request, divergences: Mapping[Which, Divergence]) -> list[st
             "worse than they are. Do not compare those splits with others."
         )
     notes += [f"Whether the scorer was trained on these scenarios cannot be told: {reason}" for reason in taught.unreadable]
-    if not recipe.scorer_sft.context_dropout:
+    if request.scorer.kind is None:
+        notes.append(
+            f"The scorer is {recipe.scorer.base or policies.base} as it is. What it has read before is not known: texts "
+            "that it has met are likelier to it than others as good. It was never taught to read a context with a part "
+            "missing, so the components u, c, d and the learned marginal are those of an untuned reader."
+        )
+    elif not recipe.scorer_sft.context_dropout:
         notes.append(
             "The scorer was trained without context dropout (scorer_sft.context_dropout=0): it has never read a context "
             "with a part missing, so the components u, c, d and the learned marginal are guesses."

@@ -1,4 +1,4 @@
-"""A trained scorer out of a run folder, for commands that use one without running a recipe."""
+"""A scorer out of a run folder, or a pretrained model as it is, for commands that use one without running a recipe."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from coevo.errors import CheckpointError, ConfigError, DataError
 from coevo.loop.context import Policies
 from coevo.loop.folder import RunFolder
 from coevo.loop.plan import plan
+from coevo.loop.request import is_model, zero_shot_recipe
 from coevo.loop.run import start_processes
 from coevo.scoring.scorer import Scorer
 from coevo.types import Scenario
@@ -20,15 +21,18 @@ ID_TRAIN = "IDTrain"
 
 
 def load_scorer(run: Path) -> Scorer:
-    """The scorer that a run has trained.
+    """The scorer that a run has trained, or a pretrained model as it is.
 
     Args:
-        run: a run folder whose phase `sft-scorer` has finished.
+        run: a run folder whose phase `sft-scorer` has finished, or that has none; or folder or hub id of a model.
 
     Raises:
         ConfigError: its scorer needs a reasoner.
         CheckpointError: it is none, or has not got so far, or its files were changed since.
     """
+    if is_model(run):
+        start_processes()
+        return Policies(zero_shot_recipe(run), RunFolder(run), []).zero_shot()
     folder, recipe = RunFolder.open(run)
     if recipe.corl is not None:
         raise ConfigError(
@@ -37,6 +41,8 @@ def load_scorer(run: Path) -> Scorer:
         )
     start_processes()
     policies = Policies(recipe, folder, [phase.name for phase in plan(recipe)])
+    if recipe.scorer.kind == "zero_shot":
+        return policies.zero_shot()
     name = policies.phase_name(PHASE)
     if folder.facts(name) is None:
         raise CheckpointError(
@@ -52,6 +58,8 @@ def unseen(run: Path, data: Path) -> list[Scenario]:
         CheckpointError: it is no run folder.
         DataError: the file breaks its format, or holds nothing else.
     """
+    if is_model(run):
+        return list(read_rpgbench(data, split_names(data)))
     _, recipe = RunFolder.open(run)
     taught = recipe.data.train_split if isinstance(recipe.data, FileData) else ID_TRAIN
     splits = [name for name in split_names(data) if name != taught]

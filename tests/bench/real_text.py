@@ -3,10 +3,11 @@
     python -m tests.bench.real_text MODEL FILE --scenes choose|check|shifted --scores FILE.jsonl [key=value ...]
 
 MODEL is a folder or hub id, FILE dialogues in the RPGBench layout. `choose` takes scenes from the first two fifths of
-IDTrain, on which weights may be chosen, `check` from the last two, `shifted` from the OOD splits; the negatives' contexts
-come from the fifth between. Likelihoods are kept in --scores as they come: run again, it goes on, and another choice of
-weights (`echo=6 overshoot=0`) costs nothing. It prints the audit by the default reward and by R6. The first eight scenes of
-`choose` and `check` in the drama file have another right answer each, written by hand: `drama_alternatives.json`.
+IDTrain, on which weights may be chosen, `check` its last ones, which `recipes/smollm2.yaml` holds out (`data.dev`),
+`shifted` from the OOD splits; the negatives' contexts come from the fifth in the middle. Likelihoods are kept in --scores as
+they come: run again, it goes on, and another choice of weights (`echo=6 overshoot=0`) costs nothing. It prints the audit by
+the default reward and by R6. Of the drama file `drama_alternatives.json` has another right answer, written by hand, for each
+scene of `check` and for eight of `choose`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from coevo.config import Audit, RealText, RewardWeights
 from coevo.data import BATTERIES, Scenario, read_rpgbench
 from coevo.lm.lineage import weights_hash
 from coevo.lm.loading import load_policy, load_tokenizer, local_directory
-from coevo.prompts import SHORT
+from coevo.prompts import INSTRUCT
 from coevo.recipe import parse_yaml
 from coevo.scoring.audit import audit
 from coevo.scoring.real_text import Others, draw_others
@@ -32,14 +33,16 @@ from coevo.scoring.scorer import Ask, PromptKey, Scorer
 from coevo.scoring.verdict import table
 from coevo.types import Score
 
-PROMPT, RESPONSE = 320, 48
-"""Longest prompt and reference taken, in tokens, so that a processor core scores 16 scenes in minutes."""
+PROMPT, RESPONSE = 512, 64
+"""Longest prompt and reference taken, in tokens, as `recipes/smollm2.yaml` has them."""
 ALTERNATIVES = Path(__file__).with_name("drama_alternatives.json")
 """sample_ID -> another right answer."""
-MOST = 16
+MOST = 64
 """Scenes of a part."""
-ORDER = sorted(range(MOST), key=lambda place: f"{place:04b}"[::-1])
+ORDER = sorted(range(MOST), key=lambda place: f"{place:06b}"[::-1])
 """In which they are taken: the first few are as evenly spread as all."""
+HELD_OUT = 96
+"""Samples at the end of IDTrain, `data.dev` of `recipes/smollm2.yaml`."""
 CONTEXTS_AT_ONCE = 2
 """Contexts whose likelihoods are asked for together, and kept."""
 
@@ -86,7 +89,9 @@ class Kept:
         ]
 
     def _name(self, ask: Ask) -> str:
-        asked = json.dumps([self.version, SHORT.messages("scorer", ask.scenario, ask.drop), ask.text], ensure_ascii=False)
+        asked = json.dumps(
+            [self.version, self.scorer.prompts.messages("scorer", ask.scenario, ask.drop), ask.text], ensure_ascii=False
+        )
         return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 
@@ -94,12 +99,12 @@ def scenes(path: Path, which: str, tokens: Any, weights: RealText, count: int) -
     """Evenly spread scenes of a part of the file that are not too long, and the negatives."""
 
     def short(x: Scenario) -> bool:
-        prompt = "\n".join(m["content"] for m in SHORT.messages("scorer", x))
+        prompt = "\n".join(m["content"] for m in INSTRUCT.messages("scorer", x))
         return len(tokens(prompt)["input_ids"]) <= PROMPT - 40 and 8 <= len(tokens(x.reference)["input_ids"]) <= RESPONSE
 
     train = list(read_rpgbench(path, ["IDTrain"]))
     n = len(train)
-    parts = {"choose": train[: 4 * n // 10], "bank": train[4 * n // 10 : 6 * n // 10], "check": train[6 * n // 10 :]}
+    parts = {"choose": train[: 4 * n // 10], "bank": train[4 * n // 10 : 6 * n // 10], "check": train[-HELD_OUT:]}
     if which == "shifted":
         parts[which] = [x for k in (1, 2, 3) for x in read_rpgbench(path, [f"OOD{k}Test"])]
     usable = [x for x in parts[which] if short(x)]
@@ -122,9 +127,9 @@ def main() -> None:
     options = parser.parse_args()
     given = {key: parse_yaml(text, key) for key, _, text in (pair.partition("=") for pair in options.weights)}
     weights = RealText.model_validate({"kind": "real_text"} | given)
-    model = load_policy(options.model, None, trainable=False, dtype="auto")
+    model = load_policy(options.model, None, trainable=False, dtype="bfloat16")
     version = weights_hash(local_directory(options.model))
-    scorer = Scorer(model, load_tokenizer(options.model), version, PROMPT + RESPONSE + 200, 4096)
+    scorer = Scorer(model, load_tokenizer(options.model), version, INSTRUCT, PROMPT + RESPONSE + 200, 4096)
     kept = Kept(scorer, options.scores, time.monotonic() + 60 * options.minutes)
     chosen, others = scenes(options.file, options.scenes, scorer.tokenizer, weights, options.count)
     cases = BATTERIES["file"](chosen, 0)
