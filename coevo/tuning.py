@@ -217,7 +217,7 @@ class RealText(Model):
     kind: Literal["real_text"]
     contrast: Weight = 1.0
     """D1: how much likelier the response is in its own context than in others' (CLUB)."""
-    marginal: Weight = 0.5
+    marginal: Weight = 0.3
     """How much likelier it is in its own context than in none (M4)."""
     length: Share = 0.5
     """Both are divided by this power of the number of tokens: 0 is their sum, which grows with length, 1 is per token."""

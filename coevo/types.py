@@ -93,9 +93,9 @@ class Response:
     text: str
     model: str
     """Name of the policy, for example `rpm/sft` or `rpm/iteration-2`."""
-    status: Literal["ok", "truncated", "empty", "missing"] = "ok"
-    """`truncated`: the token limit came before the end of turn. `missing`: no response was given. Only `ok` responses are
-    scored."""
+    status: Literal["ok", "truncated", "empty", "missing", "loop", "echo"] = "ok"
+    """`truncated`: the token limit came before the end of turn. `missing`: no response was given. `loop`, `echo`: most of it
+    repeats itself, or copies the query or the context (`coevo.scoring.guards`). Only `ok` responses are scored."""
 
 
 @dataclass(frozen=True, slots=True)

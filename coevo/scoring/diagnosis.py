@@ -20,7 +20,7 @@ from coevo.maths.stats import Floats, seed_of
 from coevo.prompts import Component, character_text
 from coevo.scoring.claims import LEAST, beyond, scored, sign
 from coevo.scoring.summary import Row, difference, remid_margin, summarise
-from coevo.scoring.words import WORDS, against_words, coverage_words, home_words, shift_words
+from coevo.scoring.words import WORDS, against_words, coverage_words, home_words, likelier_words, shift_words
 from coevo.types import Scenario, shift_of
 
 if TYPE_CHECKING:
@@ -181,6 +181,7 @@ def _model(
             *coverage_words(rows),
             *shifts_said,
             *home_said,
+            *likelier_words(shifts, scale),
             *_risk_words(worst),
             *against_words(against, shifts, scale),
         ],

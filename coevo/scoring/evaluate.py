@@ -18,7 +18,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,6 +28,8 @@ from coevo.errors import ScoreError
 from coevo.maths.information import Agg, circulant_offsets, component_remi, emi, neighbours, outside, random_pairs
 from coevo.maths.stats import Floats, seed_of
 from coevo.prompts import ALL, NO_REASONING, NOTHING, Component
+from coevo.scoring.guards import fault
+from coevo.scoring.real_text import seen
 from coevo.scoring.scorer import Ask, PromptKey, Scores
 from coevo.scoring.summary import Row, summarise
 from coevo.types import Response, Scenario, Score
@@ -150,8 +152,11 @@ def plan(
     seed: int,
     cache: Mapping[str, Any],
 ) -> Plan:
-    """Which likelihoods are needed: none for a response that is not `ok`, none for a reference that is in the cache."""
-    aligned = _align(scenarios, responses)
+    """Which likelihoods are needed: none for a response that is not `ok`, none for a reference that is in the cache.
+
+    A response that repeats itself or copies its context is not `ok` either: every scorer finds it likely.
+    """
+    aligned = [_marked(x, response) for x, response in zip(scenarios, _align(scenarios, responses), strict=True)]
     negatives = _negatives(scenarios, config, seed)
     design = _digest([config.estimator, negatives, [_content(scenario) for scenario in scenarios]])
     planned = Plan(
@@ -237,6 +242,13 @@ def _align(scenarios: Sequence[Scenario], responses: Sequence[Response]) -> list
     if len(models) > 1:
         raise ScoreError(f"evaluation: responses of several models ({', '.join(models)}); measure one model at a time.")
     return [by_id[sample_id] for sample_id in ids]
+
+
+def _marked(scenario: Scenario, response: Response) -> Response:
+    """The response with the status of what no likelihood shows."""
+    if response.status != "ok":
+        return response
+    return replace(response, status=fault(response.text, scenario.reference, list(seen(scenario))))
 
 
 def _negatives(scenarios: Sequence[Scenario], config: Evaluation, seed: int) -> list[list[int]]:

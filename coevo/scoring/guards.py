@@ -8,11 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 COPIED_WORDS, COPIED_CHARACTERS = 4, 6
 """So many in a row that stand in a source too are copied. Three words are shared by chance: "I do not" is everybody's."""
 REPEATED_WORDS, REPEATED_CHARACTERS = 3, 4
 """So many in a row that were said before are repeated."""
+
+DEGENERATE = 0.5
+"""A response of which so much more than of its reference is repeated, or copied, says nothing of its own.
+
+Chosen on 1,000 dialogues of plays: with others' references as responses 0 are called a loop and 1 an echo, of loops and
+echoes made for the purpose 99.9 and 99.2 %. On 750 of other plays 1 and 4, 99.6 and 99.3 %; on 1,500 of the world 0 and 0,
+100 and 100 %."""
 
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
@@ -27,6 +35,19 @@ _END = re.compile(r"(?:--|[.!?…。！？｡؟।॥–—―~～♪*)\]」』�
 def units(text: str) -> list[str]:
     """Words, and characters of scripts without spaces, in their order and without case; of a text of signs, the signs."""
     return _UNIT.findall(text.casefold()) or [sign for sign in text if not sign.isspace()]
+
+
+def fault(text: str, reference: str, sources: Sequence[str]) -> Literal["ok", "loop", "echo"]:
+    """What is wrong with a response that any scorer finds likely, so that its likelihood would pass for quality.
+
+    Args:
+        text: the response.
+        reference: what the scenario's own reference repeats or copies is free.
+        sources: texts that a response could copy.
+    """
+    if loop(text) - loop(reference) > DEGENERATE:
+        return "loop"
+    return "echo" if echo(text, sources) - echo(reference, sources) > DEGENERATE else "ok"
 
 
 def echo(text: str, sources: Iterable[str]) -> float:

@@ -30,8 +30,8 @@ class Row:
     response: str
     reference: str
     status: str
-    """`ok`; the response's `truncated`, `empty` or `missing`; the score's `too_long` or `reasoning`; `reference_...`;
-    `no_negatives`."""
+    """`ok`; the response's `truncated`, `empty`, `missing`, `loop` or `echo`; the score's `too_long` or `reasoning`;
+    `reference_...`; `no_negatives`."""
     n_negatives: int = 0
     """How many other contexts scored both response and reference; the rest are left out for both."""
     mi_response: float = math.nan

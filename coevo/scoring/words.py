@@ -25,6 +25,11 @@ def coverage_words(rows: Sequence[Row]) -> list[str]:
     if counts["ok"] < len(rows):
         others = ", ".join(f"{status} {n}" for status, n in counts.most_common() if status != "ok")
         said.append(f"{counts['ok']} of {len(rows)} responses could be scored and the others are in no mean: {others}.")
+    if poor := counts["loop"] + counts["echo"]:
+        said.append(
+            f"{poor} of them mostly repeat themselves (loop) or copy the query or the context (echo), which every scorer "
+            "finds likely: the figures are of the other responses and say nothing of these."
+        )
     texts = Counter(row.response for row in rows if row.status == "ok")
     most = max(texts.values(), default=0)
     if most > 1 and 2 * most > counts["ok"] and len({row.reference for row in rows}) > 1:
@@ -241,6 +246,19 @@ def home_words(shifts: Mapping[str, Entry], subsets: Mapping[str, Entry], scale:
         end = "by M the responses are likelier than the references in any context, as plainer text is"
         return "likelier", [f"At home (ID) it is {place} the references' level in R-EMI; {end}: {numbers}"]
     return place, [f"At home (ID) it is {place} the references' level: {numbers}"]
+
+
+def likelier_words(shifts: Mapping[str, Entry], scale: str) -> list[str]:
+    """What M above 0 means, wherever it is."""
+    high = {name: entry["register_gap"] for name, entry in shifts.items() if sign(entry.get("register_gap"), scale) > 0}
+    if not high:
+        return []
+    where = {name: "at home" if name == "id" else f"under the {name} shift" for name in high}
+    places = ", ".join(f"{where[name]} ({shown(record, scale)})" for name, record in high.items())
+    return [
+        f"M is above 0 {places}: to this scorer the responses are likelier than the references in any context. They are "
+        "blander or more repetitive than these, not better."
+    ]
 
 
 def _home_doubts(home: Entry, subsets: Mapping[str, Entry], scale: str) -> list[str]:
