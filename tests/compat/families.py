@@ -36,6 +36,24 @@ FAMILIES: dict[str, dict[str, Any]] = {
         **{key: value for key, value in _LLAMA.items() if key != "num_key_value_heads"},
     },
     "gpt2": {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 1024},
+    "gemma": {"model_type": "gemma", **_LLAMA, "head_dim": 8},
+    "smollm3": {"model_type": "smollm3", **_LLAMA},
+    "granite": {"model_type": "granite", **_LLAMA},
+    "olmo2": {"model_type": "olmo2", **_LLAMA},
+    "starcoder2": {"model_type": "starcoder2", **_LLAMA},
+    "mixtral": {"model_type": "mixtral", **_LLAMA, "num_local_experts": 2, "num_experts_per_tok": 1, "sliding_window": None},
+    "qwen3_moe": {
+        "model_type": "qwen3_moe",
+        **_LLAMA,
+        **{"head_dim": 8, "num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 32},
+    },
+    "falcon": {
+        "model_type": "falcon",
+        **{
+            key: _LLAMA[key]
+            for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")
+        },
+    },
 }
 """What makes a base of each family: its `model_type` in transformers and its smallest useful size."""
 
