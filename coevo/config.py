@@ -6,6 +6,8 @@ sizes are global (over all processes), and where to run is a file under `launch/
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -418,6 +420,19 @@ class Recipe(Model):
         """The prompts of this run: the recipe's own, and coevo's where it gives none."""
         default: SetName = "instruct" if isinstance(self.base, HubBase) else "short"
         return replaced(named(self.prompts.set or default), self.prompts.texts)
+
+    @property
+    def template(self) -> Mapping[str, Any]:
+        """Further arguments of the base's chat template."""
+        return self.base.template if isinstance(self.base, HubBase) else {}
+
+    @property
+    def reading(self) -> str:
+        """Hash of prompts and template arguments, which a model reads around the data; empty for the short prompts alone."""
+        stamp = self.prompt_set.stamp
+        if not self.template:
+            return stamp
+        return hashlib.sha256(json.dumps([stamp, self.template], sort_keys=True).encode()).hexdigest()
 
     @property
     def thinks(self) -> bool:

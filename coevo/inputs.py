@@ -133,5 +133,7 @@ class HubBase(Model):
     kind: Literal["hub"]
     path: Annotated[str, Field(min_length=1)]
     dtype: Literal["auto", "bfloat16", "float32"] = "bfloat16"
+    template: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Further arguments of the base's chat template, as its authors name them: `{enable_thinking: false}`."""
     gradient_checkpointing: bool = True
     """Computes activations again in the backward pass: less memory, and a third more of a training step's arithmetic."""

@@ -92,7 +92,7 @@ def unchecked_models(recipes: Iterable[Recipe]) -> list[str]:
     from coevo.loop.check import named_models
 
     named = {
-        (*named_models(recipe).items(), recipe.longest, recipe.lora, recipe.prompt_set): recipe
+        (*named_models(recipe).items(), recipe.longest, recipe.lora, recipe.reading): recipe
         for recipe in recipes
         if named_models(recipe)
     }

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from huggingface_hub import snapshot_download
@@ -37,7 +37,7 @@ from coevo.lm.lineage import (
     whole_tensor,
     write_lineage,
 )
-from coevo.lm.template import end_of_turn
+from coevo.lm.template import end_of_turn, give_arguments
 from coevo.lm.value import add_value_head, belongs_to_head, read_value_head
 from coevo.types import Lineage
 
@@ -94,14 +94,19 @@ def stored_directory(path: str | Path) -> Path | None:
     return directory if any(directory.glob("model*.safetensors")) else None
 
 
-def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str | Path, template: Mapping[str, Any] | None = None) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a base (also that of every policy on it), with left padding.
 
     Its end-of-turn token is the one that its chat template writes after an answer, whatever the files call `eos_token`.
     A tokenizer without a pad token pads with its end token; coevo masks by length, so the two are never confused. One that
     adds special tokens to whatever it reads is told not to.
 
+    Args:
+        path: of the base.
+        template: further arguments of its chat template, given at each rendering.
+
     Raises:
+        ConfigError: an argument that the chat template does not read.
         CheckpointError: it cannot be loaded, has no chat template or no end-of-turn token, or gives ids that its model has
             no embedding for.
     """
@@ -121,6 +126,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
                 "is named default; name the one to use so, in tokenizer_config.json or as chat_template.jinja."
             )
         tokenizer.chat_template = tokenizer.chat_template["default"]
+    give_arguments(tokenizer, template or {})
     tokenizer.eos_token = end_of_turn(tokenizer) or tokenizer.eos_token
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -18,12 +18,19 @@ from functools import lru_cache
 from typing import Any
 
 import jinja2
+from jinja2 import meta
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from coevo.errors import ConfigError
+from coevo.nearest import did_you_mean
 
 Messages = list[dict[str, str]]
+
+ARGUMENTS = "coevo_template_arguments"
+"""Attribute of a tokenizer: what a recipe gives its chat template beside the messages."""
+_OURS = {"messages", "add_generation_prompt", "tools", "documents", "continue_final_message"}
+"""Arguments that are no one's to give: they decide what is asked."""
 
 TODAY = datetime(2024, 7, 26)
 """The day that every template is told it is; Llama's own default. With the true one, likelihoods would change every day."""
@@ -81,6 +88,24 @@ def fill(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str
             f"{lost['content'].strip()[:80]!r}, so the model would not see it. Take this text out of the data, or: {REMEDY}"
         )
     return text + way.opening
+
+
+def give_arguments(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any]) -> None:
+    """Has further arguments given to the chat template whenever it renders.
+
+    Raises:
+        ConfigError: one that the template does not read, with those that it does.
+    """
+    template = tokenizer.get_chat_template()
+    known = meta.find_undeclared_variables(_compile_jinja_template(template).environment.parse(template))
+    known -= {*_OURS, *tokenizer.special_tokens_map, "strftime_now", "raise_exception"}
+    for name in arguments:
+        if name not in known:
+            raise ConfigError(
+                f"base.template.{name}: {_name(tokenizer)}: the base's chat template reads no such argument; it reads "
+                f"{', '.join(sorted(known)) or 'none'}.{did_you_mean(name, known)}"
+            )
+    setattr(tokenizer, ARGUMENTS, dict(arguments))
 
 
 def _lost(messages: Sequence[Mapping[str, str]], prompt: str) -> Mapping[str, str] | None:
@@ -192,7 +217,7 @@ def _apply(
                 chat_template=template,
                 tokenize=False,
                 add_generation_prompt=generation,
-                **_switches(template, thinks),
+                **_switches(template, thinks) | getattr(tokenizer, ARGUMENTS, {}),
             )
         )
     except _BREAKS as error:
@@ -279,9 +304,15 @@ def _answered(
 
 
 def _closed(before: str, prompt: str) -> str:
-    """What ends a thought that the generation prompt opens and that a finished answer does not have before it."""
+    """What ends a thought that the generation prompt opens and that a finished answer does not have before it.
+
+    Nothing where the prompt has ended it already: answers are then taught and scored after an empty thought, as asked for.
+    """
     common = before.rstrip()
-    thought = _THOUGHT.fullmatch(prompt[len(common) :])
+    rest = prompt[len(common) :]
+    if prompt.startswith(common) and _THOUGHTS_AT_END.fullmatch(rest) and _THOUGHT.findall(rest)[-1][1]:
+        return ""
+    thought = _THOUGHT.fullmatch(rest)
     if not prompt.startswith(common) or not thought or thought[2]:
         raise _Unfit(
             f"asks for an answer after {prompt[-40:]!r} and writes one after {before[-40:]!r}, so that a response would be "

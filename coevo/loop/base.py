@@ -44,7 +44,7 @@ def check_models(recipe: Recipe, *, fetch: bool) -> list[str]:
             unchecked.append(f"{key}={path} is not on this machine, so it was not checked; it is when the run begins.")
             continue
         check_weights(directory)
-        tokenizer = load_tokenizer(directory)
+        tokenizer = load_tokenizer(directory, recipe.template if key == "base.path" else {})
         if key == "base.path":
             probe(tokenizer, recipe.prompt_set, marks=recipe.method.marks if isinstance(recipe.method, Thinking) else None)
             _check_base(recipe, directory)

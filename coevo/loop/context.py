@@ -103,7 +103,7 @@ class Policies:
     def version(self, name: str | None) -> str:
         """Stamp of the numbers that the policy of phase `name` gives, or (None) the base: see `lineage.identity`."""
         base = local_directory(self.base)
-        return identity(self.folder.policy(name) if name else base, base, self.prompts.stamp)
+        return identity(self.folder.policy(name) if name else base, base, self.recipe.reading)
 
     @property
     def tokenizer(self) -> Any:
@@ -124,7 +124,7 @@ class Policies:
         Raises:
             ConfigError: its chat template does not show every role all that it is to read.
         """
-        tokenizer, method = load_tokenizer(directory), self.recipe.method
+        tokenizer, method = load_tokenizer(directory, self.recipe.template), self.recipe.method
         probe(tokenizer, self.prompts, marks=method.marks if isinstance(method, Thinking) else None)
         self._tokenizer = tokenizer
 
@@ -184,16 +184,17 @@ class Policies:
             CheckpointError: its folder is not fit for it; see `coevo.lm.check`.
             ConfigError: its chat template does not show the scorer all that it is to read.
         """
-        path = self.recipe.scorer.base or self.base
+        own = self.recipe.scorer.base
+        path = own or self.base
         directory = local_directory(path)
         check_weights(directory)
-        tokenizer = load_tokenizer(directory)
+        tokenizer = load_tokenizer(directory, {} if own else self.recipe.template)
         probe(tokenizer, self.prompts, ["scorer"])
         model: Any = self._placed(load_policy(directory, None, trainable=False, dtype=self._dtype_of(path)))
         return Scorer(
             model,
             tokenizer,
-            identity(directory, directory, self.prompts.stamp),
+            identity(directory, directory, self.prompts.stamp if own else self.recipe.reading),
             self.prompts,
             max_length=getattr(model.config.get_text_config(), "max_position_embeddings", None) or NO_LIMIT,
             tokens_per_batch=self.recipe.limits.tokens_per_batch,
@@ -251,7 +252,7 @@ class Context(Policies):
             parent_hash=weights_hash(self.folder.policy(parent)) if parent else None,
             phase=phase.name,
             base_settings=settings_hash(local_directory(self.base)),
-            prompts=self.prompts.stamp,
+            prompts=self.recipe.reading,
         )
 
     def save_base(self, phase: PhasePlan, model: PreTrainedModel) -> None:

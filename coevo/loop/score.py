@@ -156,11 +156,11 @@ def _reason(request: Request, policies: Policies, store: Store, progress: Progre
     if request.reasoner is None:
         return None
     own = _policies(request.reasoner)
-    if request.borrowed and own.prompts.stamp != policies.prompts.stamp:
+    if request.borrowed and own.recipe.reading != policies.recipe.reading:
         raise CheckpointError(
-            f"--reasoner {request.reasoner.run}: its prompts are not those of --scorer {request.scorer.run} (`prompts` in "
-            "their resolved.yaml), so that the two would read one scenario in different words; give a reasoner of a run "
-            "with the scorer's prompts."
+            f"--reasoner {request.reasoner.run}: its prompts are not those of --scorer {request.scorer.run} (`prompts` and "
+            "`base.template` in their resolved.yaml), so that the two would read one scenario in different words; give a "
+            "reasoner of a run with the scorer's prompts."
         )
     if request.borrowed and own.version(None) != policies.version(None):
         raise CheckpointError(

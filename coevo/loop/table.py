@@ -48,7 +48,9 @@ def prompts_in_use(recipe: Recipe) -> str:
     prompts = recipe.prompt_set
     own = f", with the recipe's own for {', '.join(prompts.own)}" if prompts.own else ""
     name = "instruct" if prompts.asked_by == "user" else "short"
-    return f"Prompts: {name}{own}{f' ({prompts.stamp[:12]})' if prompts.stamp else ''}."
+    template = ", ".join(f"{key}={value!r}" for key, value in recipe.template.items())
+    extra = f"; the base's chat template is given {template}" if template else ""
+    return f"Prompts: {name}{own}{f' ({recipe.reading[:12]})' if recipe.reading else ''}{extra}."
 
 
 def assumptions(recipe: Recipe) -> str:
