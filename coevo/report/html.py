@@ -13,7 +13,7 @@ from coevo.escape import visible
 from coevo.report import drift
 from coevo.report.changes import verdicts
 from coevo.report.read import Run, choose_turns, lost_most
-from coevo.report.tables import COLUMNS, LEGEND, decisions, lessons, lines, stamp
+from coevo.report.tables import columns, decisions, legend, lessons, lines, stamp
 from coevo.scoring import verdict as audit
 
 CAPTIONS = {
@@ -36,9 +36,9 @@ def render(run: Run, images: Mapping[str, bytes]) -> str:
         .render(
             run=run,
             stamp=stamp(run),
-            legend=LEGEND,
+            legend=legend(run),
             verdicts=[*lessons(run), *decisions(run), *verdicts(run)],
-            headings=[heading for _, heading, _ in COLUMNS],
+            headings=[heading for _, heading, _ in columns(run)],
             tables=[("Means per shift", lines(run, "shifts")), ("Per subset", lines(run, "subsets"))],
             figures=figures(images, CAPTIONS),
             turns=[_TURN | turn for turn in choose_turns(run.turns, 10)],

@@ -25,6 +25,7 @@ COMPONENTS: Columns = (
     ("component_c", "R-EMI_c"),
     ("component_d", "R-EMI_d"),
 )
+PER_TOKEN: Columns = (("remi_per_token", "R-EMI per token"), ("register_gap_per_token", "M per token"))
 DIVERGENCE = ("raw", "null_mean", "null_high", "p_value", "corrected")
 KINDS = (("u", "persona"), ("c", "character"), ("d", "dialogue"), ("reference", "reference"))
 LEGEND = (
@@ -35,7 +36,8 @@ LEGEND = (
     "over scenarios). D_JS: representation Jensen-Shannon divergence in nats, 0 to ln 2 = 0.69; null: its mean and 95 % "
     "quantile where nothing shifts; corrected: raw less the null's mean. B2: the sum of the square roots of the corrected "
     "D_JS of persona, character and dialogue, and of the fourth roots of those between responses and references on ID and "
-    "on the subset, a D_JS within its null taken for 0; an index to rank risks by, without unit."
+    "on the subset, a D_JS within its null taken for 0; an index to rank risks by, without unit. Per token: the same "
+    "of nats per token, each text by its own length."
 )
 
 
@@ -71,6 +73,7 @@ def tables(result: Record) -> list[Table]:
     made = [
         _measures(result, "shifts", "Means per shift", MEASURES),
         _measures(result, "subsets", "Per subset", MEASURES),
+        *([_measures(result, "shifts", "Per token: means per shift", PER_TOKEN)] if result["scale"] == "sum" else []),
         _measures(result, "shifts", "By component of the context: means per shift", COMPONENTS),
         _measures(result, "subsets", "By component of the context: per subset", COMPONENTS),
         _differences(result),
@@ -128,7 +131,10 @@ def _measures(result: Record, level: str, title: str, columns: Columns) -> Table
         for model, record in result["models"].items():
             entry = record[level][name]
             scored = f"{entry['statuses'].get('ok', 0)} of {entry['n']}"
-            cells = [_interval(measure(entry, key), result["scale"]) for key, _ in columns]
+            cells = [
+                _interval(measure(entry, key), "token_mean" if key.endswith("token") else result["scale"])
+                for key, _ in columns
+            ]
             rows.append([name, model, scored, _span(entry["n_negatives"]), *cells])
     return Table(title, headings, rows, 2)
 
@@ -205,7 +211,7 @@ def _case(row: Mapping[str, Any]) -> str:
 def _csv_headings() -> list[str]:
     headings = ["model", "level", "name", "shift", "n", "scored", "negatives_least", "negatives_most"]
     headings += ["estimator", "scale", "negatives", "k", "resamples"]
-    headings += [f"{key}{end}" for key, _ in (*MEASURES, *COMPONENTS) for end in ("", "_low", "_high")]
+    headings += [f"{key}{end}" for key, _ in (*MEASURES, *COMPONENTS, *PER_TOKEN) for end in ("", "_low", "_high")]
     headings += ["bound", "bound_u", "bound_c", "bound_d", "bound_response", "bound_raw"]
     return headings + [f"jsd_{kind}_{key}" for kind in (*(k for k, _ in KINDS), "gap", "response") for key in DIVERGENCE]
 
@@ -215,7 +221,7 @@ def _csv_row(result: Record, model: str, level: str, name: str, entry: Record) -
     shift = name if level == "shifts" else entry["shift"]
     row = [model, level.removesuffix("s"), name, shift, entry["n"], entry["statuses"].get("ok", 0), least, most]
     row += [result[key] for key in ("estimator", "scale", "negatives", "k", "resamples")]
-    for key, _ in (*MEASURES, *COMPONENTS):
+    for key, _ in (*MEASURES, *COMPONENTS, *PER_TOKEN):
         record = measure(entry, key) or {}
         row += [record.get(part) for part in ("value", "low", "high")]
     bound, raw = entry.get("bound") or {"shares": {}}, entry.get("bound_raw") or {}

@@ -16,16 +16,18 @@ from coevo.report import drift
 from coevo.report.changes import verdicts
 from coevo.report.read import Run, read_run
 from coevo.scoring import verdict as audit
-from coevo.scoring.claims import digits
+from coevo.scoring.claims import digits, scale_of
 
-COLUMNS: tuple[tuple[str, str, float], ...] = (
-    ("share_right", "right (%)", 100.0),
+RIGHT = ("share_right", "right (%)", 100.0)
+MEASURES = (
     ("remi", "R-EMI", 1.0),
     ("register_gap", "M", 1.0),
     ("likelihood_gap", "R-EMI + M", 1.0),
     ("remid", "R-EMID", 1.0),
 )
 """Key in the evaluation dict, heading, and factor of every measure shown; R-EMI never without M beside it."""
+PER_TOKEN = (("remi_per_token", "R-EMI/token", 1.0), ("register_gap_per_token", "M/token", 1.0))
+"""Beside the sums where nobody knows what is right: real texts differ in length."""
 ABSENT = "n/a"
 LEGEND = (
     "R-EMI: what the responses lost of their context, against the references (nats per response; 0 is the reference's "
@@ -33,6 +35,7 @@ LEGEND = (
     "likelihood gap. R-EMID: R-EMI on ID minus R-EMI under the shift; above 0, the shift costs. In brackets, 95 % "
     "intervals (bootstrap over scenarios). Change: after minus before, paired by scenario."
 )
+PER_TOKEN_LEGEND = "R-EMI/token and M/token: the same of nats per token, each text by its own length."
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,20 @@ class Line:
     counts: str
     """Scored of all scenarios."""
     cells: tuple[str, ...]
-    """One per column of `COLUMNS`."""
+    """One per column of `columns`."""
+
+
+def columns(run: Run) -> tuple[tuple[str, str, float], ...]:
+    """The measures that a run's tables show: with the share of right slots in the world, and per token for real text."""
+    shifts = [entry for found in (run.before, run.after) if found for entry in found["shifts"].values()]
+    if any(entry.get("share_right") for entry in shifts) or not any(entry.get("remi_per_token") for entry in shifts):
+        return (RIGHT, *MEASURES)
+    return (*MEASURES, *PER_TOKEN)
+
+
+def legend(run: Run) -> str:
+    """What the columns mean."""
+    return f"{LEGEND} {PER_TOKEN_LEGEND}" if PER_TOKEN[0] in columns(run) else LEGEND
 
 
 def lines(run: Run, level: str) -> list[Line]:
@@ -54,7 +70,7 @@ def lines(run: Run, level: str) -> list[Line]:
     moments = {"before": run.before, "after": run.after, "change": run.change}
     names = dict.fromkeys(name for evaluation in moments.values() if evaluation for name in evaluation[level])
     return [
-        _line(name, moment, evaluation[level][name], evaluation["scale"])
+        _line(name, moment, evaluation[level][name], evaluation["scale"], columns(run))
         for name in names
         for moment, evaluation in moments.items()
         if evaluation and name in evaluation[level]
@@ -133,12 +149,12 @@ def read_interval(record: dict[str, float] | None) -> Interval | None:
 
 def markdown(run: Run) -> str:
     """table.md."""
-    parts = [f"# {plain(run.name)}: before and after", *map(plain, (*run.missing, stamp(run), LEGEND))]
+    parts = [f"# {plain(run.name)}: before and after", *map(plain, (*run.missing, stamp(run), legend(run)))]
     parts += map(plain, (*lessons(run), *decisions(run), *verdicts(run)))
     for title, level in (("Means per shift", "shifts"), ("Per subset", "subsets")):
         table = lines(run, level)
         if table:
-            parts.append(f"## {title}\n\n{_markdown_table(table, level)}")
+            parts.append(f"## {title}\n\n{_markdown_table(table, level, [heading for _, heading, _ in columns(run)])}")
     if run.second:
         parts += ["## By a second scorer, which rewards nothing", *map(plain, (drift.stamp(run), *drift.verdicts(run)))]
         parts.append(_pipes(drift.table(run), names=2))
@@ -170,7 +186,7 @@ def console_table(run_dir: str | Path) -> str:
     """The before/after table as plain text, about 90 characters wide; intervals are in the report."""
     run = read_run(run_dir)
     blocks = [*run.missing, stamp(run)]
-    head = ["", *(heading for _, heading, _ in COLUMNS)]
+    head = ["", *(heading for _, heading, _ in columns(run))]
     body: list[list[str]] = []
     for level in ("shifts", "subsets"):
         evaluations = [evaluation[level] for evaluation in (run.before, run.after) if evaluation]
@@ -195,9 +211,10 @@ def audit_table(run_dir: str | Path) -> str:
     return audit.table(found)
 
 
-def _line(name: str, moment: str, entry: dict[str, Any], scale: str) -> Line:
-    places = digits(scale)
-    cells = tuple(_cell(entry.get(key), factor, places, signed=moment == "change") for key, _, factor in COLUMNS)
+def _line(name: str, moment: str, entry: dict[str, Any], scale: str, shown: Sequence[tuple[str, str, float]]) -> Line:
+    cells = tuple(
+        _cell(entry.get(key), factor, digits(scale_of(key, scale)), signed=moment == "change") for key, _, factor in shown
+    )
     scored = entry["statuses"].get("ok", 0)
     return Line(name, entry.get("shift", name), moment, f"{scored} of {entry['n']}", cells)
 
@@ -215,8 +232,8 @@ def _title(name: str, level: str) -> str:
     return f"{name} (mean)" if level == "shifts" else name
 
 
-def _markdown_table(table: Sequence[Line], level: str) -> str:
-    heads = ["subset" if level == "subsets" else "shift", "", "scored", *(heading for _, heading, _ in COLUMNS)]
+def _markdown_table(table: Sequence[Line], level: str, headings: Sequence[str]) -> str:
+    heads = ["subset" if level == "subsets" else "shift", "", "scored", *headings]
     rows = [[line.name, line.moment, line.counts, *line.cells] for line in table]
     return _pipes([heads, *rows], names=2)
 
@@ -230,8 +247,8 @@ def _pipes(rows: Sequence[Sequence[str]], names: int) -> str:
 
 def _arrows(run: Run, level: str, name: str) -> list[str]:
     cells = []
-    for key, _, factor in COLUMNS:
-        places = 0 if factor == 100.0 else 1
+    for key, _, factor in columns(run):
+        places = 0 if factor == 100.0 else 2 if key.endswith("token") else 1
         values = [_number(evaluation, level, name, key) for evaluation in (run.before, run.after)]
         shown = ["-" if value is None else f"{value * factor:.{places}f}" for value in values]
         cells.append(" -> ".join(shown) if shown != ["-", "-"] else "-")

@@ -34,6 +34,11 @@ def digits(scale: str) -> int:
     return 3 if scale in ("token_mean", "share") else 2
 
 
+def scale_of(measure: str, scale: str) -> str:
+    """The scale of one measure of an evaluation, whose others are on `scale`."""
+    return "token_mean" if measure.endswith("_per_token") else scale
+
+
 def printed(record: Record, scale: str) -> Interval:
     """A record as a reader sees it: what is below the last decimal is none."""
     # adding 0 takes the sign off a zero

@@ -309,6 +309,8 @@ class _Reading:
     nats: Floats | None
     """(1 + K + 4, 2): own context, negatives, own without r, u, c, d; the response's in column 0, the reference's in 1. NaN
     for both where one of the two cannot be scored, so that they stay paired. None without a score of one's own."""
+    tokens: Floats | None = None
+    """(2,) of response and reference; None where likelihoods are per token already."""
 
 
 def _read(planned: Plan, place: int, block: list[Score] | None, cache: Cache) -> _Reading:
@@ -325,7 +327,8 @@ def _read(planned: Plan, place: int, block: list[Score] | None, cache: Cache) ->
         return _Reading(f"reference_{reference[0].status}", None)
     if planned.released:
         return _Reading("ok", nats / [block[0].n_tokens, reference[0].n_tokens])
-    return _Reading("no_negatives" if np.isnan(nats[1:-N_PLAIN, 0]).all() else "ok", nats)
+    tokens = np.array([block[0].n_tokens, reference[0].n_tokens], dtype=np.float64)
+    return _Reading("no_negatives" if np.isnan(nats[1:-N_PLAIN, 0]).all() else "ok", nats, tokens)
 
 
 def _elsewhere(planned: Plan, reading: _Reading) -> Floats | None:
@@ -363,6 +366,10 @@ def _row(planned: Plan, place: int, reading: _Reading, elsewhere: Floats | None,
     status = reading.status
     if elsewhere is not None and reading.nats is not None:
         numbers = _numbers(reading.nats, elsewhere)
+        if reading.tokens is not None:
+            own, outer = reading.nats[0] / reading.tokens, elsewhere / reading.tokens
+            per_token = emi(own[:1], outer[:1], own[1:], outer[1:]).means
+            numbers |= {f"{name}_per_token": per_token[name] for name in ("remi", "register_gap")}
         # the world's density is of whole responses, so it cannot stand beside nats per token
         if truth and not planned.released:
             numbers |= _exact(planned, place, reading.nats, truth)

@@ -15,6 +15,8 @@ from coevo.types import shift_of
 
 COMPONENTS = ("u", "c", "d")
 MEASURES = ("mi_response", "mi_reference", "remi", "register_gap", "likelihood_gap")
+PER_TOKEN = ("remi_per_token", "register_gap_per_token")
+"""R-EMI and M of nats per token, each text by its own length: on real text, where lengths differ, beside the sums."""
 EXACT = ("share_right", "exact_remi", "exact_likelihood_gap")
 """What only the world knows: null for other data."""
 
@@ -46,6 +48,9 @@ class Row:
     """Known of every response, also of one that could not be scored."""
     exact_remi: float = math.nan
     exact_likelihood_gap: float = math.nan
+    remi_per_token: float = math.nan
+    """D1(y)/n - D1(y*)/n*; NaN in the released procedure, whose every number is per token."""
+    register_gap_per_token: float = math.nan
 
     def as_json(self) -> dict[str, Any]:
         """For one line of JSON, which has no NaN: null in its place."""
@@ -103,7 +108,7 @@ def difference(before: Sequence[Row], after: Sequence[Row]) -> list[Row]:
     scored has the status `unpaired`.
     """
     # a number that one of the two lacks is NaN in the difference, so only scenarios scored for both count
-    names = (*MEASURES, *(f"component_{z}" for z in COMPONENTS), *EXACT)
+    names = (*MEASURES, *(f"component_{z}" for z in COMPONENTS), *EXACT, *PER_TOKEN)
     by_id = {row.sample_id: row for row in before}
     pairs = [(by_id[row.sample_id], row) for row in after if row.sample_id in by_id]
     return [
@@ -151,7 +156,7 @@ def _counts(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _subset(rows: Sequence[Row], resamples: int, seed: Sequence[int]) -> dict[str, _Estimate]:
-    names = (*MEASURES, *(f"component_{z}" for z in COMPONENTS), *EXACT)
+    names = (*MEASURES, *(f"component_{z}" for z in COMPONENTS), *EXACT, *PER_TOKEN)
     estimates = {name: _estimate(rows, name, resamples, seed) for name in names}
     return {name: estimate for name, estimate in estimates.items() if estimate is not None}
 
@@ -174,7 +179,7 @@ def _entry(estimates: Mapping[str, _Estimate], id_remi: _Estimate | None, shift:
     def read(name: str) -> dict[str, float] | None:
         return estimates[name].as_json() if name in estimates else None
 
-    entry: dict[str, Any] = {name: read(name) for name in (*MEASURES, *EXACT)}
+    entry: dict[str, Any] = {name: read(name) for name in (*MEASURES, *EXACT, *PER_TOKEN)}
     entry["components"] = {z: read(f"component_{z}") for z in COMPONENTS}
     if shift != "id" and id_remi is not None:
         remi = estimates.get("remi")

@@ -7,6 +7,7 @@ without the persona (or without anything) q = 0.5; character and dialogue do not
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,6 +96,28 @@ def test_club_of_wrong_answers_by_hand():
     # A1: I_u(Y) = log .1 - log .5, I_u(Y*) = log .9 - log .5: -log 9; the character and the dialogue do not matter
     assert entry["components"]["u"]["value"] == pytest.approx(-LOG9)
     assert entry["components"]["c"]["value"] == entry["components"]["d"]["value"] == 0
+
+
+class LongWinded(ExactScorer):
+    """The same likelihoods, of which a wrong bit takes four tokens and a right one two."""
+
+    def _one(self, ask):
+        found = super()._one(ask)
+        return replace(found, n_tokens=2 if ask.text == ask.scenario.reference else 4)
+
+
+def test_per_token_each_text_is_measured_by_its_own_length():
+    batch = scenarios(n=2)
+    config = Evaluation(k=1, resamples=10)
+    (row, _) = measure(LongWinded(), batch, answers(batch, {"IDTest"}), config, 0).rows
+    # two scenarios of other bits: own context log .1, the other's log .9, four tokens; the reference's log .9, log .1, two
+    assert row.remi == pytest.approx(-2 * LOG9) and row.register_gap == pytest.approx(LOG9)
+    assert row.remi_per_token == pytest.approx(-LOG9 / 4 - LOG9 / 2)
+    assert row.register_gap_per_token == pytest.approx(math.log(0.9) / 4 - math.log(0.1) / 2)
+    entry = measure(LongWinded(), batch, answers(batch, {"IDTest"}), config, 0).summary["subsets"]["IDTest"]
+    assert entry["remi_per_token"]["value"] == pytest.approx(row.remi_per_token)
+    released = measure(TokenScorer(), batch, answers(batch), RELEASED, 0)
+    assert math.isnan(released.rows[0].remi_per_token), "all of the released procedure is per token"
 
 
 def test_what_the_references_use_is_what_there_is_to_lose():

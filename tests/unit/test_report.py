@@ -165,6 +165,18 @@ def test_a_finished_run_gives_every_file_and_the_same_bytes_again(run):
     assert first == [path.read_bytes() for path in build(run)]
 
 
+def test_real_text_has_figures_per_token_where_the_world_has_right_slots(run):
+    real = [replace(row, share_right=math.nan, remi_per_token=-0.1234, register_gap_per_token=0.5) for row in rows(0)]
+    for name in ("sft", "final"):
+        write_evaluation(run, name, real)
+    found = read_run(run)
+    text = markdown(found)
+    assert "| R-EMI | M | R-EMI + M | R-EMID | R-EMI/token | M/token |" in text and "right (%)" not in text
+    assert "-0.123 [-0.123, -0.123] | 0.500 [0.500, 0.500] |" in text
+    assert "each text by its own length" in text and "R-EMI/token" in console_table(run)
+    assert "R-EMI/token" in build(run)[-1].read_text(encoding="utf-8")
+
+
 def test_the_table_names_how_it_was_measured(run):
     text = markdown(read_run(run))
     assert "Estimator club; scale sum (nats per response); N = 240; K = 4; negatives pool" in text
