@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 
 def _no_boolean(value: Any) -> Any:
@@ -188,7 +199,31 @@ class PPO(Rewarded):
         return self
 
 
-class RewardWeights(Model):
+_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def _function_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r}: expected package.module:function")
+    return name
+
+
+Functions = dict[Annotated[str, AfterValidator(_function_name)], Weight]
+"""Name of a function -> the weight of what it gives; see `coevo.scoring.functions`."""
+
+
+class _Parts(Model):
+    """What the blocks of a reward's weights have in common."""
+
+    @property
+    def by_part(self) -> dict[str, Any]:
+        """Settings by name, those of the functions among them."""
+        settings = self.model_dump()
+        functions: dict[str, float] = settings.pop("functions")
+        return settings | functions
+
+
+class RewardWeights(_Parts):
     """Weights of the RPM's reward parts (R1, R2 and R4 in nats, R3 from 0 to 1).
 
     A part beyond the first two is a row of `coevo.scoring.rewards.FURTHER_PARTS`, and costs nothing where its weight is 0.
@@ -200,6 +235,8 @@ class RewardWeights(Model):
     """R4: log q(y|x), what D1 leaves out."""
     agreement: Weight = 0.0
     """R3: how well the response agrees with its scenario's reasoning, 0 to 1 at the reference's level; needs `corl`."""
+    functions: Functions = Field(default_factory=dict)
+    """Further parts of yours, `package.module:function` -> weight."""
 
     @model_validator(mode="after")
     def _some_reward(self) -> RewardWeights:
@@ -208,7 +245,7 @@ class RewardWeights(Model):
         return self
 
 
-class RealText(Model):
+class RealText(_Parts):
     """R6: the RPM's reward for real text, in nats per root of a token, at most the reference's and half of what is above.
 
     Summed nats pay for short and bland answers there, which any scorer finds likely. See `coevo.scoring.real_text`.
@@ -233,6 +270,8 @@ class RealText(Model):
     """A response that breaks off where the reference does not."""
     negatives: Positive = 3
     """Other contexts a response."""
+    functions: Functions = Field(default_factory=dict)
+    """Further parts of yours, `package.module:function` -> weight."""
 
     @property
     def least_scenarios(self) -> int:

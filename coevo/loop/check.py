@@ -12,6 +12,7 @@ from coevo.config import SFT, Evaluation, FileData, RealText, Recipe, SimulatorS
 from coevo.data.overlap import Imprint, Pair, copies, imprint, listed
 from coevo.errors import ConfigError, DataError
 from coevo.method import AugmentedSFT, Coevolution, Sampled
+from coevo.scoring.functions import load
 from coevo.text import folded
 from coevo.tuning import PPO, Rewarded
 from coevo.types import SHIFT_OF_TAG
@@ -96,6 +97,11 @@ def check(recipe: Recipe, counts: Counts) -> None:
             f"{recipe.weights_key}.negatives={weights.negatives} needs {weights.least_scenarios} training scenarios, and "
             f"there are {counts.shift_train}; lower it or give more data"
         )
+    for name in weights.functions:
+        try:
+            load(name)
+        except ConfigError as error:
+            problems.append(str(error))
     problems += _no_folder("base.path", recipe.base.path or "")
     problems += _no_folder("scorer.base", recipe.scorer.base or "")
     if problems:

@@ -16,6 +16,7 @@ from coevo.loop.estimator import others
 from coevo.loop.material import Material
 from coevo.loop.plan import PhasePlan
 from coevo.prompts import character_text
+from coevo.scoring import functions
 from coevo.scoring import gates as gate
 from coevo.scoring.reasoner import Estimator
 from coevo.scoring.rewards import Fit, fits, regret, repetition, rpm_reward, simulator_reward
@@ -279,7 +280,8 @@ class RPMReward(Logged):
             if isinstance(fit, Fit) and isinstance(reference, Fit):
                 anchor = x.shift == "id"
                 baseline = 0.0 if anchor else self.baselines.get(x.parent or "", 0.0)
-                reward = rpm_reward(fit, reference, baseline, weights, anchor)
+                further = functions.worth(weights.functions, x, completion.text, fit, reference)
+                reward = rpm_reward(fit, reference, baseline, weights, anchor, further)
             else:
                 status = completion.status if completion.status != "ok" else str(fit if isinstance(fit, str) else reference)
                 reward = Reward(None, {}, status)

@@ -11,6 +11,7 @@ from coevo.config import FileData, HubBase, Recipe
 from coevo.errors import CheckpointError, ConfigError
 from coevo.files import LOCK_FILE, content_key, holder_of, sha256_of
 from coevo.recipe import load_recipe
+from coevo.scoring.functions import source_hashes
 
 RECIPE_FILE, ENVIRONMENT_FILE, CODE_FILE = "resolved.yaml", "environment.json", "code.diff"
 _BEFORE_THE_RECIPE = frozenset(
@@ -91,6 +92,22 @@ def read_resolved(root: Path, overrides: Sequence[str] = ()) -> Recipe:
         # an earlier version wrote no prompts, and every base read the short ones
         return load_recipe(path, ["prompts=short", *overrides])
     return recipe
+
+
+def refuse_other_functions(root: Path, recipe: Recipe) -> None:
+    """Holds a run to the reward's functions that it was begun with.
+
+    Raises:
+        CheckpointError: the file of one has been edited since.
+    """
+    known = begun_with(root).get("functions") or {}
+    now = source_hashes(recipe.weights.functions)
+    edited = [name for name, digest in now.items() if name in known and known[name] != digest]
+    if edited:
+        raise CheckpointError(
+            f"{root}: {', '.join(edited)}: the file of this function has been edited since the run was begun, so that later "
+            "rewards would not be as earlier ones. Restore it, or start a new run with --out."
+        )
 
 
 def with_own_data(root: Path, recipe: Recipe) -> Recipe:

@@ -208,7 +208,7 @@ class Audit(Shape):
     def _whole(self) -> Audit:
         wanted = {REWARD, *parts_of(self.weights)}
         block = RealText if "kind" in self.weights else RewardWeights
-        unknown = [name for name in self.weights if name not in block.model_fields]
+        unknown = [name for name in self.weights if name not in block.model_fields and ":" not in name]
         if unknown or any(isinstance(weight, str) for name, weight in self.weights.items() if name != "kind"):
             raise wrong(f"known parts of a reward with their numbers in weights, found {unknown or self.weights}")
         tables = {f"members.{name}.above": member.above for name, member in self.members.items()}

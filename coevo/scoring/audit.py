@@ -24,10 +24,12 @@ from coevo.data.battery import MEMBERS
 from coevo.errors import ScoreError
 from coevo.maths.correlation import spearman
 from coevo.maths.stats import bootstrap_mean, wilson
+from coevo.scoring import functions
 from coevo.scoring.real_text import Others
 from coevo.scoring.rewards import Fit, fits, rpm_reward
 from coevo.scoring.scorer import Scores
 from coevo.scoring.verdict import REWARD, Agreement, Member, Verdict, alone, parts_of
+from coevo.types import Scenario
 
 MARGIN_NATS = 1e-4
 """y* must be worth more by this; a smaller difference is rounding, and a tie is not above."""
@@ -73,7 +75,7 @@ def audit(
     Raises:
         ScoreError: no reference could be scored.
     """
-    schemes = {REWARD: weights} | {part: alone(part, weights) for part in parts_of(weights.model_dump())}
+    schemes = {REWARD: weights} | {part: alone(part, weights) for part in parts_of(weights.by_part)}
     judged: list[_Judged] = []
     for start in range(0, len(cases), CASES_PER_CALL):
         batch = cases[start : start + CASES_PER_CALL]
@@ -93,7 +95,7 @@ def audit(
     graded = [entry for entry in judged if entry.case.graded]
     return Verdict(
         scorer=scorer.version,
-        weights=weights.model_dump(),
+        weights=weights.by_part,
         at_least=config.share("world"),
         agreement_at_least=config.agreement,
         n=len(judged),
@@ -118,18 +120,24 @@ def _judge(
         reference = by_text[case.scenario.reference]
         if isinstance(reference, Fit):
             anchor = case.scenario.shift == "id"
-            worth = {text: _worth(fit, reference, schemes, anchor) for text, fit in by_text.items()}
+            worth = {text: _worth(case.scenario, text, fit, reference, schemes, anchor) for text, fit in by_text.items()}
             judged.append(_Judged(case, worth))
     return judged
 
 
 def _worth(
-    fit: Fit | str, reference: Fit, schemes: Mapping[str, RewardWeights | RealText], anchor: bool
+    scenario: Scenario,
+    text: str,
+    fit: Fit | str,
+    reference: Fit,
+    schemes: Mapping[str, RewardWeights | RealText],
+    anchor: bool,
 ) -> dict[str, float] | str:
     """Rewards by name. The baseline b(x) is the same for all answers to one prompt, and is left out."""
     if isinstance(fit, str):
         return fit
-    totals = {name: rpm_reward(fit, reference, 0.0, weights, anchor).total for name, weights in schemes.items()}
+    further = functions.worth(schemes[REWARD].functions, scenario, text, fit, reference)
+    totals = {name: rpm_reward(fit, reference, 0.0, weights, anchor, further).total for name, weights in schemes.items()}
     return {name: total for name, total in totals.items() if total is not None}
 
 

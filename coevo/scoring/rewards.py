@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from coevo.config import RealText, ReasonerPhase, RewardWeights
 from coevo.prompts import ALL, NO_REASONING, NOTHING
@@ -110,7 +111,14 @@ def _readings(fit: Fit, reference: Fit) -> tuple[Reading, Reading]:
     return fit.real, reference.real
 
 
-def rpm_reward(fit: Fit, reference: Fit, baseline: float, weights: RewardWeights | RealText, anchor: bool) -> Reward:
+def rpm_reward(
+    fit: Fit,
+    reference: Fit,
+    baseline: float,
+    weights: RewardWeights | RealText,
+    anchor: bool,
+    further: Mapping[str, float] = MappingProxyType({}),
+) -> Reward:
     """R1 + R4 on a shifted scenario, R2 + R4 on an ID one; R6 in their place if the weights are for real text.
 
     Args:
@@ -119,11 +127,14 @@ def rpm_reward(fit: Fit, reference: Fit, baseline: float, weights: RewardWeights
         baseline: b(x), the ID parent's `remi` under the policy that began the phase; 0 for an ID scenario.
         weights: of the recipe.
         anchor: whether the scenario is ID, so that remi counts as R2 and not as negative R-EMID.
+        further: what the functions of the weights say of the response; see `coevo.scoring.functions`.
 
     Of R3, the agreement alone belongs to a response; the rest is the reasoning's, the same for all completions of a prompt.
     """
+    more = sum(weight * further[name] for name, weight in weights.functions.items())
     if isinstance(weights, RealText):
-        return _real_text_reward(fit, reference, baseline, weights, anchor)
+        found = _real_text_reward(fit, reference, baseline, weights, anchor)
+        return Reward((found.total or 0.0) + more, {**found.parts, **further})
     relative = remi(fit, reference, weights) - baseline
     total = weights.information * relative + weights.register_gap * fit.likelihood
     parts = {
@@ -136,7 +147,7 @@ def rpm_reward(fit: Fit, reference: Fit, baseline: float, weights: RewardWeights
         if weight := getattr(weights, name):
             parts[name] = part(fit, reference)
             total += weight * parts[name]
-    return Reward(total, parts)
+    return Reward(total + more, parts | further)
 
 
 def _real_text_reward(fit: Fit, reference: Fit, baseline: float, weights: RealText, anchor: bool) -> Reward:

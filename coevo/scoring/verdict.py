@@ -12,7 +12,7 @@ from coevo.maths.stats import Interval
 
 REWARD = "reward"
 """Name of the weighted sum, beside the names of its parts."""
-PARTS = tuple(RewardWeights.model_fields)
+PARTS = tuple(name for name in RewardWeights.model_fields if name != "functions")
 ALWAYS = ("information", "register_gap")
 """Parts that every reward is audited by."""
 NEARNESS = 0.5
@@ -24,16 +24,17 @@ REAL_PARTS = ("contrast", "marginal", "shortfall", "echo", "loop", "unended")
 
 def parts_of(weights: Mapping[str, Any]) -> tuple[str, ...]:
     """The parts that a reward with these weights is audited by; the others, as agreement (R3), only where they count."""
+    functions = tuple(name for name, weight in weights.items() if ":" in name and weight)
     if "kind" in weights:
-        return tuple(part for part in REAL_PARTS if weights.get(part))
-    return tuple(part for part in PARTS if part in ALWAYS or weights.get(part))
+        return (*(part for part in REAL_PARTS if weights.get(part)), *functions)
+    return (*(part for part in PARTS if part in ALWAYS or weights.get(part)), *functions)
 
 
 def alone(part: str, weights: RewardWeights | RealText) -> RewardWeights | RealText:
     """The reward of one part, all others left out."""
-    if isinstance(weights, RealText):
-        return weights.model_copy(update={name: float(name == part) for name in REAL_PARTS})
-    return RewardWeights(**{name: float(name == part) for name in PARTS})
+    names = REAL_PARTS if isinstance(weights, RealText) else PARTS
+    functions = {part: 1.0} if part in weights.functions else {}
+    return weights.model_copy(update={name: float(name == part) for name in names} | {"functions": functions})
 
 
 @dataclass(frozen=True, slots=True)

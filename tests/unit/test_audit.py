@@ -313,7 +313,7 @@ def test_r6_on_the_exact_density():
     assert verdict.parts == ("contrast", "marginal", "shortfall", "echo", "loop", "unended")
     assert verdict.members["query_echoed"].above["echo"].value == 1.0
     assert verdict.members["loop"].above["loop"].value == 1.0
-    assert "0.5 × marginal" in heading(verdict) and "3 negatives" in heading(verdict)
+    assert "0.3 × marginal" in heading(verdict) and "3 negatives" in heading(verdict)
     assert Verdict.from_json(json.loads(json.dumps(verdict.as_json()))) == verdict
 
 

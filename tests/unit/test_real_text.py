@@ -21,7 +21,7 @@ from coevo.scoring.rewards import Fit, fits, regret, remi, remi_nats, rpm_reward
 from coevo.scoring.scorer import Ask, Scorer
 from coevo.types import Scenario, Score, Turn
 
-R6 = RealText(kind="real_text")
+R6 = RealText(kind="real_text", marginal=0.5)
 PURE = RealText(kind="real_text", marginal=0, overshoot=1, shortfall=0, echo=0, loop=0, unended=0)
 REFERENCE = Reading(own=-36.0, alone=-48.0, others=-42.0, n_tokens=9)
 """-4 nats a token; D1 = 6, over none 12: S* = (6 + 12/2) / 3 = 4."""
@@ -204,7 +204,7 @@ def test_a_pretrained_scorer_puts_a_reference_above_what_is_bland_or_copied() ->
         ("{kind: real_text, echo: -1}", r"weights\.echo: .*greater than or equal to 0"),
         ("{kind: real_text, contrast: 0, marginal: 0}", r"weights: contrast and marginal are both 0"),
         ("{kind: real_text, negatives: 0}", r"weights\.negatives: .*greater than 0"),
-        ("{echo: 1}", r"weights\.echo: unknown key; known keys: information, register_gap, agreement$"),
+        ("{echo: 1}", r"weights\.echo: unknown key; known keys: information, register_gap, agreement, functions$"),
     ],
 )
 @pytest.mark.parametrize("tree", ["loop: {rpm: {weights: %s}}", "method: {kind: dpo, weights: %s}"])
@@ -218,7 +218,7 @@ def test_a_recipe_names_it_by_kind_and_reads_back() -> None:
     assert recipe.weights == RealText(kind="real_text", echo=3.0)
     assert parse_recipe(parse_yaml(dump_recipe(recipe), "there"), "there") == recipe
     own = parse_recipe({"name": "x", "method": {"kind": "grpo", "weights": {"kind": "real_text"}}}, "here")
-    assert own.weights == R6 and own.loop.rpm.weights == RewardWeights()
+    assert own.weights == RealText(kind="real_text") and own.loop.rpm.weights == RewardWeights()
     assert Recipe(name="x").weights == RewardWeights()
     with pytest.raises(ValidationError):
         RealText(kind="real_text", length=2.0)

@@ -1,0 +1,87 @@
+"""Parts of a reward that others write: functions named in a recipe as `package.module:function`. Without torch.
+
+A function is called as `function(scenario=…, completion=…, fit=…, reference=…)` with a `coevo.types.Scenario`, the
+response's text, and the likelihoods (`coevo.scoring.rewards.Fit`) of the response and of the scenario's reference; it gives
+a number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from coevo.errors import ConfigError, ScoreError
+from coevo.nearest import did_you_mean
+from coevo.types import Scenario
+
+Function = Callable[..., float]
+ARGUMENTS = ("scenario", "completion", "fit", "reference")
+
+
+@cache
+def load(name: str) -> Function:
+    """The function of a name, from the installed packages or the folder that the command is run from.
+
+    Raises:
+        ConfigError: no such module or function, or one that cannot be called so.
+    """
+    module_name, _, attribute = name.partition(":")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever the module itself ends in
+        raise ConfigError(
+            f"weights.functions: {name}: {module_name} cannot be imported ({type(error).__name__}: {error}); expected "
+            "package.module:function of an installed package or of a file in the folder that the command is run from."
+        ) from error
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        known = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+        raise ConfigError(
+            f"weights.functions: {name}: {module_name} has no function {attribute!r}.{did_you_mean(attribute, known)}"
+        )
+    try:
+        inspect.signature(found).bind(**dict.fromkeys(ARGUMENTS))
+    except TypeError as error:
+        raise ConfigError(
+            f"weights.functions: {name}: cannot be called with {', '.join(ARGUMENTS)} by name ({error}); take those four."
+        ) from None
+    return found
+
+
+def source_hashes(names: Iterable[str]) -> dict[str, str]:
+    """Name -> sha256 of the file that each function stands in."""
+    files = {name: inspect.getsourcefile(inspect.unwrap(load(name))) for name in names}
+    return {name: hashlib.sha256(Path(file).read_bytes()).hexdigest() for name, file in files.items() if file}
+
+
+def worth(names: Iterable[str], scenario: Scenario, completion: str, fit: Any, reference: Any) -> Mapping[str, float]:
+    """What each function says of a response.
+
+    Raises:
+        ScoreError: one that raises, or gives something else than a finite number; names function and scenario.
+    """
+    found = {}
+    for name in names:
+        try:
+            value = load(name)(scenario=scenario, completion=completion, fit=fit, reference=reference)
+        except Exception as error:  # whatever the function itself ends in
+            raise ScoreError(
+                f"weights.functions: {name} ended in {type(error).__name__}: {error}, on scenario {scenario.sample_id} and "
+                f"the response {completion[:80]!r}. Mend the function, then resume in a new run."
+            ) from error
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ScoreError(
+                f"weights.functions: {name} gave {value!r} for scenario {scenario.sample_id} and the response "
+                f"{completion[:80]!r}; expected a finite number."
+            )
+        found[name] = float(value)
+    return found
