@@ -100,6 +100,7 @@ def test_the_commands_run(copy: Path) -> None:
     text = "\n".join(printed)
     assert "2 × shortfall" in text and "shortfall alone" in text
     assert "3 questions" in text
+    assert "0.5 × my_rewards:brief" in text and "my_rewards:brief alone" in text
 
 
 def test_the_extended_copy_passes_the_tests_of_its_tables(copy: Path) -> None:
