@@ -275,10 +275,11 @@ def _cell(
         _check_order(list(asked))
         overrides = tuple(f"{key}={_yaml(key, value)}" for key, value in asked.items())
         loaded = load_recipe(recipe, overrides)
+        last = _last(loaded) if estimator else None
     except ConfigError as error:
         kind = "estimator" if estimator else "method"
         raise ConfigError(f"{path}: {kind} {method!r} of base {base!r}: {error}") from None
-    return Cell(base, method, seed, loaded, overrides, _last(loaded) if estimator else None)
+    return Cell(base, method, seed, loaded, overrides, last)
 
 
 def _check_order(keys: Sequence[str]) -> None:
@@ -295,7 +296,13 @@ def _last(recipe: Recipe) -> str:
     """The phase that leaves a scorer behind."""
     from coevo.loop.naming import estimator_kinds
 
-    return estimator_kinds(recipe)[0]
+    scorer, _ = estimator_kinds(recipe)
+    if scorer is None:
+        raise ConfigError(
+            "scorer.kind is zero_shot, and an estimator of an experiment is a scorer that its run trains; set it to tuned, or "
+            "score the cells' responses with: coevo score --scorer MODEL"
+        )
+    return scorer
 
 
 def _yaml(key: str, value: Any) -> str:

@@ -208,7 +208,7 @@ def equal_prompts_once(engine: PreTrainedModel) -> Iterator[None]:
         cache = _cache_of_prompts(engine, input_ids, attention_mask)
         return plain(input_ids=input_ids, attention_mask=attention_mask, past_key_values=cache, **settings)
 
-    engine.generate = generate  # type: ignore[method-assign]
+    engine.generate = generate  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -168,6 +168,7 @@ def _reason(request: Request, policies: Policies, store: Store, progress: Progre
             f"{request.scorer.run} is {policies.version(None)[:12]}; expected one base; give a reasoner that was trained on "
             "the scorer's."
         )
+    assert request.reasoner.kind is not None, "a reasoner is always trained"
     name, limits = own.phase_name(request.reasoner.kind), own.recipe.limits
     version = own.version(name)
     by_content = {scenario_key(x): x for x in request.answers.scenarios}

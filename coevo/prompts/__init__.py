@@ -158,7 +158,7 @@ def replaced(prompts: Prompts, own: Mapping[str, str]) -> Prompts:
     """
     for name, text in own.items():
         _try(name, text)
-    return Prompts(tuple((dict(prompts.texts) | own).items()), prompts.asked_by, tuple(own))
+    return Prompts(tuple((dict(prompts.texts) | dict(own)).items()), prompts.asked_by, tuple(own))
 
 
 def _try(name: str, text: str) -> None:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from coevo.errors import ConfigError
 from coevo.lm.likelihood import render
 from coevo.lm.template import opens_thought
-from coevo.prompts import NOTHING, Prompts, Role, judge_again
+from coevo.prompts import NOTHING, Component, Prompts, Role, judge_again
 from coevo.scoring.thinking import MARKS
 from coevo.types import Scenario, Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_NO_DIALOGUE: frozenset[Component] = frozenset(("d",))
 _TURNS = [f"Zqturn{number:02}" for number in range(1, 14)]
 _WHOLE = Scenario(
     "probe",
@@ -40,7 +41,7 @@ def _of_scenario(prompts: Prompts, role: Role, *more: str, reasoning: str = "") 
     said = _TURNS[:-1] if role == "simulator" else _TURNS
     names = ("Zqpersona", "Zqcard", *said, *more)
     yield prompts.messages(role, _WHOLE, NOTHING, reasoning), (*names, *(f"{name}end" for name in names))
-    yield prompts.messages(role, _WHOLE, ("d",)), ("Zqpersona", "Zqcard")
+    yield prompts.messages(role, _WHOLE, _NO_DIALOGUE), ("Zqpersona", "Zqcard")
     if role == "simulator":
         first = replace(_WHOLE, dialogue=_WHOLE.dialogue[:1])
         yield prompts.messages(role, first), ("Zqpersona", "Zqcard", "Zqdraft")

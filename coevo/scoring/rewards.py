@@ -147,7 +147,7 @@ def rpm_reward(
         if weight := getattr(weights, name):
             parts[name] = part(fit, reference)
             total += weight * parts[name]
-    return Reward(total + more, parts | further)
+    return Reward(total + more, {**parts, **further})
 
 
 def _real_text_reward(fit: Fit, reference: Fit, baseline: float, weights: RealText, anchor: bool) -> Reward:

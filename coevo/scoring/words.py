@@ -249,14 +249,19 @@ def home_words(shifts: Mapping[str, Entry], subsets: Mapping[str, Entry], scale:
 
 
 def likelier_words(shifts: Mapping[str, Entry], scale: str) -> list[str]:
-    """What M above 0 means, wherever it is."""
-    high = {name: entry["register_gap"] for name, entry in shifts.items() if sign(entry.get("register_gap"), scale) > 0}
+    """What M far above 0 means, more than the references tell of all their context."""
+    high = {
+        name: entry["register_gap"]
+        for name, entry in shifts.items()
+        if sign(entry.get("register_gap"), scale) > 0
+        and entry["register_gap"]["low"] > (entry.get("mi_reference") or {"value": 0.0})["value"]
+    }
     if not high:
         return []
     where = {name: "at home" if name == "id" else f"under the {name} shift" for name in high}
     places = ", ".join(f"{where[name]} ({shown(record, scale)})" for name, record in high.items())
     return [
-        f"M is above 0 {places}: to this scorer the responses are likelier than the references in any context. They are "
+        f"M is far above 0 {places}: to this scorer the responses are likelier than the references in any context. They are "
         "blander or more repetitive than these, not better."
     ]
 

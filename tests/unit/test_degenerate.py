@@ -79,15 +79,15 @@ def test_the_worlds_references_are_none_and_its_loops_and_echoes_are() -> None:
 
 
 def entry(value: float, low: float, high: float) -> dict:
-    return {"register_gap": {"value": value, "low": low, "high": high}}
+    return {"register_gap": {"value": value, "low": low, "high": high}, "mi_reference": {"value": 20.0}}
 
 
-@pytest.mark.parametrize(("low", "said"), [(80.0, True), (-1.0, False)])
-def test_m_above_0_is_said_to_be_no_praise(low: float, said: bool) -> None:
+@pytest.mark.parametrize(("low", "said"), [(80.0, True), (-1.0, False), (12.0, False)])
+def test_m_far_above_0_is_said_to_be_no_praise(low: float, said: bool) -> None:
     words = likelier_words({"id": entry(100.0, low, 120.0), "user": entry(-3.0, -4.0, -2.0)}, "sum")
     assert bool(words) is said
     if said:
-        assert words[0].startswith("M is above 0 at home (100.00 [80.00, 120.00]): to this scorer")
+        assert words[0].startswith("M is far above 0 at home (100.00 [80.00, 120.00]): to this scorer")
         assert "not better" in words[0] and "user" not in words[0]
 
 

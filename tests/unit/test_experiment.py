@@ -115,6 +115,10 @@ def test_quick_is_a_part_of_the_cells(tmp_path: Path) -> None:
             {"shared": {"loop.harvest": 16}, "methods": {"sft": {"loop": {}}}},
             "'loop' is set as a whole after 'loop.harvest'",
         ),
+        (
+            {"estimators": {"e": {"scorer": "zero_shot"}}},
+            r"estimator 'e' of base 'base': scorer\.kind is zero_shot, and an estimator of an experiment",
+        ),
         ({"judge": "--rubric 'coser"}, "judge: No closing quotation; expected words as in a shell"),
     ],
 )
