@@ -299,8 +299,8 @@ def _last(recipe: Recipe) -> str:
     scorer, _ = estimator_kinds(recipe)
     if scorer is None:
         raise ConfigError(
-            "scorer.kind is zero_shot, and an estimator of an experiment is a scorer that its run trains; set it to tuned, or "
-            "score the cells' responses with: coevo score --scorer MODEL"
+            "scorer.kind is zero_shot, and an estimator of an experiment is a scorer that its run trains; set it to tuned, "
+            "or score the cells' responses with: coevo score --scorer MODEL"
         )
     return scorer
 
