@@ -268,14 +268,16 @@ def is_file(data: Any) -> bool:
 
 
 def with_real_text(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's tree with R6 as the reward of each block that has one and gives no weights."""
+    """A recipe's tree with R6 as the loop's reward where it gives no weights; a method's own are the loop's by default."""
     method, loop = tree.get("method"), tree.get("loop", {})
-    found = dict(tree)
+    rpm = loop.get("rpm", {}) if isinstance(loop, Mapping) else None
+    if not isinstance(rpm, Mapping):
+        return dict(tree)
+    weights = rpm.get("weights", REAL_TEXT)
+    found = {**tree, "loop": {**loop, "rpm": {**rpm, "weights": weights}}}
     block = {"kind": method} if isinstance(method, str) else method
     if isinstance(block, Mapping) and "weights" in getattr(METHOD_BLOCKS.get(block.get("kind", "")), "model_fields", ()):
-        found["method"] = {"weights": REAL_TEXT, **block}
-    if isinstance(loop, Mapping) and isinstance(rpm := loop.get("rpm", {}), Mapping):
-        found["loop"] = {**loop, "rpm": {"weights": REAL_TEXT, **rpm}}
+        found["method"] = {"weights": weights, **block}
     return found
 
 

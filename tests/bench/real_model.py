@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python -m tests.bench.real_model MODEL
 
 MODEL is a folder or hub id. Six prompts of 150 to 300 tokens, four completions of 48 tokens each, as a step of GRPO samples
-them; processor seconds, so that a busy machine distorts little. The lines are: reading alone, sampling with every prompt read
-for each completion, with each prompt read once, and one token after another with keys and values repeated for grouped heads
-or not (`TRANSFORMERS_SDPA_FORCE_GQA`).
+them; processor seconds, so that a busy machine distorts little. The lines are: reading alone, sampling with every prompt
+read for each completion, with each prompt read once, and one token after another with keys and values repeated for grouped
+heads or not (`TRANSFORMERS_SDPA_FORCE_GQA`).
 """
 
 from __future__ import annotations

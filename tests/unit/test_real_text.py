@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from coevo.config import RealText, Recipe, RewardWeights
+from coevo.config import FileData, RealText, Recipe, RewardWeights
 from coevo.data import world
 from coevo.errors import ConfigError
 from coevo.lm.loading import load_policy, load_tokenizer
@@ -211,6 +211,22 @@ def test_a_pretrained_scorer_puts_a_reference_above_what_is_bland_or_copied() ->
 def test_a_bad_block_says_what_is_wrong(weights: str, expected: str, tree: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         parse_recipe({"name": "x"} | parse_yaml(tree % weights, "here"), "here")
+
+
+def test_a_files_reward_is_r6_unless_its_recipe_gives_weights() -> None:
+    data = {"kind": "file", "path": "x.json", "reference": "carry"}
+    real, plain = RealText(kind="real_text"), RewardWeights(register_gap=0)
+    own = {"loop": {"rpm": {"weights": {"register_gap": 0}}}}
+    for method in ("coevolution", "grpo", {"kind": "ppo"}):
+        assert parse_recipe({"name": "x", "data": data, "method": method}, "here").weights == real
+        # a method's default is the loop's
+        assert parse_recipe({"name": "x", "data": data, "method": method, **own}, "here").weights == plain
+        assert parse_recipe({"name": "x", "method": method}, "here").weights == RewardWeights()
+    given = {"kind": "grpo", "weights": {"information": 0}}
+    assert parse_recipe({"name": "x", "data": data, "method": given}, "here").weights == RewardWeights(information=0)
+    recipe = Recipe(name="x", data=FileData(kind="file", path="x.json", reference="carry"))
+    assert recipe.weights == real
+    assert parse_recipe(parse_yaml(dump_recipe(recipe), "there"), "there") == recipe
 
 
 def test_a_recipe_names_it_by_kind_and_reads_back() -> None:
