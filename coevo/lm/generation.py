@@ -219,14 +219,15 @@ def _cache_of_prompts(engine: PreTrainedModel, ids_BT: torch.Tensor, mask_BT: to
     """Keys and values of all but the last token of prompts padded on the left, each different one computed once.
 
     None, so that `generate` reads every prompt itself, where that spares little (`SPARED_FLOPS`), where this model's cache
-    cannot be shared, and for sharded weights: there every rank would have to make the same decision.
+    cannot be shared, where all rows are padded, and for sharded weights: there every rank would have to decide alike.
     """
     prompts = [tuple(row[-size:]) for row, size in zip(ids_BT.tolist(), mask_BT.sum(1).tolist(), strict=True)]
     places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
     spared = (len(prompts) - len(places)) * ids_BT.shape[1]
-    if not spared or 2 * spared * engine.num_parameters() < SPARED_FLOPS or min(map(len, prompts)) < 2:
+    if not spared or 2 * spared * engine.num_parameters() < SPARED_FLOPS:
         return None
-    if is_sharded(engine) or not can_share(engine):
+    sizes = {len(prompt) for prompt in places}
+    if min(sizes) < 2 or max(sizes) < ids_BT.shape[1] or is_sharded(engine) or not can_share(engine):
         return None
     prefixes = Prefixes.compute(engine, [prompt[:-1] for prompt in places], int(ids_BT.min()), ids_BT.device)
     return prefixes.of(torch.tensor([places[prompt] for prompt in prompts], device=ids_BT.device))[1]

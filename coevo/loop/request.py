@@ -218,10 +218,14 @@ def _scorer(run: Path, overrides: Sequence[str]) -> Policy:
 
 
 def is_model(path: Path) -> bool:
-    """Whether a path given for a scorer is that of a pretrained model: its folder, or no folder but a name as hubs have."""
+    """Whether a path given for a scorer is that of a pretrained model: its folder, or a name as hubs have.
+
+    `runs/nmae` is a misspelt run and no model of an owner `runs`, as long as there is a folder `runs`.
+    """
     if path.is_dir():
         return (path / "config.json").is_file() and not (path / "resolved.yaml").is_file()
-    return not os.path.lexists(path) and not path.is_absolute() and len(path.parts) == 2 and ".." not in path.parts
+    hub = not path.is_absolute() and len(path.parts) == 2 and ".." not in path.parts
+    return hub and not os.path.lexists(path) and not os.path.lexists(path.parent)
 
 
 def zero_shot_recipe(model: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -81,7 +81,10 @@ def test_a_folder_that_is_not_there_is_refused_by_its_key(tmp_path: Path) -> Non
         plan(recipe(tmp_path, "scorer: {kind: zero_shot, base: ./nowhere}"))
 
 
-def test_a_model_is_told_from_a_run(model: Path, tmp_path: Path) -> None:
+def test_a_model_is_told_from_a_run(model: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    assert not is_model(Path("runs/nmae")), "a misspelt run"
     assert is_model(model) and is_model(Path("org/name"))
     (tmp_path / "config.json").touch()
     (tmp_path / "resolved.yaml").touch()
