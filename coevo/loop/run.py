@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import shutil
@@ -23,6 +22,7 @@ from coevo.config import FileData, Recipe
 from coevo.errors import ConfigError
 from coevo.files import writing
 from coevo.lm import dist
+from coevo.lm.contexts import release_memory
 from coevo.loop import ablation, coevolution, corl, methods, phases, tracking
 from coevo.loop.base import check_models, remember_base
 from coevo.loop.context import Context, seed_of
@@ -226,9 +226,7 @@ def _run_phase(context: Context, phase: PhasePlan, start: Start | None) -> None:
         folder.finish(phase.name, facts)
     folder.clock(phase.name, time.monotonic() - began)
     context.progress.done(phase.name)
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    release_memory()
 
 
 def seed_everything(seed: int) -> None:

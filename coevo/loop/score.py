@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import json
 from collections import Counter
@@ -12,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from coevo.errors import CheckpointError
 from coevo.files import content_key, write_atomic, writing
 from coevo.lm import dist
+from coevo.lm.contexts import release_memory
 from coevo.lm.embedding import embed
 from coevo.lm.likelihood import loses_text
 from coevo.lm.lineage import settings_hash
@@ -283,7 +282,8 @@ def _embed(request: Request, policies: Policies, progress: Progress) -> Embedded
         ("reference", ""): [x.reference for x in scenarios],
     }
     columns |= {("response", model): [_said(response) for response in responses] for model, responses in by_model.items()}
-    _release_memory()
+    # what the scorer held, before the base is loaded beside it
+    release_memory()
     model = policies.load(None, trainable=False)
     progress.phase("embeddings", sum(len(set(texts)) for texts in columns.values()))
     base = policies.version(None)
@@ -344,13 +344,6 @@ def _diverge(request: Request, embedded: Embedded, store: Store, progress: Progr
         progress.advance()
     progress.done("divergences")
     return found
-
-
-def _release_memory() -> None:
-    """Gives back what the scorer held, before the base is loaded beside it."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 # --- what the reader must know --------------------------------------------------------------------------------------

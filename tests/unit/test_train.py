@@ -11,6 +11,7 @@ from trl.trainer.utils import add_fused_lm_head
 from coevo.config import GRPO, SFT, LoRA
 from coevo.data import world
 from coevo.errors import CheckpointError, ConfigError
+from coevo.lm.contexts import release_memory
 from coevo.lm.likelihood import encode_pair, encode_prompt, render
 from coevo.lm.loading import new_adapter
 from coevo.lm.small import Shape, build_base, train_tokenizer
@@ -155,3 +156,16 @@ def test_rewards_that_differ_by_rounding_alone_are_the_same() -> None:
     assert not differ([a, b, other], [1.0, 1.0 + 1e-6, 7.0])
     assert not differ([a, b], [1.0, None])
     assert differ([a, b, other], [1.0, 1.1, None])
+
+
+def test_what_a_phase_held_goes_back_to_the_system() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    # many blocks below glibc's threshold for maps of their own, with one that stays on top of them
+    blocks = [torch.ones(24_000) for _ in range(4000)]
+    kept = torch.ones(24_000)
+    full = resident()
+    del blocks
+    release_memory()
+    assert full - resident() > 200e6 and kept.sum() == 24_000
