@@ -70,7 +70,8 @@ def test_phases_come_in_the_order_of_the_method(path: Path) -> None:
     recipe = load_recipe(path)
     names = [phase.name for phase in plan(recipe, Counts(500, 50, 500, 100, 25))]
     expected = ["pretrain"] if recipe.pretrain else []
-    expected += ["sft-rpm", "sft-scorer", "audit", "sft-simulator", "evaluate-sft"]
+    expected += ["sft-rpm", *(["sft-scorer"] if recipe.scorer.kind == "tuned" else []), "audit"]
+    expected += [*(["sft-second"] if recipe.evaluation.second_scorer else []), "sft-simulator", "evaluate-sft"]
     for k in range(1, recipe.loop.iterations + 1):
         expected += [f"simulator-{k}", f"harvest-{k}", f"rpm-{k}", f"accept-{k}"]
     expected += ["evaluate-final"]
