@@ -17,6 +17,14 @@ ENDS = _SPACES + _MORE_SPACES + ZERO_WIDTH
 """What is taken off a text's ends: all that `str.isspace` knows, and `ZERO_WIDTH`."""
 _LINE_BREAK = re.compile("\r\n?|[\x85\u2028\u2029]")
 _NO_WORD = re.compile(r"[\W_]+")
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
+    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"  # kana, and the marks that repeat a character
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd"  # Chinese characters
+)
+"""Scripts without spaces between words, whose every character is a unit. Korean has spaces."""
+_UNIT = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+(?:['’][^\W{_UNSPACED}]+)*")
+_SIGN = re.compile(f"[{_UNSPACED}]")
 
 
 def normalised(text: str) -> str:
@@ -37,3 +45,13 @@ def folded(text: str) -> str:
     """What two copies of a text have in common: its letters and digits, without case, width and accents of another form."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     return _NO_WORD.sub("", plain) or plain
+
+
+def units(text: str) -> list[str]:
+    """Words, and characters of scripts without spaces, in their order and without case; of a text of signs, the signs."""
+    return _UNIT.findall(text.casefold()) or [sign for sign in text if not sign.isspace()]
+
+
+def unspaced(unit: str) -> bool:
+    """Whether a unit is a character of a script without spaces."""
+    return _SIGN.fullmatch(unit) is not None

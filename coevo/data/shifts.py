@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, Protocol
@@ -16,8 +17,13 @@ from typing import Literal, Protocol
 from coevo.data import thoughts, world
 from coevo.data.world import Unreadable
 from coevo.errors import DataError
-from coevo.text import blank, folded, normalised
+from coevo.text import blank, folded, normalised, units
 from coevo.types import SHIFT_OF_TAG, Scenario, Turn
+
+COMMON = 0.05
+"""Words that stand in more than this share of a file's queries say little of what one of them is about."""
+FEWEST_NOTES = 2
+"""Fewer words would say nothing: "Who are you?" is kept whole."""
 
 
 class Shifts(Protocol):
@@ -79,9 +85,13 @@ class WorldShifts:
 class FileShifts:
     """Shifts that can be made of real files without a model; the parent's reference is carried.
 
-    - `user`: the persona of another parent; the simulator says the parent's query (the frame's draft) in that user's way.
-      The reference stays right as far as it answers the query rather than the person.
+    - `user`: the persona of another parent; the simulator says the parent's query in that user's way. The reference stays
+      right as far as it answers the query rather than the person.
     - `WordLevelComposition`: the same user; the words of every message are shuffled, the written query's too.
+
+    The frame's draft is the parent's query in notes: its words without the file's commonest, in small letters. A simulator
+    that is shown whole messages, and taught to write what it is shown, copies: its warm start's loss falls to 0.01 nats per
+    token, and a user shift is then somebody else's words under another name.
 
     Character shifts and longer dialogues change what a good reply is, so they are not offered under `carry`. No parser
     knows what a query means here: the loop's gate `carry` refuses a query under which the reference became less likely.
@@ -101,6 +111,8 @@ class FileShifts:
         self._personas = {persona: folded(persona) for persona in sorted({parent.persona for parent in parents})}
         if not self._parents:
             raise DataError("0 ID samples to make shifts of; expected at least one")
+        seen = Counter(unit for parent in parents for unit in set(units(parent.query)))
+        self._common = {unit for unit, count in seen.items() if count > COMMON * len(parents)}
 
     def frame(self, parent: Scenario, tag: str, rng: random.Random) -> Scenario:
         """See Shifts.frame.
@@ -127,7 +139,7 @@ class FileShifts:
             persona=persona,
             dialogue=(*history, Turn("user", "")),
             reference="",
-            draft=parent.query,
+            draft=self._notes(parent.query),
             # the file's own reasoning is about the parent
             thought="",
             parent=parent.sample_id,
@@ -147,12 +159,17 @@ class FileShifts:
         return replace(frame, dialogue=turns, reference=parent.reference)
 
     def lesson(self, scenario: Scenario) -> Scenario:
-        """See Shifts.lesson: a real query, told to say just that."""
-        return replace(scenario, draft=scenario.query)
+        """See Shifts.lesson: a real query, to be written from notes of it."""
+        return replace(scenario, draft=self._notes(scenario.query))
 
     def reasoning(self, scenario: Scenario) -> str:
         """See Shifts.reasoning: the file's own (`SThought`) where it has one, else one cut from the scenario by rule."""
         return scenario.thought or thoughts.extract(scenario)
+
+    def _notes(self, query: str) -> str:
+        said = units(query)
+        telling = [unit for unit in said if unit not in self._common]
+        return " ".join(telling if len(telling) >= FEWEST_NOTES else said)
 
     def _parent(self, sample_id: str | None) -> Scenario:
         if sample_id is None or sample_id not in self._parents:

@@ -194,7 +194,8 @@ def _from_file(data: FileData) -> Material:
         tests = _at_most(tests, data.test)
     train, dev = train[: -data.dev], train[-data.dev :]
     source = shifts.FileShifts(train)
-    return Material(train, dev, train, dev, tests, source, None, allow_overlap=data.allow_overlap)
+    real_turns = [source.lesson(x) for x in dev]  # the gates read them as they read the simulator's
+    return Material(train, dev, train, real_turns, tests, source, None, allow_overlap=data.allow_overlap)
 
 
 def _at_most(scenarios: Sequence[Scenario], limit: int) -> list[Scenario]:

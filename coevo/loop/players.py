@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from coevo.config import RealText
 from coevo.data.shifts import Unreadable
 from coevo.lm import dist
 from coevo.loop.context import Context, seed_of
@@ -19,10 +20,10 @@ from coevo.prompts import character_text
 from coevo.scoring import functions
 from coevo.scoring import gates as gate
 from coevo.scoring.reasoner import Estimator
-from coevo.scoring.rewards import Fit, fits, regret, repetition, rpm_reward, simulator_reward
+from coevo.scoring.rewards import Fit, broken_off, fits, regret, repetition, rpm_reward, simulator_reward
 from coevo.scoring.scorer import Ask, Scorer
 from coevo.train.grpo import Completion
-from coevo.types import Reward, Scenario
+from coevo.types import Reward, Scenario, Turn
 
 HARD_GATES = ("shift", "whole", "fluency", "persona", "carry")
 """Gates that are 0 or 1; a turn passes when all that it has are 1 (`carry` is for carried references). Novelty is a factor
@@ -158,7 +159,8 @@ class SimulatorReward(Logged):
         good = [i for i, x in enumerate(made) if isinstance(x, Scenario)]
         readable = [x for x in made if isinstance(x, Scenario)]
         regrets, answers = self._regrets(readable)
-        read = dict(zip(good, gate.naturalness(self._judges.start, readable), strict=True))
+        written = [self._as_written(x, completions[i].text) for i, x in zip(good, readable, strict=True)]
+        read = dict(zip(good, gate.naturalness(self._judges.start, written), strict=True))
         kept = dict(zip(good, self._carries(readable), strict=True)) if self._carrying else None
         turns = [c.text for c in completions]
         novel = gate.novelty(turns, dist.gather(turns), self._judges.pool)
@@ -191,8 +193,11 @@ class SimulatorReward(Logged):
         return samples
 
     def _carries(self, scenarios: Sequence[Scenario]) -> list[float]:
-        """For carried references: 1 where y* is about as likely after the written query as after its parent's own."""
-        parents = [replace(self._parents[x.parent or ""], reference=x.reference) for x in scenarios]
+        """For carried references: 1 where y* is about as likely after the written query as after its parent's own.
+
+        Both are read under the same shift: that another user asks, or that the words are recomposed, is no loss of meaning.
+        """
+        parents = [self._asked_by_parent(x) for x in scenarios]
         texts = [x.reference for x in scenarios]
         found = self._judges.scorer.score(
             [
@@ -206,12 +211,23 @@ class SimulatorReward(Logged):
             float((new.logprob_nats - old.logprob_nats) / max(new.n_tokens, 1) >= -CARRY_TOLERANCE) for new, old in halves
         ]
 
+    def _asked_by_parent(self, x: Scenario) -> Scenario:
+        made = self._finish(x, self._parents[x.parent or ""].query)
+        assert isinstance(made, Scenario), "no query of a file is blank"
+        return made
+
+    def _as_written(self, x: Scenario, turn: str) -> Scenario:
+        """With the turn as the simulator wrote it, whose fluency counts: a file's shift may have recomposed its words."""
+        return replace(x, dialogue=(*x.dialogue[:-1], Turn("user", turn))) if self._carrying else x
+
     def _scenario(self, completion: Completion) -> Scenario | Unreadable:
         if completion.status != "ok":
             return Unreadable("empty" if completion.status == "empty" else "unfinished", completion.status)
-        frame = self._frames[completion.key]
-        rng = random.Random(seed_of(self._context.recipe.seed, frame.sample_id, completion.text))
-        return self._context.material.source.finish(frame, completion.text, rng)
+        return self._finish(self._frames[completion.key], completion.text)
+
+    def _finish(self, frame: Scenario, query: str) -> Scenario | Unreadable:
+        rng = random.Random(seed_of(self._context.recipe.seed, frame.sample_id, query))
+        return self._context.material.source.finish(frame, query, rng)
 
     def _regrets(self, scenarios: Sequence[Scenario]) -> tuple[list[float | None], list[str]]:
         """S1 of each scenario, None where nothing can be scored, and one of the RPM's answers."""
@@ -272,8 +288,11 @@ class RPMReward(Logged):
         """Rewards of this process's answers; all processes call it together."""
         weights = self._context.recipe.weights
         scenarios = [self._scenarios[c.key] for c in completions]
-        texts = [c.text if c.status == "ok" else "" for c in completions]
+        cut = [isinstance(weights, RealText) and c.status == "truncated" for c in completions]
+        texts = [c.text if c.status == "ok" or is_cut else "" for c, is_cut in zip(completions, cut, strict=True)]
         found = fits(self._scorer, scenarios, texts, weights.agreement > 0, self.others)
+        # an answer that is left out costs nothing, and where long ones are they grow into the limit
+        found = [broken_off(fit) if is_cut else fit for fit, is_cut in zip(found, cut, strict=True)]
         samples = []
         for completion, x, fit in zip(completions, scenarios, found, strict=True):
             reference = self.references[x.sample_id]

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+from coevo.text import units, unspaced
+
 COPIED_WORDS, COPIED_CHARACTERS = 4, 6
 """So many in a row that stand in a source too are copied. Three words are shared by chance: "I do not" is everybody's."""
 REPEATED_WORDS, REPEATED_CHARACTERS = 3, 4
@@ -22,19 +24,7 @@ Chosen on 1,000 dialogues of plays: with others' references as responses 0 are c
 echoes made for the purpose 99.9 and 99.2 %. On 750 of other plays 1 and 4, 99.6 and 99.3 %; on 1,500 of the world 0 and 0,
 100 and 100 %."""
 
-_UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
-    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"  # kana, and the marks that repeat a character
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd"  # Chinese characters
-)
-"""Scripts without spaces between words, whose every character is a unit. Korean has spaces."""
-_UNIT = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+(?:['’][^\W{_UNSPACED}]+)*")
 _END = re.compile(r"(?:--|[.!?…。！？｡؟।॥–—―~～♪*)\]」』）】》〉\"'”’»\U0001f300-\U0001faff\u2600-\u27bf\ufe0f])$")
-
-
-def units(text: str) -> list[str]:
-    """Words, and characters of scripts without spaces, in their order and without case; of a text of signs, the signs."""
-    return _UNIT.findall(text.casefold()) or [sign for sign in text if not sign.isspace()]
 
 
 def fault(text: str, reference: str, sources: Sequence[str]) -> Literal["ok", "loop", "echo"]:
@@ -81,8 +71,7 @@ def unended(text: str) -> float:
 
 def _length(said: Sequence[str], words: int, characters: int) -> int:
     """Of an n-gram: that for characters where these are most of the text."""
-    single = sum(re.match(f"[{_UNSPACED}]", unit) is not None for unit in said)
-    return characters if 2 * single > len(said) else words
+    return characters if 2 * sum(map(unspaced, said)) > len(said) else words
 
 
 def _grams(said: Sequence[str], n: int) -> list[tuple[str, ...]]:

@@ -67,6 +67,13 @@ def fits(
     return found
 
 
+def broken_off(fit: Fit | str) -> Fit | str:
+    """The fit of a response that ran into the limit: no sign at its end makes it a whole one."""
+    if isinstance(fit, str) or fit.real is None:
+        return fit
+    return replace(fit, real=replace(fit.real, unended=1.0))
+
+
 def _fit(scores: Sequence[Score]) -> Fit | str:
     """From scores in the own scenario, in none and, perhaps, without the reasoning."""
     for score in scores:

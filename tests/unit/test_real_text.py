@@ -15,9 +15,10 @@ from coevo.data import world
 from coevo.errors import ConfigError
 from coevo.lm.loading import load_policy, load_tokenizer
 from coevo.loop.check import Counts, check
+from coevo.prompts import INSTRUCT
 from coevo.recipe import dump_recipe, parse_recipe, parse_yaml
 from coevo.scoring.real_text import BANK, Others, Reading, draw_others, gap, guarded, parts, score
-from coevo.scoring.rewards import Fit, fits, regret, remi, remi_nats, rpm_reward
+from coevo.scoring.rewards import Fit, broken_off, fits, regret, remi, remi_nats, rpm_reward
 from coevo.scoring.scorer import Ask, Scorer
 from coevo.types import Scenario, Score, Turn
 
@@ -156,6 +157,14 @@ def test_fits_reads_each_text_in_the_same_other_contexts() -> None:
     assert fits(Contexts(), [X], ["I am Ada."]) == [Fit(-2.0, -9.0)], "and asks for no others unless told to"
 
 
+def test_what_runs_into_the_limit_is_worth_less_however_it_ends() -> None:
+    reference, fit = (Fit(-2.0, -9.0, real=Reading(-2.0, -9.0, -8.0, 2)) for _ in range(2))
+    cut = broken_off(fit)
+    assert isinstance(cut, Fit) and remi(cut, reference, R6) == remi(fit, reference, R6) - R6.unended == -R6.unended
+    assert broken_off("empty") == "empty"
+    assert broken_off(Fit(-2.0, -9.0)) == Fit(-2.0, -9.0), "the world's reward knows no limit"
+
+
 def test_what_a_response_could_copy() -> None:
     x = replace(X, character={"name": "Ada", "sayings": ["the engine can do whatever we know how to order"]})
     assert guarded(x, "Well: the engine can do whatever you like")[0] == pytest.approx(5 / 8)
@@ -181,7 +190,9 @@ def test_negatives_hang_on_seed_and_content_and_are_never_ones_own() -> None:
 def test_a_pretrained_scorer_puts_a_reference_above_what_is_bland_or_copied() -> None:
     path = Path(os.environ["COEVO_SMOLLM2"])
     tokenizer = load_tokenizer(path)
-    scorer = Scorer(load_policy(path, None, trainable=False, dtype="float32"), tokenizer, "x", max_length=400)
+    scorer = Scorer(
+        load_policy(path, None, trainable=False, dtype="float32"), tokenizer, "x", max_length=400, prompts=INSTRUCT
+    )
     asked = {"a": "Captain, how deep is the water here?", "b": "Doctor, is my arm broken?"}
     x, y = (Scenario(n, "T", "T", "a stranger", q.split(",")[0], (Turn("user", q),), "-") for n, q in asked.items())
     texts = ["Ten fathoms, and sand below.", "That is a good question. Tell me more about it.", x.query]
