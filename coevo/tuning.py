@@ -212,15 +212,47 @@ Functions = dict[Annotated[str, AfterValidator(_function_name)], Weight]
 """Name of a function -> the weight of what it gives; see `coevo.scoring.functions`."""
 
 
+BESIDE = ("functions", "judge", "reward_model")
+"""Keys of a reward's weights that are no numbers: parts beside the scorer's own."""
+
+
+class JudgePart(Model):
+    """A language model's scores by a rubric (`coevo judge`), as a part of a reward: 0 the worst, 1 the best."""
+
+    weight: Rate = 1.0
+    rubric: str
+    """Its name, or a YAML file of yours. The part is the mean over its dimensions."""
+    endpoint: str
+    """Base URL of an OpenAI-compatible server."""
+    model: str
+    key_env: str | None = "OPENAI_API_KEY"
+    """Environment variable with the server's key; null for one that asks for none."""
+    max_tokens: Positive = 1024
+    concurrency: Positive = 8
+
+
+class RewardModelPart(Model):
+    """A reward model's score, as a part of a reward: a sequence classifier with one output."""
+
+    weight: Rate = 1.0
+    path: str
+    """A folder with safetensors weights, or a hub id."""
+
+
 class _Parts(Model):
     """What the blocks of a reward's weights have in common."""
 
     @property
+    def beside(self) -> dict[str, float]:
+        """Weights of the parts beside the scorer's own, by name."""
+        found: dict[str, float] = dict(self.model_dump(include={"functions"})["functions"])
+        found |= {name: part.weight for name in ("judge", "reward_model") if (part := getattr(self, name)) is not None}
+        return found
+
+    @property
     def by_part(self) -> dict[str, Any]:
-        """Settings by name, those of the functions among them."""
-        settings = self.model_dump()
-        functions: dict[str, float] = settings.pop("functions")
-        return settings | functions
+        """Settings by name, the weights of the parts beside the scorer's own among them."""
+        return self.model_dump(exclude=set(BESIDE)) | self.beside
 
 
 class RewardWeights(_Parts):
@@ -237,6 +269,10 @@ class RewardWeights(_Parts):
     """R3: how well the response agrees with its scenario's reasoning, 0 to 1 at the reference's level; needs `corl`."""
     functions: Functions = Field(default_factory=dict)
     """Further parts of yours, `package.module:function` -> weight."""
+    judge: JudgePart | None = None
+    """A judge's scores by a rubric, as a further part."""
+    reward_model: RewardModelPart | None = None
+    """A reward model's score, as a further part."""
 
     @model_validator(mode="after")
     def _some_reward(self) -> RewardWeights:
@@ -272,6 +308,10 @@ class RealText(_Parts):
     """Other contexts a response."""
     functions: Functions = Field(default_factory=dict)
     """Further parts of yours, `package.module:function` -> weight."""
+    judge: JudgePart | None = None
+    """A judge's scores by a rubric, as a further part."""
+    reward_model: RewardModelPart | None = None
+    """A reward model's score, as a further part."""
 
     @property
     def least_scenarios(self) -> int:

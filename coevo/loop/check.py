@@ -13,6 +13,7 @@ from coevo.data.overlap import Imprint, Pair, copies, imprint, listed
 from coevo.errors import ConfigError, DataError
 from coevo.method import AugmentedSFT, Coevolution, Sampled
 from coevo.scoring.functions import load
+from coevo.scoring.judge import access
 from coevo.text import folded
 from coevo.tuning import PPO, Rewarded
 from coevo.types import SHIFT_OF_TAG
@@ -102,6 +103,13 @@ def check(recipe: Recipe, counts: Counts) -> None:
             load(name)
         except ConfigError as error:
             problems.append(str(error))
+    if weights.judge is not None:
+        try:
+            access.check(weights.judge.rubric, access.address_of(weights.judge), weights.judge.key_env)
+        except ConfigError as error:
+            problems.append(f"{recipe.weights_key}.judge: {error}")
+    if weights.reward_model is not None:
+        problems += _no_folder(f"{recipe.weights_key}.reward_model.path", weights.reward_model.path)
     problems += _no_folder("base.path", recipe.base.path or "")
     problems += _no_folder("scorer.base", recipe.scorer.base or "")
     if problems:

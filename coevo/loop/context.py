@@ -34,6 +34,7 @@ from coevo.loop.plan import PhasePlan
 from coevo.loop.progress import Progress
 from coevo.method import Coevolution, ThinkGRPO, Thinking, ThinkSFT
 from coevo.prompts import Role
+from coevo.scoring.beside import Beside
 from coevo.scoring.gates import Thresholds
 from coevo.scoring.probe import probe
 from coevo.scoring.scorer import Scorer
@@ -213,6 +214,7 @@ class Context(Policies):
         self.progress = progress
         self.log_metrics: Callable[[dict[str, Any]], None] = lambda row: None
         self.thresholds: Thresholds | None = None
+        self.beside: Beside | None = None
         """Of the simulator's gates, once they have been read off real turns."""
 
     # training ----------------------------------------------------------------------------------------------------

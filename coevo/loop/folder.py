@@ -29,13 +29,13 @@ from coevo.loop.record import (
     ENVIRONMENT_FILE,
     RECIPE_FILE,
     data_record,
+    part_hashes,
     read_resolved,
     refuse_taken,
     run_key,
 )
 from coevo.loop.streams import drop_rows, dump_row, read_rows
 from coevo.recipe import dump_recipe
-from coevo.scoring.functions import source_hashes
 
 __all__ = ["STREAMS", "TIMING_FILE", "RunFolder", "dump_row", "held", "read_resolved", "read_rows"]
 
@@ -63,7 +63,7 @@ class RunFolder:
         if dist.is_main():
             text = dump_recipe(recipe)
             begun = {"recipe_sha256": hashlib.sha256(text.encode()).hexdigest(), "data": data_record(recipe)}
-            begun["functions"] = source_hashes(recipe.weights.functions)
+            begun["functions"] = part_hashes(recipe.weights)
             write_atomic(root / ENVIRONMENT_FILE, json.dumps(_environment() | begun, indent=2) + "\n")
             write_atomic(root / CODE_FILE, _git("diff", "HEAD"))
             # the recipe last: a folder with a recipe is one that can be resumed

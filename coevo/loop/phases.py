@@ -30,6 +30,7 @@ from coevo.lm import dist
 from coevo.lm.likelihood import encode_pair, loses_text, render
 from coevo.lm.lineage import atomic_directory
 from coevo.lm.small import build_base, train_tokenizer
+from coevo.loop.beside import beside, shared
 from coevo.loop.context import Context, room, seed_of
 from coevo.loop.estimator import estimator, others, prepare
 from coevo.loop.folder import dump_row, read_rows
@@ -233,7 +234,8 @@ def run_audit(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any
     scorer = estimator(context, phase.iteration)
     prepare(context, scorer, scenarios)
     seed, foreign = seed_of(recipe.seed, "audit"), others(context, scorer)
-    verdict = audit(SharedScorer(scorer), cases, recipe.weights, config, seed, context.progress.advance, foreign)
+    parts = shared(beside(context))
+    verdict = audit(SharedScorer(scorer), cases, recipe.weights, config, seed, context.progress.advance, foreign, parts)
     path = folder.root / "evaluation" / f"{phase.name.split('-', 1)[1]}.json"
     if dist.is_main():
         write_atomic(path, json.dumps(verdict.as_json(), indent=1, ensure_ascii=False) + "\n")

@@ -12,12 +12,12 @@ import numpy as np
 from coevo.config import RealText
 from coevo.data.shifts import Unreadable
 from coevo.lm import dist
+from coevo.loop.beside import beside
 from coevo.loop.context import Context, seed_of
 from coevo.loop.estimator import others
 from coevo.loop.material import Material
 from coevo.loop.plan import PhasePlan
 from coevo.prompts import character_text
-from coevo.scoring import functions
 from coevo.scoring import gates as gate
 from coevo.scoring.reasoner import Estimator
 from coevo.scoring.rewards import Fit, broken_off, fits, regret, repetition, rpm_reward, simulator_reward
@@ -268,6 +268,7 @@ class RPMReward(Logged):
         self._scorer = scorer
         self._scenarios = scenarios
         self.others = others(context, scorer)
+        self._beside = beside(context)
         self.references: dict[str, Fit | str] = {}
         self.baselines: dict[str, float] = {}
 
@@ -293,17 +294,17 @@ class RPMReward(Logged):
         found = fits(self._scorer, scenarios, texts, weights.agreement > 0, self.others)
         # an answer that is left out costs nothing, and where long ones are they grow into the limit
         found = [broken_off(fit) if is_cut else fit for fit, is_cut in zip(found, cut, strict=True)]
+        references = [self.references[x.sample_id] for x in scenarios]
+        further = self._beside.worth(scenarios, texts, found, references)
         samples = []
-        for completion, x, fit in zip(completions, scenarios, found, strict=True):
-            reference = self.references[x.sample_id]
-            if isinstance(fit, Fit) and isinstance(reference, Fit):
+        for completion, x, fit, reference, more in zip(completions, scenarios, found, references, further, strict=True):
+            if isinstance(fit, Fit) and isinstance(reference, Fit) and not isinstance(more, str):
                 anchor = x.shift == "id"
                 baseline = 0.0 if anchor else self.baselines.get(x.parent or "", 0.0)
-                further = functions.worth(weights.functions, x, completion.text, fit, reference)
-                reward = rpm_reward(fit, reference, baseline, weights, anchor, further)
+                reward = rpm_reward(fit, reference, baseline, weights, anchor, more)
             else:
-                status = completion.status if completion.status != "ok" else str(fit if isinstance(fit, str) else reference)
-                reward = Reward(None, {}, status)
+                why = next(one for one in (fit, reference, more) if isinstance(one, str))
+                reward = Reward(None, {}, completion.status if completion.status != "ok" else why)
             samples.append(Sample(completion, reward))
         return samples
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coevo.config import FileData, HubBase, Recipe
+from coevo.config import FileData, HubBase, RealText, Recipe, RewardWeights
 from coevo.errors import CheckpointError, ConfigError
 from coevo.files import LOCK_FILE, content_key, holder_of, sha256_of
 from coevo.recipe import load_recipe
 from coevo.scoring.functions import source_hashes
+from coevo.scoring.judge.rubric import load_rubric
 
 RECIPE_FILE, ENVIRONMENT_FILE, CODE_FILE = "resolved.yaml", "environment.json", "code.diff"
 _BEFORE_THE_RECIPE = frozenset(
@@ -94,19 +96,35 @@ def read_resolved(root: Path, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
-def refuse_other_functions(root: Path, recipe: Recipe) -> None:
-    """Holds a run to the reward's functions that it was begun with.
+def part_hashes(weights: RewardWeights | RealText) -> dict[str, str]:
+    """Name -> sha256 of what each part beside the scorer's own is made of: a function's file, a rubric, a model's files.
+
+    A reward model of the hub is known by its name alone.
+    """
+    found = source_hashes(weights.functions)
+    if weights.judge is not None:
+        found["judge"] = content_key(load_rubric(weights.judge.rubric).model_dump(mode="json"))
+    if weights.reward_model is not None and (folder := Path(weights.reward_model.path)).is_dir():
+        digest = hashlib.sha256()
+        for file in sorted((*folder.glob("*.safetensors"), *folder.glob("*.json"), *folder.glob("*.jinja"))):
+            digest.update(file.name.encode() + b"\0" + sha256_of(file).encode())
+        found["reward_model"] = digest.hexdigest()
+    return found
+
+
+def refuse_other_parts(root: Path, recipe: Recipe) -> None:
+    """Holds a run to the reward's parts that it was begun with.
 
     Raises:
-        CheckpointError: the file of one has been edited since.
+        CheckpointError: what one is made of has been edited since.
     """
     known = begun_with(root).get("functions") or {}
-    now = source_hashes(recipe.weights.functions)
+    now = part_hashes(recipe.weights)
     edited = [name for name, digest in now.items() if name in known and known[name] != digest]
     if edited:
         raise CheckpointError(
-            f"{root}: {', '.join(edited)}: the file of this function has been edited since the run was begun, so that later "
-            "rewards would not be as earlier ones. Restore it, or start a new run with --out."
+            f"{root}: {', '.join(edited)}: the file of this part of the reward has been edited since the run was begun, so "
+            "that later rewards would not be as earlier ones. Restore it, or start a new run with --out."
         )
 
 

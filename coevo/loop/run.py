@@ -30,7 +30,7 @@ from coevo.loop.folder import RunFolder, held
 from coevo.loop.material import load_material
 from coevo.loop.plan import PhasePlan, plan
 from coevo.loop.progress import Progress, Silent
-from coevo.loop.record import begun_with, refuse_other_functions, refuse_taken, with_own_data
+from coevo.loop.record import begun_with, refuse_other_parts, refuse_taken, with_own_data
 from coevo.train.checkpoints import Start, last_checkpoint
 from coevo.train.common import on_deepspeed
 
@@ -85,7 +85,7 @@ def train(
     if resume:
         RunFolder.open(out)
         recipe = with_own_data(out, recipe)
-        refuse_other_functions(out, recipe)
+        refuse_other_parts(out, recipe)
     else:
         refuse_taken(out)
     material = load_material(recipe)

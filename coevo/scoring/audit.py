@@ -24,7 +24,7 @@ from coevo.data.battery import MEMBERS
 from coevo.errors import ScoreError
 from coevo.maths.correlation import spearman
 from coevo.maths.stats import bootstrap_mean, wilson
-from coevo.scoring import functions
+from coevo.scoring.beside import Beside
 from coevo.scoring.real_text import Others
 from coevo.scoring.rewards import Fit, fits, rpm_reward
 from coevo.scoring.scorer import Scores
@@ -60,6 +60,7 @@ def audit(
     seed: int,
     progress: Callable[[int], None] | None = None,
     others: Others | None = None,
+    beside: Beside | None = None,
 ) -> Verdict:
     """Puts a reward to the test of the battery.
 
@@ -71,6 +72,7 @@ def audit(
         seed: of the bootstrap.
         progress: told how many scenarios were done, batch after batch.
         others: the contexts that R6 compares with; for its weights alone.
+        beside: who gives the parts beside the scorer's own; by default the functions of the weights.
 
     Raises:
         ScoreError: no reference could be scored.
@@ -79,7 +81,7 @@ def audit(
     judged: list[_Judged] = []
     for start in range(0, len(cases), CASES_PER_CALL):
         batch = cases[start : start + CASES_PER_CALL]
-        judged += _judge(scorer, batch, schemes, others)
+        judged += _judge(scorer, batch, schemes, others, beside or Beside(weights.functions))
         if progress:
             progress(len(batch))
     if not judged:
@@ -107,7 +109,11 @@ def audit(
 
 
 def _judge(
-    scorer: Scores, cases: Sequence[Case], schemes: Mapping[str, RewardWeights | RealText], others: Others | None
+    scorer: Scores,
+    cases: Sequence[Case],
+    schemes: Mapping[str, RewardWeights | RealText],
+    others: Others | None,
+    beside: Beside,
 ) -> list[_Judged]:
     """What every text of the cases is worth; cases whose reference cannot be scored are left out."""
     texts = [list(dict.fromkeys((c.scenario.reference, *c.bad.values(), *c.graded, *c.good))) for c in cases]
@@ -119,26 +125,30 @@ def _judge(
         by_text = {text: next(found) for text in mine}
         reference = by_text[case.scenario.reference]
         if isinstance(reference, Fit):
-            anchor = case.scenario.shift == "id"
-            worth = {text: _worth(case.scenario, text, fit, reference, schemes, anchor) for text, fit in by_text.items()}
-            judged.append(_Judged(case, worth))
+            worth = _worth(case.scenario, by_text, reference, schemes, beside)
+            if not isinstance(worth[case.scenario.reference], str):
+                judged.append(_Judged(case, worth))
     return judged
 
 
 def _worth(
     scenario: Scenario,
-    text: str,
-    fit: Fit | str,
+    by_text: Mapping[str, Fit | str],
     reference: Fit,
     schemes: Mapping[str, RewardWeights | RealText],
-    anchor: bool,
-) -> dict[str, float] | str:
-    """Rewards by name. The baseline b(x) is the same for all answers to one prompt, and is left out."""
-    if isinstance(fit, str):
-        return fit
-    further = functions.worth(schemes[REWARD].functions, scenario, text, fit, reference)
-    totals = {name: rpm_reward(fit, reference, 0.0, weights, anchor, further).total for name, weights in schemes.items()}
-    return {name: total for name, total in totals.items() if total is not None}
+    beside: Beside,
+) -> dict[str, dict[str, float] | str]:
+    """Text -> rewards by name, or its status. The baseline b(x) is the same for all answers to one prompt, and left out."""
+    worth: dict[str, dict[str, float] | str] = {}
+    count, anchor = len(by_text), scenario.shift == "id"
+    rows = beside.worth([scenario] * count, list(by_text), list(by_text.values()), [reference] * count)
+    for (text, fit), further in zip(by_text.items(), rows, strict=True):
+        if isinstance(fit, str) or isinstance(further, str):
+            worth[text] = fit if isinstance(fit, str) else str(further)
+            continue
+        totals = {name: rpm_reward(fit, reference, 0.0, one, anchor, further).total for name, one in schemes.items()}
+        worth[text] = {name: total for name, total in totals.items() if total is not None}
+    return worth
 
 
 def _member(name: str, judged: Sequence[_Judged]) -> Member:

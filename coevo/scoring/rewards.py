@@ -134,11 +134,11 @@ def rpm_reward(
         baseline: b(x), the ID parent's `remi` under the policy that began the phase; 0 for an ID scenario.
         weights: of the recipe.
         anchor: whether the scenario is ID, so that remi counts as R2 and not as negative R-EMID.
-        further: what the functions of the weights say of the response; see `coevo.scoring.functions`.
+        further: the parts beside the scorer's own, by name; see `coevo.scoring.beside`.
 
     Of R3, the agreement alone belongs to a response; the rest is the reasoning's, the same for all completions of a prompt.
     """
-    more = sum(weight * further[name] for name, weight in weights.functions.items())
+    more = sum(weight * further[name] for name, weight in weights.beside.items())
     if isinstance(weights, RealText):
         found = _real_text_reward(fit, reference, baseline, weights, anchor)
         return Reward((found.total or 0.0) + more, {**found.parts, **further})

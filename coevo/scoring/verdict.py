@@ -9,10 +9,11 @@ from typing import Any
 from coevo.config import RealText, RewardWeights
 from coevo.layout import align
 from coevo.maths.stats import Interval
+from coevo.tuning import BESIDE
 
 REWARD = "reward"
 """Name of the weighted sum, beside the names of its parts."""
-PARTS = tuple(name for name in RewardWeights.model_fields if name != "functions")
+PARTS = tuple(name for name in RewardWeights.model_fields if name not in BESIDE)
 ALWAYS = ("information", "register_gap")
 """Parts that every reward is audited by."""
 NEARNESS = 0.5
@@ -24,17 +25,20 @@ REAL_PARTS = ("contrast", "marginal", "shortfall", "echo", "loop", "unended")
 
 def parts_of(weights: Mapping[str, Any]) -> tuple[str, ...]:
     """The parts that a reward with these weights is audited by; the others, as agreement (R3), only where they count."""
-    functions = tuple(name for name, weight in weights.items() if ":" in name and weight)
+    beside = tuple(name for name, weight in weights.items() if (":" in name or name in BESIDE) and weight)
     if "kind" in weights:
-        return (*(part for part in REAL_PARTS if weights.get(part)), *functions)
-    return (*(part for part in PARTS if part in ALWAYS or weights.get(part)), *functions)
+        return (*(part for part in REAL_PARTS if weights.get(part)), *beside)
+    return (*(part for part in PARTS if part in ALWAYS or weights.get(part)), *beside)
 
 
 def alone(part: str, weights: RewardWeights | RealText) -> RewardWeights | RealText:
     """The reward of one part, all others left out."""
     names = REAL_PARTS if isinstance(weights, RealText) else PARTS
-    functions = {part: 1.0} if part in weights.functions else {}
-    return weights.model_copy(update={name: float(name == part) for name in names} | {"functions": functions})
+    beside: dict[str, Any] = {"functions": {part: 1.0} if part in weights.functions else {}}
+    for name in ("judge", "reward_model"):
+        own = getattr(weights, name)
+        beside[name] = own.model_copy(update={"weight": 1.0}) if name == part else None
+    return weights.model_copy(update={name: float(name == part) for name in names} | beside)
 
 
 @dataclass(frozen=True, slots=True)

@@ -373,6 +373,7 @@ def phase_context(tmp_path, scorer, **settings):
         recipe=recipe,
         folder=RunFolder.create(tmp_path / "run", recipe),
         material=SimpleNamespace(real_turns=world.generate("ShiftTrain", 30, seed=1)),
+        beside=None,
         progress=Silent(),
         fits=lambda role, x: True,
         scorer=lambda name: scorer,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from coevo import config, inputs, method
+from coevo import config, inputs, method, tuning
 from coevo.config import Recipe
 from coevo.errors import ConfigError
 from coevo.recipe import dump_recipe, load_recipe, parse_recipe
@@ -173,7 +173,7 @@ def test_recipe_is_frozen() -> None:
 
 
 def _models() -> list[type[BaseModel]]:
-    blocks = {**vars(config), **vars(inputs), **vars(method)}.values()
+    blocks = {**vars(config), **vars(inputs), **vars(method), **vars(tuning)}.values()
     found = [value for value in blocks if isinstance(value, type) and issubclass(value, config.Model)]
     return [model for model in found if model is not config.Model]
 

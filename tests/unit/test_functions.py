@@ -11,7 +11,7 @@ from coevo.config import RealText, Recipe, RewardWeights
 from coevo.data import BATTERIES, world
 from coevo.errors import CheckpointError, ConfigError, ScoreError
 from coevo.loop.plan import plan
-from coevo.loop.record import refuse_other_functions
+from coevo.loop.record import refuse_other_parts
 from coevo.recipe import load_recipe
 from coevo.scoring import functions
 from coevo.scoring.audit import audit
@@ -106,10 +106,10 @@ def test_a_run_keeps_its_functions(mine: str, tmp_path: Path) -> None:
     (tmp_path / "run/environment.json").write_text(
         f'{{"functions": {{"{mine}:polite": "{functions.source_hashes([f"{mine}:polite"])[f"{mine}:polite"]}"}}}}'
     )
-    refuse_other_functions(tmp_path / "run", made)
+    refuse_other_parts(tmp_path / "run", made)
     (tmp_path / f"{mine}.py").write_text(SOURCE + "\n# edited\n", encoding="utf-8")
-    with pytest.raises(CheckpointError, match=rf"{mine}:polite: the file of this function has been edited"):
-        refuse_other_functions(tmp_path / "run", made)
+    with pytest.raises(CheckpointError, match=rf"{mine}:polite: the file of this part of the reward has been edited"):
+        refuse_other_parts(tmp_path / "run", made)
 
 
 def test_r6_takes_them_too(mine: str) -> None:

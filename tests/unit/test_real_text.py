@@ -215,7 +215,10 @@ def test_a_pretrained_scorer_puts_a_reference_above_what_is_bland_or_copied() ->
         ("{kind: real_text, echo: -1}", r"weights\.echo: .*greater than or equal to 0"),
         ("{kind: real_text, contrast: 0, marginal: 0}", r"weights: contrast and marginal are both 0"),
         ("{kind: real_text, negatives: 0}", r"weights\.negatives: .*greater than 0"),
-        ("{echo: 1}", r"weights\.echo: unknown key; known keys: information, register_gap, agreement, functions$"),
+        (
+            "{echo: 1}",
+            r"weights\.echo: unknown key; known keys: information, register_gap, agreement, functions, judge, reward_model$",
+        ),
     ],
 )
 @pytest.mark.parametrize("tree", ["loop: {rpm: {weights: %s}}", "method: {kind: dpo, weights: %s}"])

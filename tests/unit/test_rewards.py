@@ -13,6 +13,7 @@ from coevo.scoring.gates import Naturalness, Thresholds, natural_gates, novelty,
 from coevo.scoring.rewards import FURTHER_PARTS, Fit, fits, regret, repetition, rpm_reward, simulator_reward, value
 from coevo.scoring.scorer import Ask
 from coevo.scoring.verdict import ALWAYS
+from coevo.tuning import BESIDE
 from coevo.types import Scenario, Score, Turn
 
 PLAIN = RewardWeights(information=1.0, register_gap=1.0)
@@ -57,7 +58,7 @@ def test_rpm_reward_is_r1_plus_r4() -> None:
 
 
 def test_parts_and_weights_have_the_same_names() -> None:
-    assert [*ALWAYS, *FURTHER_PARTS] == [name for name in RewardWeights.model_fields if name != "functions"]
+    assert [*ALWAYS, *FURTHER_PARTS] == [name for name in RewardWeights.model_fields if name not in BESIDE]
 
 
 def test_reward_differences_do_not_depend_on_the_baseline() -> None:
