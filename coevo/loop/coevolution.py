@@ -23,7 +23,7 @@ from coevo.maths.stats import bootstrap_mean
 from coevo.scoring.gates import thresholds
 from coevo.scoring.real_text import Others
 from coevo.scoring.reasoner import Estimator
-from coevo.scoring.rewards import Fit, fits, remi, remi_nats
+from coevo.scoring.rewards import Fit, answered, fits, remi, remi_nats
 from coevo.train.algorithms import TRAINERS
 from coevo.train.grpo import Completion
 from coevo.types import Scenario, Turn
@@ -302,8 +302,8 @@ def _baselines(
     prepare(context, scorer, parents)
     answers = context.respond(context.load(rpm, trainable=False), rpm, parents, advance=False)
     own = dist.share_out(
-        lambda part: fits(scorer, [x for x, _ in part], [t for _, t in part], others=foreign),
-        [(x, a.text if a.status == "ok" else "") for x, a in zip(parents, answers, strict=True)],
+        lambda part: answered(scorer, [x for x, _ in part], [said for _, said in part], others=foreign),
+        [(x, (a.text, a.status)) for x, a in zip(parents, answers, strict=True)],
     )
     reference = references(scorer, parents, foreign=foreign)
     values = {}
@@ -325,10 +325,9 @@ def run_accept(context: Context, phase: PhasePlan, resume: bool) -> dict[str, An
     found = {}
     for key, name in (("old", context.current_rpm(phase.iteration)), ("new", context.phase_name("rpm", phase.iteration))):
         answers = context.respond(context.load(name, trainable=False), name, dev)
-        texts = [a.text if a.status == "ok" else "" for a in answers]
         fit = dist.share_out(
-            lambda part: fits(scorer, [x for x, _ in part], [t for _, t in part], others=foreign),
-            list(zip(dev, texts, strict=True)),
+            lambda part: answered(scorer, [x for x, _ in part], [said for _, said in part], others=foreign),
+            [(x, (a.text, a.status)) for x, a in zip(dev, answers, strict=True)],
         )
         found[key] = {
             x.sample_id: remi_nats(f, r, weights)

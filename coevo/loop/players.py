@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from coevo.config import RealText
 from coevo.data.shifts import Unreadable
 from coevo.lm import dist
 from coevo.loop.beside import beside
@@ -20,7 +19,7 @@ from coevo.loop.plan import PhasePlan
 from coevo.prompts import character_text
 from coevo.scoring import gates as gate
 from coevo.scoring.reasoner import Estimator
-from coevo.scoring.rewards import Fit, broken_off, fits, regret, repetition, rpm_reward, simulator_reward
+from coevo.scoring.rewards import Fit, answered, regret, repetition, rpm_reward, simulator_reward
 from coevo.scoring.scorer import Ask, Scorer
 from coevo.train.grpo import Completion
 from coevo.types import Reward, Scenario, Turn
@@ -237,8 +236,8 @@ class SimulatorReward(Logged):
         repeated = [x for x in room for _ in range(m)]
         seeds = [seed_of(self._context.recipe.seed, x.sample_id, x.query, k) for x in room for k in range(m)]
         answers = self._context.write(self._judges.rpm, "rpm", repeated, seeds, config.simulator.rpm_temperature)
-        texts = [a.text if a.status == "ok" else "" for a in answers]
-        found = fits(self._judges.scorer, [*room, *repeated], [*(x.reference for x in room), *texts], others=self._others)
+        said = [*((x.reference, "ok") for x in room), *((a.text, a.status) for a in answers)]
+        found = answered(self._judges.scorer, [*room, *repeated], said, others=self._others)
         result: dict[str, tuple[float | None, str]] = {}
         for n, x in enumerate(room):
             reference = found[n]
@@ -289,13 +288,11 @@ class RPMReward(Logged):
         """Rewards of this process's answers; all processes call it together."""
         weights = self._context.recipe.weights
         scenarios = [self._scenarios[c.key] for c in completions]
-        cut = [isinstance(weights, RealText) and c.status == "truncated" for c in completions]
-        texts = [c.text if c.status == "ok" or is_cut else "" for c, is_cut in zip(completions, cut, strict=True)]
-        found = fits(self._scorer, scenarios, texts, weights.agreement > 0, self.others)
-        # an answer that is left out costs nothing, and where long ones are they grow into the limit
-        found = [broken_off(fit) if is_cut else fit for fit, is_cut in zip(found, cut, strict=True)]
+        found = answered(
+            self._scorer, scenarios, [(c.text, c.status) for c in completions], weights.agreement > 0, self.others
+        )
         references = [self.references[x.sample_id] for x in scenarios]
-        further = self._beside.worth(scenarios, texts, found, references)
+        further = self._beside.worth(scenarios, [c.text for c in completions], found, references)
         samples = []
         for completion, x, fit, reference, more in zip(completions, scenarios, found, references, further, strict=True):
             if isinstance(fit, Fit) and isinstance(reference, Fit) and not isinstance(more, str):

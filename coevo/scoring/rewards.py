@@ -67,11 +67,26 @@ def fits(
     return found
 
 
-def broken_off(fit: Fit | str) -> Fit | str:
-    """The fit of a response that ran into the limit: no sign at its end makes it a whole one."""
-    if isinstance(fit, str) or fit.real is None:
-        return fit
-    return replace(fit, real=replace(fit.real, unended=1.0))
+def answered(
+    scorer: Scores,
+    scenarios: Sequence[Scenario],
+    answers: Sequence[tuple[str, str]],
+    reasoned: bool = False,
+    others: Others | None = None,
+) -> list[Fit | str]:
+    """`fits` of (text, status) as a model wrote them; of what is no whole answer the status, or `empty`.
+
+    With `others`, for R6, an answer that ran into the limit is read as one that breaks off, whatever its last sign is: left
+    out it would cost nothing, and where long answers are worth something they grow into the limit.
+    """
+    cut = [others is not None and status == "truncated" for _, status in answers]
+    texts = [text if status == "ok" or broken else "" for (text, status), broken in zip(answers, cut, strict=True)]
+    found = fits(scorer, scenarios, texts, reasoned, others)
+    return [_broken_off(fit) if broken else fit for fit, broken in zip(found, cut, strict=True)]
+
+
+def _broken_off(fit: Fit | str) -> Fit | str:
+    return fit if isinstance(fit, str) or fit.real is None else replace(fit, real=replace(fit.real, unended=1.0))
 
 
 def _fit(scores: Sequence[Score]) -> Fit | str:

@@ -3,8 +3,8 @@
     python -m tests.bench.real_text MODEL FILE --scenes choose|check|shifted --scores FILE.jsonl [key=value ...]
 
 MODEL is a folder or hub id, FILE dialogues in the RPGBench layout. `choose` takes scenes from the first two fifths of
-IDTrain, on which weights may be chosen, `check` its last ones, which `recipes/smollm2.yaml` holds out (`data.dev`),
-`shifted` from the OOD splits; the negatives' contexts come from the fifth in the middle. Likelihoods are kept in --scores as
+IDTrain, on which weights may be chosen, `check` its last ones, `shifted` from the OOD splits; the negatives' contexts come
+from the fifth in the middle. Likelihoods are kept in --scores as
 they come: run again, it goes on, and another choice of weights (`echo=6 overshoot=0`) costs nothing. It prints the audit by
 the default reward and by R6. Of the drama file `drama_alternatives.json` has another right answer, written by hand, for each
 scene of `check` and for eight of `choose`.
@@ -42,7 +42,7 @@ MOST = 64
 ORDER = sorted(range(MOST), key=lambda place: f"{place:06b}"[::-1])
 """In which they are taken: the first few are as evenly spread as all."""
 HELD_OUT = 96
-"""Samples at the end of IDTrain, `data.dev` of `recipes/smollm2.yaml`."""
+"""Samples at the end of IDTrain, of which nothing is looked at before the weights are chosen."""
 CONTEXTS_AT_ONCE = 2
 """Contexts whose likelihoods are asked for together, and kept."""
 

@@ -18,7 +18,7 @@ from coevo.loop.check import Counts, check
 from coevo.prompts import INSTRUCT
 from coevo.recipe import dump_recipe, parse_recipe, parse_yaml
 from coevo.scoring.real_text import BANK, Others, Reading, draw_others, gap, guarded, parts, score
-from coevo.scoring.rewards import Fit, broken_off, fits, regret, remi, remi_nats, rpm_reward
+from coevo.scoring.rewards import Fit, answered, fits, regret, remi, remi_nats, rpm_reward
 from coevo.scoring.scorer import Ask, Scorer
 from coevo.types import Scenario, Score, Turn
 
@@ -158,11 +158,13 @@ def test_fits_reads_each_text_in_the_same_other_contexts() -> None:
 
 
 def test_what_runs_into_the_limit_is_worth_less_however_it_ends() -> None:
-    reference, fit = (Fit(-2.0, -9.0, real=Reading(-2.0, -9.0, -8.0, 2)) for _ in range(2))
-    cut = broken_off(fit)
-    assert isinstance(cut, Fit) and remi(cut, reference, R6) == remi(fit, reference, R6) - R6.unended == -R6.unended
-    assert broken_off("empty") == "empty"
-    assert broken_off(Fit(-2.0, -9.0)) == Fit(-2.0, -9.0), "the world's reward knows no limit"
+    said = [("I am Ada.", "ok"), ("I am Ada.", "truncated"), ("", "empty"), ("I am Ada.", "loop")]
+    others = Others((X, Y, Z), 2, 0)
+    whole, cut, *rest = answered(Contexts(), [X] * 4, said, others=others)
+    assert isinstance(whole, Fit) and isinstance(cut, Fit) and rest == ["empty", "empty"]
+    assert remi(cut, whole, R6) == -R6.unended
+    # the world's reward leaves it out
+    assert answered(Contexts(), [X] * 2, said[:2]) == [Fit(-2.0, -9.0), "empty"]
 
 
 def test_what_a_response_could_copy() -> None:
