@@ -69,7 +69,8 @@ def _load(model: str, dtype: str) -> Any:
 
 
 def _trainee(model: str, dtype: str) -> Any:
-    return new_adapter(load_policy(model, None, trainable=True, dtype=dtype), LoRASeeded(16, 32, 0.0, 0)).train()
+    base: Any = load_policy(model, None, trainable=True, dtype=dtype)
+    return new_adapter(base, LoRASeeded(16, 32, 0.0, 0)).train()
 
 
 def _forward_backward(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> None:
