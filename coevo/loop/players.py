@@ -18,6 +18,7 @@ from coevo.loop.material import Material
 from coevo.loop.plan import PhasePlan
 from coevo.prompts import character_text
 from coevo.scoring import gates as gate
+from coevo.scoring.guards import fault
 from coevo.scoring.reasoner import Estimator
 from coevo.scoring.rewards import Fit, answered, regret, repetition, rpm_reward, simulator_reward
 from coevo.scoring.scorer import Ask, Scorer
@@ -171,7 +172,7 @@ class SimulatorReward(Logged):
             hidden += [x.reference] if isinstance(x, Scenario) else []
             opened = {
                 "shift": float(isinstance(x, Scenario)),
-                "whole": gate.whole(completion.text, completion.status, hidden),
+                "whole": gate.whole(completion.text, completion.status, hidden) * self._says_something(completion, x),
                 **natural,
                 **({"carry": kept[i]} if kept is not None and i in kept else {}),
                 "novelty": novel[i],
@@ -209,6 +210,13 @@ class SimulatorReward(Logged):
         return [
             float((new.logprob_nats - old.logprob_nats) / max(new.n_tokens, 1) >= -CARRY_TOLERANCE) for new, old in halves
         ]
+
+    def _says_something(self, completion: Completion, x: Scenario | Unreadable) -> float:
+        """0 for a file's turn that repeats itself or copies the dialogue, which likelihoods take for fluent; else 1."""
+        if not self._carrying or not isinstance(x, Scenario):
+            return 1.0
+        seen = [x.persona, character_text(x.character), *(turn.text for turn in x.dialogue[:-1])]
+        return float(fault(completion.text, self._parents[x.parent or ""].query, seen) == "ok")
 
     def _asked_by_parent(self, x: Scenario) -> Scenario:
         made = self._finish(x, self._parents[x.parent or ""].query)
