@@ -30,6 +30,8 @@ from coevo.types import Scenario, Turn
 
 MORE_UNSCORED = 0.05
 """A new RPM may have so much larger a share of ID answers that cannot be scored, and no more."""
+MOST_REPEATS = 4
+"""Times that the RPM may meet a turn of a harvest on average before the run says so."""
 FRESH_POWER = 0.5
 """Fresh turns are drawn by rank of regret to this power: the half with most regret has 7 in 10 of the draws. What the RPM
 answers as well as the reference has next to nothing to teach."""
@@ -147,7 +149,27 @@ def run_harvest(context: Context, phase: PhasePlan, resume: bool) -> dict[str, A
     context.folder.append("metrics.jsonl", [row | learnt])
     facts = {"written": len(chosen), "kept": len(kept), "by_tag": dict(sorted(by_tag.items())), "learnt": learnt}
     context.folder.finish(phase.name, facts, [path])
+    share = 1 - config.rpm.id_share - (config.rpm.replay_share if pool_rows(context, before=phase.iteration) else 0)
+    if notice := few_turns(share * config.rpm.steps * config.rpm.prompts, len(kept), len(chosen)):
+        context.progress.say(f"{phase.name}: {notice}")
     return facts
+
+
+def few_turns(fresh: float, kept: int, written: int) -> str:
+    """What to say if the RPM will meet the same few turns over and over; nothing if it will not.
+
+    Args:
+        fresh: prompts of the RPM's phase that are turns of this harvest.
+        kept: turns that passed every gate, at least one.
+        written: turns in all.
+    """
+    if fresh <= MOST_REPEATS * kept:
+        return ""
+    return (
+        f"only {kept} of {written} turns passed every gate, and {fresh:.0f} of the RPM's prompts are these, each about "
+        f"{fresh / kept:.0f} times: it may learn them by heart. Raise loop.harvest, or the share that passes "
+        "(simulator_sft.samples and epochs; rollouts.jsonl names the gates that shut)."
+    )
 
 
 def _write_turns(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification
 
 from coevo.config import RealText, RewardWeights
 from coevo.data import BATTERIES, world
@@ -26,8 +26,8 @@ from coevo.scoring.beside import Beside
 from coevo.scoring.rewards import Fit, rpm_reward
 from coevo.tuning import JudgePart, RewardModelPart
 from coevo.types import Score
-from tests.compat.families import make_base
 from tests.helpers.judge_server import JudgeServer, dimensions_of, score_of
+from tests.helpers.reward_model import make_reward_model
 
 ROOT = Path(__file__).resolve().parents[2]
 XS = world.generate("IDTest", 3, seed=0)
@@ -43,13 +43,7 @@ class Flat:
 
 @pytest.fixture(scope="module")
 def reward_model(tmp_path_factory) -> Path:
-    """A random classifier with one output, and the shipped tokenizer."""
-    folder = make_base("llama", tmp_path_factory.mktemp("reward") / "model")
-    config = AutoConfig.from_pretrained(folder)
-    config.num_labels = 1
-    torch.manual_seed(0)
-    AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).save_pretrained(folder)
-    return folder
+    return make_reward_model(tmp_path_factory.mktemp("reward") / "model")
 
 
 def edited(source: Path, folder: Path, tensors=lambda found: found, **config) -> Path:

@@ -14,7 +14,7 @@ from coevo.loop.scorers import unseen
 from coevo.prompts import NOTHING
 from coevo.report import blame as report
 from coevo.report.calibration import console
-from coevo.scoring.calibration.blame import CASES, blame, deal, exchanged, losses
+from coevo.scoring.calibration.blame import CASES, CHUNK, blame, deal, exchanged, losses
 from coevo.scoring.calibration.settings import Settings
 from coevo.scoring.calibration.shelf import Shelf
 from coevo.scoring.calibration.swaps import name, swap
@@ -167,6 +167,28 @@ def test_a_scorer_that_reads_everything_blames_the_swapped_component(tmp_path):
     changed = [replace(scenarios[0], persona="Ann, a figure. Has said: something else"), *scenarios[1:]]
     blame(scorer, changed, SETTINGS, Shelf(tmp_path, SETTINGS), unheard)
     assert scorer.asked > asked
+
+
+def test_what_was_scored_before_an_interruption_is_kept(tmp_path):
+    class Stopped(Keywords):
+        def score(self, asks):
+            if self.asked:
+                raise KeyboardInterrupt
+            return super().score(asks)
+
+    with pytest.raises(KeyboardInterrupt):
+        blame(Stopped(), everyone(100), SETTINGS, Shelf(tmp_path, SETTINGS), unheard)
+    resumed, fresh = Keywords(), Keywords()
+    result = blame(resumed, everyone(100), SETTINGS, Shelf(tmp_path, SETTINGS), unheard)
+    assert result == blame(fresh, everyone(100), SETTINGS, Shelf(tmp_path / "fresh", SETTINGS), unheard)
+    assert resumed.asked == fresh.asked - CHUNK * 16
+
+
+def test_too_few_of_a_subset_are_refused_before_anything_is_scored(tmp_path):
+    scorer = Keywords()
+    with pytest.raises(DataError, match="take 100"):
+        blame(scorer, everyone(99), SETTINGS, Shelf(tmp_path, SETTINGS), unheard)
+    assert scorer.asked == 0
 
 
 def test_a_scorer_that_does_not_read_personas_fails(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from coevo.config import RewardWeights, SimulatorPhase
 from coevo.errors import ScoreError
-from coevo.loop.coevolution import replay_weights
+from coevo.loop.coevolution import few_turns, replay_weights
 from coevo.scoring.gates import Naturalness, Thresholds, natural_gates, novelty, thresholds, whole
 from coevo.scoring.rewards import FURTHER_PARTS, Fit, fits, regret, repetition, rpm_reward, simulator_reward, value
 from coevo.scoring.scorer import Ask
@@ -146,3 +146,10 @@ def test_a_whole_turn_is_worth_more_than_a_broken_one_where_nothing_is_regretted
     assert simulator_reward(-2.0, {"shift": 1.0}, 10.0).total == 10.0
     assert simulator_reward(-2.0, {"shift": 0.0}, 10.0).total == 0.0
     assert simulator_reward(5.0, {"shift": 1.0, "novelty": 0.5}, 10.0).total == 12.5
+
+
+def test_a_harvest_that_the_model_would_learn_by_heart_is_named():
+    assert few_turns(fresh=24, kept=6, written=24) == ""
+    assert few_turns(fresh=24, kept=5, written=24).startswith(
+        "only 5 of 24 turns passed every gate, and 24 of the RPM's prompts are these, each about 5 times"
+    )

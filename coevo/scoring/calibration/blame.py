@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,12 +56,11 @@ def blame(scorer: Scores, scenarios: Sequence[Scenario], settings: Settings, she
         DataError: a subset that is too small for its cases, or a component that is the same throughout it.
     """
     swaps = exchanged(scenarios, settings.seed)
-    shown = [_text(x) for x in scenarios] + [_text(made[z].shown) for made in swaps for z in COMPONENTS]
-    key = f"blame/{scorer.version}/{content_key(shown)}"
-    nats = shelf.arrays(key, lambda: {"nats": _score(scorer, scenarios, swaps, tick)})["nats"]
+    tags = np.array([x.subset_tag for x in scenarios])
+    deal(tags, np.ones(len(scenarios), dtype=bool), settings.seed)  # too few of a subset: said before an hour of scoring
+    nats = _score(scorer, scenarios, swaps, shelf, tick)
     lost = losses(nats)
     scored = np.array(~np.isnan(lost).any(axis=(1, 2)))
-    tags = np.array([x.subset_tag for x in scenarios])
     parts = deal(tags, scored, settings.seed)
     cases = [
         {"tag": tag, "part": part, "n": len(places)} | judged(component, _means(lost[places, own]))
@@ -150,22 +150,26 @@ def _text(x: Scenario) -> list[Any]:
     return [x.persona, character_text(x.character), [turn.text for turn in x.dialogue], x.reference]
 
 
-def _score(scorer: Scores, scenarios: Sequence[Scenario], swaps: Sequence[Swaps], tick: Tick) -> Floats:
-    """(N, 4, 4) nats; NaN for what cannot be scored."""
-    nats = np.full((len(scenarios), 1 + len(COMPONENTS), len(DROPS)), math.nan)
+def _score(scorer: Scores, scenarios: Sequence[Scenario], swaps: Sequence[Swaps], shelf: Shelf, tick: Tick) -> Floats:
+    """(N, 4, 4) nats; NaN for what cannot be scored. Each chunk is kept: a large scorer takes an hour for all."""
+    found = []
     for start in range(0, len(scenarios), CHUNK):
-        chunk = range(start, min(start + CHUNK, len(scenarios)))
-        asks = [
-            Ask(shown, scenarios[place].reference, drop)
-            for place in chunk
-            for shown in (scenarios[place], *(swaps[place][z].shown for z in COMPONENTS))
-            for drop in DROPS
+        chunk = [
+            (x, [x, *(made[z].shown for z in COMPONENTS)])
+            for x, made in zip(scenarios[start : start + CHUNK], swaps[start : start + CHUNK], strict=True)
         ]
-        # without the component that was swapped, prompts are those of x: the scorer computes them once
-        values = [score.logprob_nats if score.status == "ok" else math.nan for score in scorer.score(asks)]
-        nats[chunk.start : chunk.stop] = np.reshape(values, (len(chunk), *nats.shape[1:]))
-        tick(chunk.stop, len(scenarios))
-    return nats
+        texts = [_text(shown) for _, settings in chunk for shown in settings]
+        key = f"blame/{scorer.version}/{content_key(texts)}"
+        found.append(shelf.arrays(key, partial(_score_chunk, scorer, chunk))["nats"])
+        tick(start + len(chunk), len(scenarios))
+    return np.concatenate(found)
+
+
+def _score_chunk(scorer: Scores, chunk: Sequence[tuple[Scenario, Sequence[Scenario]]]) -> dict[str, Floats]:
+    # without the component that was swapped, prompts are those of x: the scorer computes them once
+    asks = [Ask(shown, x.reference, drop) for x, settings in chunk for shown in settings for drop in DROPS]
+    values = [score.logprob_nats if score.status == "ok" else math.nan for score in scorer.score(asks)]
+    return {"nats": np.reshape(values, (len(chunk), 1 + len(COMPONENTS), len(DROPS)))}
 
 
 def _means(lost: Floats) -> dict[Component, float]:
