@@ -31,7 +31,7 @@ from coevo.config import (
 from coevo.errors import ConfigError
 from coevo.files import utf8_text
 from coevo.method import METHOD_BLOCKS
-from coevo.prompts import FIELDS
+from coevo.prompts import FIELDS, MOST_PROMPT
 from coevo.yamlfile import parse_yaml, read_yaml
 
 SHORT_FORMS = ("method", "scorer")
@@ -95,7 +95,10 @@ def _read_prompts(name: str, origin: str) -> dict[str, str]:
             raise ConfigError(f"{origin}: prompts: {file}: no such prompt; {_hint(file.stem, list(FIELDS))}.")
     if not files:
         raise ConfigError(f"{origin}: prompts: {folder} holds no .j2 file; expected some of {', '.join(FIELDS)}.")
-    return {file.stem: utf8_text(file) for file in files}
+    for file in files:
+        if not file.is_file():  # a device or a pipe has no end
+            raise ConfigError(f"{origin}: prompts: {file} is no file that can be read, or a link to none; expected a text.")
+    return {file.stem: utf8_text(file, most_bytes=4 * MOST_PROMPT) for file in files}
 
 
 def listed(problems: Sequence[Any], where: str, explain: Callable[[Any], str]) -> str:
@@ -169,7 +172,9 @@ def _explain(problem: Any) -> str:
     weighed = _REWARDS[location.pop(reward)] if reward else None
     where = plain_place(location) or "recipe"
     if problem["type"] == "extra_forbidden" and weighed is not None:
-        return f"{where}: unknown key; {_hint(location[-1], list(weighed.model_fields))}"
+        inner = location[reward:-1]
+        names = _fields_at(inner, weighed) if inner else list(weighed.model_fields)
+        return f"{where}: unknown key; {_hint(location[-1], names)}"
     if problem["type"] == "extra_forbidden":
         return f"{where}: {_unknown_key(location, place, member)}"
     if problem["type"].startswith("union_tag") and location[-1] == "weights":

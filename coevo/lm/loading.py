@@ -116,6 +116,7 @@ def load_tokenizer(path: str | Path, template: Mapping[str, Any] | None = None) 
         tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, padding_side="left")
     except Exception as error:  # of a damaged file, tokenizers raises no narrower one
         raise CheckpointError(f"{path}: no tokenizer can be loaded ({error}). Give a complete model directory.") from error
+    refuse_no_words(path, tokenizer)
     for name in ("chat_template", "eos_token"):
         if getattr(tokenizer, name) is None:
             raise CheckpointError(f"{path}: the tokenizer has no {name}. Use a chat model, or set it in the base's files.")
@@ -137,6 +138,19 @@ def load_tokenizer(path: str | Path, template: Mapping[str, Any] | None = None) 
     if (directory / "config.json").is_file():
         check_tokenizer(directory, tokenizer)
     return tokenizer
+
+
+def refuse_no_words(path: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuses the empty tokenizer that transformers makes up where a folder holds none.
+
+    Raises:
+        CheckpointError: its vocabulary has special tokens alone.
+    """
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise CheckpointError(
+            f"{path}: its tokenizer has no words; expected a tokenizer's files (tokenizer.json, or tokenizer.model and "
+            "tokenizer_config.json) beside the weights. Give a complete model directory."
+        )
 
 
 def load_base(

@@ -94,10 +94,17 @@ def give_arguments(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, A
     """Has further arguments given to the chat template whenever it renders.
 
     Raises:
-        ConfigError: one that the template does not read, with those that it does.
+        ConfigError: one that the template does not read, with those that it does; or a template that is no Jinja text.
     """
     template = tokenizer.get_chat_template()
-    known = meta.find_undeclared_variables(_compile_jinja_template(template).environment.parse(template))
+    try:
+        known = meta.find_undeclared_variables(_compile_jinja_template(template).environment.parse(template))
+    except _BREAKS as error:
+        line = f"line {error.lineno}: " if isinstance(error, jinja2.TemplateSyntaxError) else ""
+        raise ConfigError(
+            f"{_name(tokenizer)}: the base's chat template is no Jinja text ({line}{error}). Mend it in the base's files "
+            "(chat_template.jinja, or chat_template in tokenizer_config.json), or take another base."
+        ) from error
     known -= {*_OURS, *tokenizer.special_tokens_map, "strftime_now", "raise_exception"}
     for name in arguments:
         if name not in known:

@@ -14,7 +14,8 @@ from coevo.lm import dist
 from coevo.lm.check import check_positions, check_weights, skeleton
 from coevo.lm.lineage import settings_hash, weights_hash
 from coevo.lm.loading import load_tokenizer, local_directory, new_adapter, stored_directory
-from coevo.loop.check import named_models
+from coevo.lm.reward_model import check_reward_model
+from coevo.loop.check import REWARD_MODEL, named_models
 from coevo.loop.context import LoRASeeded
 from coevo.loop.folder import RunFolder
 from coevo.method import Thinking
@@ -42,6 +43,9 @@ def check_models(recipe: Recipe, *, fetch: bool) -> list[str]:
         directory = local_directory(path) if fetch else stored_directory(path)
         if directory is None:
             unchecked.append(f"{key}={path} is not on this machine, so it was not checked; it is when the run begins.")
+            continue
+        if key.endswith(REWARD_MODEL):
+            check_reward_model(directory)
             continue
         check_weights(directory)
         tokenizer = load_tokenizer(directory, recipe.template if key == "base.path" else {})

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from coevo.errors import CoevoError, ConfigError
 from coevo.files import Journal
 from coevo.lm import dist
 from coevo.lm.reward_model import RewardModel
@@ -44,14 +45,20 @@ def judged(part: JudgePart, journal: Path) -> Reads:
         ConfigError: rubric, endpoint or key that cannot be.
     """
     address = access.address_of(part)
-    rubric, key = access.check(part.rubric, address, part.key_env)
+    try:
+        rubric, key = access.check(part.rubric, address, part.key_env)
+    except ConfigError as error:
+        raise ConfigError(f"weights.judge: {access.in_a_recipe(str(error))}") from None
     least, span = rubric.scale.least, rubric.scale.most - rubric.scale.least
 
     def read(scenarios: Sequence[Scenario], texts: Sequence[str]) -> list[float | None]:
         questions = [judge_messages(rubric, x, [text]) for x, text in zip(scenarios, texts, strict=True)]
         with Journal(journal, shape=Answer) as kept:
             session = Session(Endpoint(address, key), partial(read_scores, rubric=rubric), kept, ATTEMPTS)
-            found = session.ask(questions)
+            try:
+                found = session.ask(questions)
+            except CoevoError as error:
+                raise type(error)(f"weights.judge: {access.in_a_recipe(str(error))}") from error
         return [
             (sum(one.verdict.values()) / len(one.verdict) - least) / span if one.status == "ok" else None for one in found
         ]

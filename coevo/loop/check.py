@@ -52,6 +52,9 @@ class Counts:
         return (n - n // 2, n // 2) if config.second_scorer else (n, 0)
 
 
+REWARD_MODEL = "reward_model.path"
+
+
 def named_models(recipe: Recipe) -> dict[str, str]:
     """Key -> folder or hub id of every model that a recipe takes from outside coevo."""
     named = {"base.path": recipe.base.path}
@@ -59,6 +62,8 @@ def named_models(recipe: Recipe) -> dict[str, str]:
         named["scorer.base"] = recipe.scorer.base
     if isinstance(recipe.method, AugmentedSFT):
         named["method.model"] = recipe.method.model
+    if recipe.weights.reward_model is not None:
+        named[f"{recipe.weights_key}.{REWARD_MODEL}"] = recipe.weights.reward_model.path
     return {key: path for key, path in named.items() if path not in (None, "builtin")}
 
 
@@ -107,7 +112,7 @@ def check(recipe: Recipe, counts: Counts) -> None:
         try:
             access.check(weights.judge.rubric, access.address_of(weights.judge), weights.judge.key_env)
         except ConfigError as error:
-            problems.append(f"{recipe.weights_key}.judge: {error}")
+            problems.append(f"{recipe.weights_key}.judge: {access.in_a_recipe(str(error))}")
     if weights.reward_model is not None:
         problems += _no_folder(f"{recipe.weights_key}.reward_model.path", weights.reward_model.path)
     problems += _no_folder("base.path", recipe.base.path or "")

@@ -177,6 +177,13 @@ def run_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
             drop = NO_PERSONA
         rows.append(lesson(context.prompts, role, material.lesson(role, x), drop))
     encoded = encode(context, phase, rows)
+    if len(encoded) < config.batch_size:
+        key = f"{'scorer' if phase.role == 'second' else phase.role}_sft"
+        raise ConfigError(
+            f"phase {phase.name}: {len(encoded)} of {len(rows)} samples are within the token limits, fewer than "
+            f"one update's {key}.batch_size={config.batch_size}; raise "
+            f"limits.prompt or {key}.samples, or lower the batch."
+        )
     model = context.load(None, trainable=True, adapter="second" if phase.role == "second" else "adapter")
     train_sft(context.job(phase, model, resume, no_extra), encoded, config)
     context.save(phase, model, parent=None)

@@ -58,6 +58,8 @@ def unseen(run: Path, data: Path) -> list[Scenario]:
         CheckpointError: it is no run folder.
         DataError: the file breaks its format, or holds nothing else.
     """
+    if not split_names(data):
+        raise DataError(f"{data}: has no split; expected scenarios under names such as IDTest. Is it the right file?")
     if is_model(run):
         return list(read_rpgbench(data, split_names(data)))
     _, recipe = RunFolder.open(run)

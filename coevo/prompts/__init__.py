@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
+import re
+import traceback
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +22,7 @@ import jinja2
 from jinja2 import meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from coevo.errors import ConfigError
 from coevo.types import Scenario
 
 Role = Literal["rpm", "thinker", "scorer", "simulator", "reasoner"]
@@ -37,6 +41,8 @@ AGREED, NOT_AGREED = "Yes, all of it.", "No, not all of it."
 SCORED, COMPARED = "scores", "better"
 """The field of a judge's JSON object that holds the scores, or the better reply, by dimension."""
 
+MOST_PROMPT = 20_000
+"""Characters of a text of a recipe's: more is no prompt, and would not fit into the record of a run."""
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "rpm": ("persona", "character"),
     "thinker": ("persona", "character"),
@@ -142,7 +148,14 @@ class Prompts:
         return [{"role": self.asked_by, "content": self._render(name, fields)}]
 
     def _render(self, name: str, fields: Mapping[str, Any]) -> str:
-        return _compiled(dict(self.texts)[name]).render(**fields).strip()
+        try:
+            return _compiled(dict(self.texts)[name]).render(**fields).strip()
+        except Exception as error:  # a user's program: whatever it ends in on these very texts
+            seen = "; ".join(f"{field}: {str(value)[:40]!r}" for field, value in fields.items() if isinstance(value, str))
+            raise ConfigError(
+                f"prompts.{name}: {_where(error)}{type(error).__name__}: {error}, with {seen}. "
+                "Mend the prompt, and start a new run."
+            ) from error
 
 
 def named(name: SetName) -> Prompts:
@@ -163,6 +176,8 @@ def replaced(prompts: Prompts, own: Mapping[str, str]) -> Prompts:
 
 def _try(name: str, text: str) -> None:
     """Renders a text with a mark in each of its fields, and looks for the marks."""
+    if len(text) > MOST_PROMPT:
+        raise ValueError(f"{name}: has {len(text):,} characters; expected a prompt, of at most {MOST_PROMPT:,}")
     fields = FIELDS[name]
     known = "fields are " + ", ".join(f"{{{{ {field} }}}}" for field in fields)
     marks: dict[str, Any] = {field: f"Zq{field}" for field in fields}
@@ -170,17 +185,32 @@ def _try(name: str, text: str) -> None:
         marks["turns"] = ({"role": "user", "text": "Zqturns"},)
     for way, wanted in _WAYS.items() if name == "rewrite" else [("", _SHOWN[name])]:
         try:
+            foreign = sorted(_variables(text) - set(fields))
+            before = random.getstate()
             shown = _compiled(text).render(**marks | {"way": way} if way else marks)
-        except jinja2.TemplateSyntaxError as error:
-            raise ValueError(f"{name}: line {error.lineno}: {error.message}; expected a Jinja text, whose {known}") from None
+            drawn = random.getstate() != before
         except Exception as error:  # noqa: BLE001  # a user's program: whatever it ends in
-            raise ValueError(f"{name}: {type(error).__name__}: {error}; expected a Jinja text, whose {known}") from None
+            what = error.message if isinstance(error, jinja2.TemplateSyntaxError) else f"{type(error).__name__}: {error}"
+            raise ValueError(f"{name}: {_where(error)}{what}; expected a Jinja text, whose {known}") from None
+        if foreign:
+            line = next(n for n, row in enumerate(text.splitlines(), 1) if re.search(rf"\b{re.escape(foreign[0])}\b", row))
+            raise ValueError(f"{name}: line {line}: no field {foreign[0]!r}; {known}")
+        if drawn:
+            raise ValueError(f"{name}: draws random numbers, so that no two runs would read the same")
         missing = " and ".join(f"{{{{ {field} }}}}" for field in wanted if f"Zq{field}" not in shown)
         if missing:
             where = f" where way is {way!r}" if way else ""
             raise ValueError(
                 f"{name}: does not show {missing}{where}, so that the model would never see it; write it where it belongs"
             )
+
+
+def _where(error: Exception) -> str:
+    """The line of a text at which rendering it ended, if that is known."""
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        return f"line {error.lineno}: "
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
+    return f"line {lines[-1]}: " if lines else ""
 
 
 def judge_messages(rubric: Any, scenario: Scenario, replies: Sequence[str]) -> list[dict[str, str]]:

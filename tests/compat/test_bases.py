@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from transformers.integrations import deepspeed as hf_deepspeed
 
 from coevo import cli
-from coevo.errors import CheckpointError
+from coevo.errors import CheckpointError, ConfigError
 from coevo.lm import check
 from coevo.lm.check import check_positions, check_weights, skeleton
 from coevo.lm.likelihood import encode_pair, score_pairs
@@ -24,7 +24,7 @@ from coevo.loop.base import check_models
 from coevo.loop.context import LoRASeeded
 from coevo.loop.run import train
 from coevo.recipe import load_recipe
-from tests.compat.families import FAMILIES, make_base
+from tests.compat.families import BUILTIN, FAMILIES, make_base
 
 ROOT = Path(__file__).resolve().parents[2]
 LORA = LoRASeeded(4, 8, 0.0, seed=0)
@@ -241,6 +241,23 @@ def test_a_pointer_of_git_lfs_is_named(name, altered):
     with pytest.raises(CheckpointError, match=rf"{name}: is a Git-LFS pointer.*git lfs pull"):
         load_base(folder)
     with pytest.raises(CheckpointError, match=rf"{name}: is a Git-LFS pointer"):
+        load_tokenizer(folder)
+
+
+def test_a_folder_without_a_tokenizer_is_refused(altered, tmp_path):
+    folder = altered()
+    bare = shutil.copytree(BUILTIN, tmp_path / "bare")  # of this one, transformers makes up a tokenizer of one token
+    for one, message in ((folder, "no tokenizer can be loaded"), (bare, "its tokenizer has no words")):
+        for file in one.glob("tokenizer*"):
+            file.unlink()
+        with pytest.raises(CheckpointError, match=message):
+            load_tokenizer(one)
+
+
+def test_a_chat_template_that_is_no_jinja_text_is_refused(altered):
+    folder = altered()
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}\n{{ m.content")
+    with pytest.raises(ConfigError, match=r"chat template is no Jinja text \(line 2: .*Mend it"):
         load_tokenizer(folder)
 
 

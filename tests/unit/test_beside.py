@@ -12,10 +12,11 @@ from transformers import AutoModelForSequenceClassification
 
 from coevo.config import RealText, RewardWeights
 from coevo.data import BATTERIES, world
-from coevo.errors import CheckpointError, ConfigError
+from coevo.errors import CheckpointError, ConfigError, ScoreError
 from coevo.lm.likelihood import encode_pair, render
 from coevo.lm.loading import load_tokenizer
 from coevo.lm.reward_model import RewardModel
+from coevo.loop.base import check_models
 from coevo.loop.beside import judged, scored
 from coevo.loop.plan import plan
 from coevo.loop.record import part_hashes
@@ -149,8 +150,40 @@ def test_an_answer_that_is_too_long_for_it_has_no_number(reward_model: Path, tmp
 def test_what_is_no_reward_model_is_refused(reward_model: Path, tmp_path: Path, change, expected) -> None:
     with pytest.raises(CheckpointError, match=expected):
         RewardModel(edited(reward_model, tmp_path / "other", **change))
-    with pytest.raises(CheckpointError, match="no reward model can be loaded|neither a local directory"):
+    with pytest.raises(CheckpointError, match="no weights found"):
         RewardModel(tmp_path)
+
+
+def test_an_output_that_is_no_number_ends_the_phase(reward_model: Path, tmp_path: Path) -> None:
+    nan = edited(reward_model, tmp_path / "nan", lambda found: found | {"score.weight": found["score.weight"] * torch.nan})
+    with pytest.raises(
+        ScoreError, match=r"nan: the reward model gives nan for the answer 'Yes\.'; expected a finite number"
+    ):
+        scored(RewardModelPart(path=str(nan)), SHORT)(XS[:1], ["Yes."])
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), "no reward model can be loaded"),
+        (
+            lambda folder: [file.unlink() for file in folder.glob("tokenizer*")],
+            "has no words|can be loaded",
+        ),
+        (
+            lambda folder: (folder / "chat_template.jinja").write_text("{{ a"),
+            r"the base's chat template is no Jinja text \(line 1",
+        ),
+        (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "safetensors"),
+    ],
+)
+def test_a_damaged_one_is_refused_by_the_dry_run(reward_model: Path, tmp_path: Path, damage, expected) -> None:
+    folder = edited(reward_model, tmp_path / "model")
+    overrides = [f"loop.rpm.weights.reward_model={{path: {folder}}}"]
+    assert check_models(load_recipe(ROOT / "recipes/smoke.yaml", overrides), fetch=False) == []
+    damage(folder)
+    with pytest.raises((CheckpointError, ConfigError), match=expected):
+        check_models(load_recipe(ROOT / "recipes/smoke.yaml", overrides), fetch=False)
 
 
 # --- both -------------------------------------------------------------------------------------------------------------
@@ -174,12 +207,20 @@ def test_r6_takes_them_too() -> None:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("judge={rubric: papr, endpoint: http://x, model: m, key_env: null}", r"weights\.judge: --rubric papr.*'paper'"),
+        ("judge={rubric: papr, endpoint: http://x, model: m, key_env: null}", r"weights\.judge: rubric papr.*'paper'"),
         (
             "judge={rubric: paper, endpoint: nowhere, model: m, key_env: null}",
-            r"weights\.judge: --endpoint nowhere: expected",
+            r"weights\.judge: endpoint nowhere: expected",
         ),
-        ("judge={rubric: paper, endpoint: http://x, model: m, key_env: COEVO_NO_KEY}", r"COEVO_NO_KEY is not set"),
+        (
+            "judge={rubric: paper, endpoint: 'http://x/v1?api_key=sk-1', model: m, key_env: null}",
+            r"weights\.judge: endpoint http://x/v1: expected",
+        ),
+        ("judge={rubric: paper, endpoint: http://x, model: m, api_key: k}", r"judge\.api_key: unknown key; .*key_env"),
+        (
+            "judge={rubric: paper, endpoint: http://x, model: m, key_env: COEVO_NO_KEY}",
+            r"COEVO_NO_KEY is not set.*write key_env: null",
+        ),
         ("reward_model={path: ./nowhere}", r"weights\.reward_model\.path=\./nowhere: no such folder"),
     ],
 )

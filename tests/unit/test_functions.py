@@ -29,6 +29,25 @@ def few(scenario, completion):
 def broken(scenario, completion, fit, reference):
     raise RuntimeError("no server")
 
+def leaving(scenario, completion, fit, reference):
+    raise SystemExit(0)
+
+def huge(scenario, completion, fit, reference):
+    return 10**400
+
+class Unshown:
+    def __repr__(self):
+        raise RuntimeError("no words")
+
+def unshown(scenario, completion, fit, reference):
+    return Unshown()
+
+class Rule:
+    def __call__(self, scenario, completion, fit, reference):
+        return 1.0
+
+rule = Rule()
+
 def nothing(scenario, completion, fit, reference):
     return None
 """
@@ -78,6 +97,7 @@ def test_the_audit_puts_it_to_the_test_alone(mine: str) -> None:
     ("function", "expected"),
     [
         ("nowhere:polite", r"nowhere cannot be imported \(ModuleNotFoundError"),
+        ("builtins:dict", r"cannot be called with scenario"),
         ("{}:polit", r"has no function 'polit'\. Did you mean polite\?"),
         ("{}:few", r"cannot be called with scenario, completion, fit, reference by name"),
     ],
@@ -96,8 +116,26 @@ def test_a_name_that_is_none_is_refused(tmp_path: Path) -> None:
 def test_what_it_gives_must_be_a_number(mine: str) -> None:
     with pytest.raises(ScoreError, match=rf"{mine}:nothing gave None for scenario {X.sample_id}"):
         functions.worth([f"{mine}:nothing"], X, "Yes.", FIT, REFERENCE)
+    with pytest.raises(ScoreError, match=rf"{mine}:huge gave 1000.*expected a finite number"):
+        functions.worth([f"{mine}:huge"], X, "Yes.", FIT, REFERENCE)
+    with pytest.raises(ScoreError, match=rf"{mine}:unshown gave .*Unshown"):
+        functions.worth([f"{mine}:unshown"], X, "Yes.", FIT, REFERENCE)
+    with pytest.raises(ScoreError, match=rf"{mine}:leaving ended in SystemExit: 0"):
+        functions.worth([f"{mine}:leaving"], X, "Yes.", FIT, REFERENCE)
     with pytest.raises(ScoreError, match=rf"{mine}:broken ended in RuntimeError: no server, on scenario {X.sample_id}"):
         functions.worth([f"{mine}:broken"], X, "Yes.", FIT, REFERENCE)
+
+
+def test_a_module_that_ends_the_program_is_refused(mine: str, tmp_path: Path) -> None:
+    (tmp_path / f"{mine}_ends.py").write_text("raise SystemExit(0)\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"_ends cannot be imported \(SystemExit: 0\)"):
+        plan(recipe(tmp_path, f"loop.rpm.weights.functions={{'{mine}_ends:f': 1}}"))
+
+
+def test_an_object_that_can_be_called_is_a_function_too(mine: str) -> None:
+    name = f"{mine}:rule"
+    assert functions.worth([name], X, "Yes.", FIT, REFERENCE) == {name: 1.0}
+    assert functions.source_hashes([name])[name] == functions.source_hashes([f"{mine}:polite"])[f"{mine}:polite"]
 
 
 def test_a_run_keeps_its_functions(mine: str, tmp_path: Path) -> None:

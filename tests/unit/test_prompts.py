@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from coevo.config import Recipe
+from coevo.data import world
 from coevo.errors import ConfigError
 from coevo.lm.likelihood import render
 from coevo.lm.lineage import identity
@@ -101,6 +104,14 @@ def test_a_folder_is_read_and_what_it_lacks_is_coevos(tmp_path: Path) -> None:
         ("rpm", "{# {{ persona }} #} {{ character }}", r"does not show \{\{ persona \}\}"),
         ("rpm", "a\nb {{ persona }\n{{ character }}", r"rpm: line 2: .*fields are \{\{ persona \}\}, \{\{ character \}\}"),
         ("rpm", "{{ personna }} {{ character }}", r"'personna' is undefined; .*fields are"),
+        (
+            "rpm",
+            "a\n{{ persona }} {{ character }}{% if persona|length > 40 %}{{ foo }}{% endif %}",
+            r"rpm: line 2: no field 'foo'",
+        ),
+        ("rpm", "{{ persona }} {{ character }}\n{{ range(9)|random }}", r"rpm: draws random numbers"),
+        ("rpm", "{{ persona }} {{ character }}" + "." * 20_000, r"of at most 20,000"),
+        ("rpm", "a\n{{ 1 // 0 }}", r"rpm: line 2: ZeroDivisionError"),
         ("rpm", "{{ persona.__class__.__mro__ }} {{ character }}", r"SecurityError"),
         ("simulator", "{{ persona }} {{ character }}", r"simulator: does not show \{\{ draft \}\}"),
         ("reasoner", "{{ persona }} {{ character }}", r"reasoner: does not show \{\{ turns \}\}"),
@@ -116,6 +127,27 @@ def test_a_text_that_does_not_show_what_it_must_is_refused(tmp_path: Path, name:
     (folder / f"{name}.j2").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=rf"recipe\.yaml: 1 problem.*\n.*prompts: .*{expected}"):
         recipe(tmp_path, FILE, f"prompts={folder}")
+
+
+def test_a_prompt_that_fails_on_some_text_alone_is_named_with_the_text() -> None:
+    prompts = replaced(SHORT, {"rpm": "{{ persona }}\n{{ character }}{% if persona|length > 40 %}{{ 1 // 0 }}{% endif %}"})
+    x = replace(world.generate("IDTest", 1, seed=0)[0], persona="P" * 41)
+    with pytest.raises(ConfigError, match=r"prompts\.rpm: line 2: ZeroDivisionError: .*, with persona: 'PPP"):
+        prompts.messages("rpm", x)
+
+
+def test_what_is_no_plain_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rpm.j2").symlink_to(tmp_path / "gone")
+    with pytest.raises(ConfigError, match=r"rpm\.j2 is no file that can be read"):
+        recipe(tmp_path, FILE, f"prompts={tmp_path}")
+    (tmp_path / "rpm.j2").unlink()
+    os.mkfifo(tmp_path / "rpm.j2")
+    with pytest.raises(ConfigError, match=r"rpm\.j2 is no file that can be read"):
+        recipe(tmp_path, FILE, f"prompts={tmp_path}")
+    (tmp_path / "rpm.j2").unlink()
+    (tmp_path / "rpm.j2").write_text("x" * 100_000)
+    with pytest.raises(ConfigError, match=r"has more than 80,000 bytes"):
+        recipe(tmp_path, FILE, f"prompts={tmp_path}")
 
 
 def test_a_folder_that_is_none_and_files_of_other_names_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import string
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,6 +34,24 @@ def address_of(part: JudgePart) -> Address:
     return Address(part.endpoint, part.model, {"temperature": 0.0, "max_tokens": part.max_tokens}, part.concurrency)
 
 
+_KEYS = {
+    "--endpoint": "endpoint",
+    "with --key-env": "by key_env",
+    "use --key-env instead": "name the key's variable by key_env",
+    "give --no-key": "write key_env: null",
+    "--rubric": "rubric",
+    "--max-tokens": "max_tokens",
+}
+"""What a message of the command line speaks of -> what a recipe calls it."""
+
+
+def in_a_recipe(message: str) -> str:
+    """A message about options of `coevo judge`, in the words of a recipe's block `judge`."""
+    for option, key in _KEYS.items():
+        message = message.replace(option, key)
+    return message
+
+
 def read_key(name: str) -> str:
     """The key in an environment variable.
 
@@ -59,6 +78,10 @@ def _check_url(url: str) -> None:
     if parts.username is not None or parts.password is not None:
         raise ConfigError("--endpoint has a name or password in it, which would be written down; use --key-env instead.")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or not port_is_fine:
-        raise ConfigError(f"--endpoint {url}: expected http(s)://HOST[:PORT]/PATH, for example https://api.openai.com/v1")
+        # what stands behind a question mark may be a key
+        plain = re.split(r"[?#]", url)[0]
+        raise ConfigError(
+            f"--endpoint {plain}: expected http(s)://HOST[:PORT]/PATH and nothing behind it, for example https://api.openai.com/v1"
+        )
     if parts.path.rstrip("/").endswith("/completions"):
         raise ConfigError(f"--endpoint {url}: leave out /chat/completions, which is put after it.")
