@@ -19,6 +19,7 @@ from coevo.scoring.calibration.settings import Settings
 from coevo.scoring.calibration.shelf import Shelf
 from coevo.scoring.calibration.swaps import name, swap
 from coevo.types import Scenario, Score, Turn
+from tests.compat.families import BUILTIN
 
 SETTINGS = Settings(resamples=50)
 PEOPLE = ("Ann", "Bob", "Cleo")
@@ -250,3 +251,9 @@ def test_the_split_that_a_scorer_was_trained_on_is_left_out(tmp_path):
     data.write_text(json.dumps({"Taught": [sample]}))
     with pytest.raises(DataError, match=r"Taught is its only split, and .* trains on that"):
         unseen(run, data)
+
+
+def test_a_file_without_scenarios_is_named(tmp_path):
+    (tmp_path / "empty.json").write_text("{}")
+    with pytest.raises(DataError, match=r"empty\.json: has no split; expected scenarios"):
+        unseen(BUILTIN, tmp_path / "empty.json")
