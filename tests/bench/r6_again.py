@@ -4,8 +4,8 @@
 
 RUN is a folder of `coevo train` with `evaluation.second_scorer` and the weights of kind real_text. Its test answers are
 those that the two evaluations wrote; the answers to held-out ID scenarios (`data.dev`) are written anew, greedily, as in
-acceptance. Nothing is written into the folder. Answers that run into the limit count, as in the reward; the interval is of the
-paired change, 2,000 resamples of scenarios.
+acceptance. Nothing is written into the folder. Answers that run into the limit count, as in the reward; the interval is of
+the paired change, 2,000 resamples of scenarios.
 """
 
 from __future__ import annotations
