@@ -67,7 +67,7 @@ def _attribute(options: argparse.Namespace) -> int:
             f"--data {options.data}: nobody knows the law of a file; give a scorer to judge: --scorer RUN or MODEL."
         )
     if options.quick:
-        raise ConfigError("--quick makes the world's parts smaller, and --data has none of them; leave one of the two away.")
+        raise ConfigError("--quick makes the world's parts smaller, and --data has none of them; omit one of the two.")
     from coevo.loop.scorers import load_scorer, unseen
     from coevo.report import blame as report
     from coevo.report.calibration import console

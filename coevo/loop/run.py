@@ -175,7 +175,7 @@ def start_processes() -> None:
     # the DeepSpeed path of accelerate is not taken when the CPU is asked for by name
     cuda = torch.cuda.is_available()
     PartialState(cpu=not cuda and not on_deepspeed(), **({"backend": "gloo"} if on_deepspeed() and not cuda else {}))
-    # deprecations of arguments that TRL itself passes are nobody's business here
+    # TRL itself passes the arguments that these warnings are about, so a user can do nothing about them
     warnings.filterwarnings("ignore", category=FutureWarning, module="(transformers|trl|peft|accelerate)")
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()

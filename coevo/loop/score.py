@@ -382,7 +382,7 @@ def _reasoning_notes(request: Request, reasoned: Written | None) -> list[str]:
         notes.append(
             f"{sum(broken.values())} of {len(request.answers.scenarios)} scenarios have no whole reasoning "
             f"({', '.join(f'{status} {n}' for status, n in broken.items())}): responses to them have the status "
-            "reasoning and no number, and they are nobody's negative."
+            "reasoning and no number, and they are not used as negatives."
         )
     if request.borrowed:
         notes.append(

@@ -16,6 +16,7 @@ from coevo.lm.loading import load_tokenizer
 from coevo.lm.template import TODAY, end_of_turn, give_arguments
 from coevo.prompts import INSTRUCT, SHORT
 from coevo.scoring.probe import ROLES, probe
+from coevo.types import Scenario, Turn
 from tests.compat.families import BUILTIN
 
 TRL = {
@@ -50,6 +51,15 @@ STRICT = {
 ALL = TRL | STRICT
 _MARK = re.compile(r"<\|[^|<>{}'\"\s]+\|>|</?[a-z_]{3,}>|<｜[^｜]+｜>|\[/?[A-Z_]{3,}\]")
 ANSWER = "Yes, I do."
+TALK = Scenario(
+    sample_id="talk",
+    split="IDTest",
+    subset_tag="IDTest",
+    persona="Ann, a mason.",
+    character="Dora, a baker.",
+    dialogue=(Turn("user", "Good morning."), Turn("agent", "Good day to you."), Turn("user", "Do you bake?")),
+    reference=ANSWER,
+)
 
 
 def tokenizer_of(name: str) -> PreTrainedTokenizerBase:
@@ -81,6 +91,11 @@ def test_every_text_of_every_role_survives(name: str) -> None:
     tokenizer = tokenizer_of(name)
     for prompts in (SHORT, INSTRUCT):
         probe(tokenizer, prompts, tuple(ROLES))
+        for role in ("rpm", "thinker", "scorer", "simulator", "reasoner"):
+            messages = prompts.messages(role, TALK, reasoning="It must be short." if role == "scorer" else "")
+            prompt = render(tokenizer, messages)
+            assert all(message["content"] in prompt for message in messages), role
+            assert all(text in prompt for text in (TALK.persona, TALK.character, TALK.dialogue[0].text)), role
 
 
 @pytest.mark.parametrize("name", [name for name in TRL if name.removesuffix("_training") in PARTS])

@@ -227,7 +227,7 @@ def test_the_command_says_what_is_missing(tmp_path, capsys):
     assert main(["calibrate", "--out", out, "--data", "d.json"]) == 2
     assert "nobody knows the law of a file; give a scorer to judge: --scorer RUN" in capsys.readouterr().err
     assert main(["calibrate", "--out", out, "--data", "d.json", "--scorer", "r", "--quick"]) == 2
-    assert "leave one of the two away" in capsys.readouterr().err
+    assert "omit one of the two" in capsys.readouterr().err
     assert main(["calibrate", "--out", out, "--data", "d.json", "--scorer", str(tmp_path / "no run")]) == 2
     assert "resolved.yaml is missing" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -17,6 +17,7 @@ from transformers import TrainingArguments
 from coevo.cli import streams
 from coevo.errors import ConfigError
 from coevo.files import writing
+from coevo.lm import dist
 from coevo.loop import tracking
 from coevo.loop.folder import RunFolder
 from coevo.loop.run import start_processes
@@ -109,6 +110,7 @@ def test_one_process_may_be_called_the_only_one(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     start_processes()
+    assert dist.world_size() == 1 and dist.is_main()
 
 
 def test_the_recipe_alone_decides_the_precision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

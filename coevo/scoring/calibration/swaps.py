@@ -32,7 +32,7 @@ class Swap:
     donor: str
     """sample_id of whose component it has."""
     shared: int
-    """How many of the other two components the donor shares by name, 0 to 2; a dialogue is nobody's but its own."""
+    """How many of the other two components the donor shares by name, 0 to 2; a dialogue is never shared."""
 
 
 def swap(x: Scenario, component: Component, others: Sequence[Scenario], rng: random.Random) -> Swap | None:
