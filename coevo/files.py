@@ -321,3 +321,39 @@ def _parsed(path: Path, number: int, line: bytes, row: TypeAdapter[Any]) -> tupl
             f"{path}:{number}: not a row of this cache: {line[:60]!r}. The file was edited or damaged; delete it to have "
             "its content computed again."
         ) from None
+
+
+def file_record(path: Path) -> dict[str, str]:
+    """A file that a result rests on: its path and its sha256."""
+    with path.open("rb") as file:
+        return {"path": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def previous(out: Path, mark: str) -> dict[str, Any] | None:
+    """What the folder's last result was asked, or None."""
+    path = out / mark
+    if not path.is_file():
+        return None
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: not valid JSON ({error}); delete the file, or choose another --out.") from None
+    return record
+
+
+def check_out(out: Path, mark: str, made_by: str) -> None:
+    """Whether results can be written into a folder: a new or empty one, or one with the file `mark`.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    if os.path.lexists(out) and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file; expected a folder.")
+    # a kill at the very beginning leaves the lock
+    begun = {LOCK_FILE, f".{mark}.tmp"}
+    if out.is_dir() and {file.name for file in out.iterdir()} - begun and not (out / mark).is_file():
+        raise ConfigError(f"--out {out} exists, is not empty, and no {made_by} made it; choose another folder.")
+    above = next(folder for folder in (out, *out.absolute().parents) if os.path.lexists(folder))
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        reason = "nothing may be written in it" if above.is_dir() else "it is a file"
+        raise ConfigError(f"--out {out} cannot be made in {above}: {reason}; choose another folder.")

@@ -113,7 +113,7 @@ def _unknown_option(parser: Parser, word: str, arguments: Sequence[str]) -> str:
     command = parser.prog.rpartition(" ")[2]
     if command in OVERRIDING and option.startswith("--"):
         # pydantic: help does without
-        from coevo.recipe import keys_like
+        from coevo.config.load import keys_like
 
         keys = keys_like(option[2:].replace("-", "_"), evaluation=command == "score")
         if keys:

@@ -11,7 +11,7 @@ from coevo.cli.console import Commands, command, is_main, path, say
 from coevo.cli.train import recipe_and_folder, run_phases, show_plan
 
 if TYPE_CHECKING:
-    from coevo.loop.plan import PhasePlan
+    from coevo.plan.plan import PhasePlan
 
 AUDIT_EXAMPLES = """examples:
   coevo audit recipes/quickstart.yaml
@@ -43,7 +43,7 @@ def _needed(phases: Sequence[PhasePlan]) -> list[PhasePlan]:
 @stop.listening()
 def _audit(options: argparse.Namespace) -> int:
     recipe, out = recipe_and_folder(options)
-    from coevo.loop.plan import plan
+    from coevo.plan.plan import plan
 
     phases = _needed(plan(recipe))
     if options.dry_run:

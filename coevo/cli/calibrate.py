@@ -44,12 +44,11 @@ def _calibrate(options: argparse.Namespace) -> int:
     if options.data is not None:
         return _attribute(options)
     # numpy, matplotlib and, for a scorer, torch: help stays quick without them
-    from coevo.report import calibration as report
-    from coevo.scoring.calibration import QUICK, Settings, calibrate
+    from coevo.calibration import QUICK, Settings, calibrate, report
 
     scorer = None
     if options.scorer is not None:
-        from coevo.loop.scorers import load_scorer
+        from coevo.diagnose.scorers import load_scorer
 
         scorer = load_scorer(options.scorer)
     settings = replace(QUICK if options.quick else Settings(), seed=options.seed)
@@ -68,12 +67,12 @@ def _attribute(options: argparse.Namespace) -> int:
         )
     if options.quick:
         raise ConfigError("--quick makes the world's parts smaller, and --data has none of them; omit one of the two.")
-    from coevo.loop.scorers import load_scorer, unseen
-    from coevo.report import blame as report
-    from coevo.report.calibration import console
-    from coevo.scoring.calibration import Settings
-    from coevo.scoring.calibration.blame import blame
-    from coevo.scoring.calibration.shelf import Shelf
+    from coevo.calibration import Settings
+    from coevo.calibration import file_report as report
+    from coevo.calibration.cache import Shelf
+    from coevo.calibration.file_attribution import blame
+    from coevo.calibration.report import console
+    from coevo.diagnose.scorers import load_scorer, unseen
 
     scorer, scenarios = load_scorer(options.scorer), unseen(options.scorer, options.data)
     settings, pace = replace(Settings(), seed=options.seed), Pace()

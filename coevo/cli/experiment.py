@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from coevo.cli.console import Commands, command, count, path, say, warn
 from coevo.cli.judge import check_options
+from coevo.cli.report import show_experiment
 from coevo.cli.train import EXIT_INTERRUPTED, unchecked_models
 from coevo.errors import ConfigError
 
 if TYPE_CHECKING:
     from coevo.experiment.matrix import Experiment
-    from coevo.loop.plan import PhasePlan
+    from coevo.plan.plan import PhasePlan
 
 MOST_JOBS = 4
 """Cells at a time where nobody says: each takes some gigabytes of memory."""
@@ -97,21 +98,10 @@ def _jobs() -> int:
     return 1 if torch.cuda.is_available() else min(MOST_JOBS, os.cpu_count() or 1)
 
 
-def show_experiment(folder: Path) -> None:
-    """Builds the report of an experiment's folder, then prints its main tables and where the files are."""
-    from coevo.experiment import report
-
-    written = report.build(folder)
-    say(report.console(folder))
-    say("")
-    for file in written:
-        say(str(file))
-
-
 def _show(experiment: Experiment, phases: dict[str, list[PhasePlan]], jobs: int) -> None:
     from coevo.experiment.run import to_run
     from coevo.layout import align
-    from coevo.loop.table import assumptions, duration
+    from coevo.plan.table import assumptions, duration
 
     todo = to_run(experiment, phases)
     rows = []

@@ -17,8 +17,8 @@ from coevo.cli.train import EXIT_INTERRUPTED
 from coevo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from coevo.loop.judge import LocalModel, Prices
-    from coevo.scoring.judge.endpoint import Address
+    from coevo.judge.endpoint import Address
+    from coevo.judge.run import LocalModel, Prices
 
 JUDGE_EXAMPLES = """rubrics: paper (one score), coser (4 dimensions), charactereval (12), pingpong (3), or a YAML file
 
@@ -89,7 +89,7 @@ def add(commands: Commands) -> None:
 
 def _judge(options: argparse.Namespace) -> int:
     # pydantic, numpy: --help does without
-    from coevo.loop.judge import Question, outlook, prepare, stages
+    from coevo.judge.run import Question, outlook, prepare, stages
 
     judge = _judge_of(options)
     question = Question(
@@ -111,7 +111,7 @@ def _judge(options: argparse.Namespace) -> int:
     if options.dry_run:
         return 0
     try:
-        from coevo.loop.judge import judge as ask
+        from coevo.judge.run import judge as ask
 
         ask(request, ConsoleProgress(stages(request)))
     except KeyboardInterrupt:
@@ -150,7 +150,7 @@ def check_options(words: Sequence[str], asks: bool) -> None:
     if rest:
         # without what follows it, which may be a key
         raise ConfigError(f"unknown option {rest[0].partition('=')[0]}; coevo judge --help lists them.")
-    from coevo.loop.judge import check
+    from coevo.judge.run import check
 
     key_name = None if options.no_key or options.local or not asks else options.key_env
     check(options.rubric, _judge_of(options), key_name)
@@ -161,14 +161,14 @@ def _judge_of(options: argparse.Namespace) -> Address | LocalModel:
     if options.local:
         if options.model or options.extra or options.price_in is not None or options.price_out is not None:
             raise ConfigError("--local goes without --model, --extra and prices, which belong to --endpoint.")
-        from coevo.loop.judge import LocalModel
+        from coevo.judge.run import LocalModel
 
         return LocalModel(options.local, options.max_tokens, options.temperature, options.seed)
     if not options.model:
         raise ConfigError("--endpoint needs --model, the name of the model there.")
     if options.retries < 0 or not options.timeout:
         raise ConfigError(f"--retries {options.retries}, --timeout {options.timeout:g}: expected at least 0, and above 0.")
-    from coevo.scoring.judge.endpoint import Address
+    from coevo.judge.endpoint import Address
 
     parameters: dict[str, Any] = {"temperature": options.temperature, "max_tokens": options.max_tokens}
     parameters |= dict(map(_extra, options.extra))
@@ -201,7 +201,7 @@ def _prices(options: argparse.Namespace) -> Prices | None:
         return None
     if None in given:
         raise ConfigError("--price-in and --price-out go together; give 0 for what is free.")
-    from coevo.loop.judge import Prices
+    from coevo.judge.run import Prices
 
     return Prices(*given)
 

@@ -33,8 +33,8 @@ class ConsoleProgress:
 
     def __init__(self, phases: Sequence[Timed], every_s: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
         # here, so that --help stays quick
-        from coevo.loop.pace import Pace, Steps, to_go
-        from coevo.loop.table import duration
+        from coevo.pace import Pace, Steps, to_go
+        from coevo.plan.table import duration
 
         self._duration, self._to_go, self._steps_of, self._clock = duration, to_go, Steps, clock
         self._pace = Pace()

@@ -27,8 +27,6 @@ def add(commands: Commands) -> None:
 
 def _report(options: argparse.Namespace) -> int:
     if (options.folder / "experiment.json").is_file():
-        from coevo.cli.experiment import show_experiment
-
         show_experiment(options.folder)
         return 0
     if (options.folder / "result.json").is_file():
@@ -56,9 +54,20 @@ def show_report(folder: Path) -> None:
         say(str(file))
 
 
+def show_experiment(folder: Path) -> None:
+    """Builds the report of an experiment's folder, then prints its main tables and where the files are."""
+    from coevo.experiment import report
+
+    written = report.build(folder)
+    say(report.console(folder))
+    say("")
+    for file in written:
+        say(str(file))
+
+
 def show_diagnosis(folder: Path) -> None:
     """Builds the report of a result folder, then prints the diagnosis in words and where the files are."""
-    from coevo.report import score
+    from coevo.diagnose import report as score
 
     written = score.build(folder)
     for line in score.sentences(folder):
@@ -70,7 +79,7 @@ def show_diagnosis(folder: Path) -> None:
 
 def show_judgement(folder: Path) -> None:
     """Builds the table of a result folder, then prints it and where the files are."""
-    from coevo.report import judge
+    from coevo.judge import report as judge
 
     written = judge.build(folder)
     say(judge.console(folder))

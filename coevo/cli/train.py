@@ -16,7 +16,7 @@ from coevo.errors import ConfigError
 
 if TYPE_CHECKING:
     from coevo.config import Recipe
-    from coevo.loop.plan import PhasePlan
+    from coevo.plan.plan import PhasePlan
 
 EXIT_INTERRUPTED = 130
 EXIT_STOPPED = 143
@@ -44,7 +44,7 @@ def add(commands: Commands) -> None:
 @stop.listening()
 def _train(options: argparse.Namespace) -> int:
     recipe, out = recipe_and_folder(options)
-    from coevo.loop.plan import plan
+    from coevo.plan.plan import plan
 
     phases = _up_to(plan(recipe), options.until)
     tell_overlap(recipe)
@@ -62,7 +62,7 @@ def _train(options: argparse.Namespace) -> int:
 
 def tell_overlap(recipe: Recipe) -> None:
     """Says which tests are trained on, where the recipe allows it."""
-    from coevo.loop.check import count, overlap
+    from coevo.plan.check import count, overlap
 
     # a recipe that does not allow it has been refused
     found = overlap(recipe, count(recipe)) if getattr(recipe.data, "allow_overlap", False) else None
@@ -76,7 +76,7 @@ def show_plan(recipe: Recipe, phases: Sequence[PhasePlan]) -> None:
     Raises:
         CheckpointError: a model on this machine that the recipe names is not fit for it.
     """
-    from coevo.loop.table import assumptions, prompts_in_use, table
+    from coevo.plan.table import assumptions, prompts_in_use, table
 
     unchecked = unchecked_models([recipe])
     say(table(phases))
@@ -89,7 +89,7 @@ def unchecked_models(recipes: Iterable[Recipe]) -> list[str]:
     Raises:
         CheckpointError: one that is there is not fit for its recipe.
     """
-    from coevo.loop.check import named_models
+    from coevo.plan.check import named_models
 
     named = {
         (*named_models(recipe).items(), recipe.longest, recipe.lora, recipe.reading): recipe
@@ -148,8 +148,8 @@ def recipe_and_folder(options: argparse.Namespace) -> tuple[Recipe, Path]:
         ConfigError: bad recipe, a folder that is taken, or a recipe other than the resumed run's.
         CheckpointError: the folder to resume holds no run, or recipe or data are not those that it was begun with.
     """
+    from coevo.config.load import load_recipe
     from coevo.loop.record import read_resolved, with_own_data
-    from coevo.recipe import load_recipe
 
     if options.resume is None:
         if options.recipe is None:

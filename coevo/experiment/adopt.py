@@ -16,9 +16,9 @@ from typing import Any
 from coevo.config import Recipe
 from coevo.files import content_key
 from coevo.loop.folder import STREAMS, TIMING_FILE, RunFolder
-from coevo.loop.plan import PhasePlan
 from coevo.loop.record import begun_with
 from coevo.loop.streams import copy_rows, drop_rows
+from coevo.plan.plan import PhasePlan
 
 MEASURING = ("audit", "evaluate", "ablation")
 """Kinds of phases that no later one reads, but for the evaluation's own references, which it would compute alike."""

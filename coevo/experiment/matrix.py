@@ -17,9 +17,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from coevo.config import Recipe, folder_name
+from coevo.config.load import listed, load_recipe, plain_message, plain_place, shown
+from coevo.config.training import Count, Model
 from coevo.errors import ConfigError
-from coevo.recipe import listed, load_recipe, plain_message, plain_place, shown
-from coevo.tuning import Count, Model
 from coevo.yamlfile import read_yaml
 
 LONGEST_NAME = 200
@@ -294,7 +294,7 @@ def _check_order(keys: Sequence[str]) -> None:
 
 def _last(recipe: Recipe) -> str:
     """The phase that leaves a scorer behind."""
-    from coevo.loop.naming import estimator_kinds
+    from coevo.plan.naming import estimator_kinds
 
     scorer, _ = estimator_kinds(recipe)
     if scorer is None:

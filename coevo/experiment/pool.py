@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from coevo.errors import CheckpointError, CoevoError, ConfigError
-from coevo.loop.pace import Pace, Work, to_go
-from coevo.loop.table import duration
+from coevo.pace import Pace, Work, to_go
+from coevo.plan.table import duration
 
 LOG_FILE = "log.txt"
 POLL_S = 0.5

@@ -22,8 +22,8 @@ from coevo.experiment.pool import Outcome, Pool, Task
 from coevo.files import locked, write_atomic
 from coevo.loop.folder import RunFolder, dump_row, read_resolved, read_rows
 from coevo.loop.material import load_material
-from coevo.loop.plan import Counts, PhasePlan, count, plan
 from coevo.loop.record import with_own_data
+from coevo.plan.plan import Counts, PhasePlan, count, plan
 
 LOCK_FILE = ".lock"
 

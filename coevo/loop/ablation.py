@@ -6,14 +6,14 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from coevo import dist
 from coevo.errors import DataError
 from coevo.files import write_atomic
-from coevo.lm import dist
 from coevo.lm.likelihood import encode_response
 from coevo.loop.context import Context, seed_of
 from coevo.loop.estimator import keep, reasoner, reasoner_phase, scorer_phase
 from coevo.loop.folder import dump_row
-from coevo.loop.plan import PhasePlan
+from coevo.plan.plan import PhasePlan
 from coevo.prompts import NO_REASONING, NOTHING
 from coevo.scoring import ablation
 from coevo.scoring.ablation import Reading

@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
+from coevo import dist
+from coevo.config.methods import AugmentedSFT
 from coevo.data import world
 from coevo.errors import DataError
-from coevo.lm import dist
 from coevo.lm.generation import generate
 from coevo.lm.likelihood import encode_prompt, render
 from coevo.loop.context import Context, seed_of
-from coevo.loop.plan import PhasePlan
-from coevo.method import AugmentedSFT
+from coevo.plan.plan import PhasePlan
 from coevo.prompts import Prompts
 from coevo.text import blank, normalised
 from coevo.types import Scenario, Turn

@@ -7,18 +7,18 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from coevo import dist
 from coevo.config import Recipe
+from coevo.config.methods import Thinking
 from coevo.errors import CheckpointError
 from coevo.files import write_atomic
-from coevo.lm import dist
 from coevo.lm.check import check_positions, check_weights, skeleton
 from coevo.lm.lineage import settings_hash, weights_hash
 from coevo.lm.loading import load_tokenizer, local_directory, new_adapter, stored_directory
 from coevo.lm.reward_model import check_reward_model
-from coevo.loop.check import REWARD_MODEL, named_models
 from coevo.loop.context import LoRASeeded
 from coevo.loop.folder import RunFolder
-from coevo.method import Thinking
+from coevo.plan.check import REWARD_MODEL, named_models
 from coevo.scoring.probe import probe
 
 BASE_FILE = "base.json"

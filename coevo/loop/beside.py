@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from coevo import dist
+from coevo.config import access
+from coevo.config.training import JudgePart, RewardModelPart
 from coevo.errors import CoevoError, ConfigError
 from coevo.files import Journal
-from coevo.lm import dist
+from coevo.judge.endpoint import Endpoint
+from coevo.judge.parse import read_scores
+from coevo.judge.session import Answer, Session
 from coevo.lm.reward_model import RewardModel
 from coevo.loop.context import Context
 from coevo.prompts import Prompts, judge_messages
 from coevo.scoring.beside import Beside, Reads
-from coevo.scoring.judge import access
-from coevo.scoring.judge.endpoint import Endpoint
-from coevo.scoring.judge.session import Answer, Session
-from coevo.scoring.judge.verdict import read_scores
-from coevo.tuning import JudgePart, RewardModelPart
 from coevo.types import Scenario
 
 ATTEMPTS = 3

@@ -10,20 +10,21 @@ from typing import Any
 
 import numpy as np
 
+from coevo import dist
 from coevo.errors import ScoreError
 from coevo.files import write_atomic
-from coevo.lm import dist
+from coevo.loop.beside import beside
 from coevo.loop.context import Context, seed_of
 from coevo.loop.estimator import estimator, others, prepare
 from coevo.loop.folder import dump_row
 from coevo.loop.phases import pool_rows, save_learnt
-from coevo.loop.plan import PhasePlan
 from coevo.loop.players import Judges, RPMReward, Sample, SimulatorReward, draw_frame, passes
 from coevo.maths.stats import bootstrap_mean
+from coevo.plan.plan import PhasePlan
 from coevo.scoring.gates import thresholds
-from coevo.scoring.real_text import Others
 from coevo.scoring.reasoner import Estimator
-from coevo.scoring.rewards import Fit, answered, fits, remi, remi_nats
+from coevo.scoring.remid import REMIDReward, references
+from coevo.scoring.rewards import Fit, answered, remi_nats
 from coevo.train.algorithms import TRAINERS
 from coevo.train.grpo import Completion
 from coevo.types import Scenario, Turn
@@ -232,9 +233,21 @@ def rpm_reward_for(context: Context, phase: PhasePlan, scenarios: Sequence[Scena
     assert phase.iteration is not None
     scorer = estimator(context, phase.iteration)
     prepare(context, scorer, scenarios)
-    reward = RPMReward(context, phase, scorer, {x.sample_id: x for x in scenarios})
-    reward.references = references(scorer, scenarios, context.recipe.weights.agreement > 0, reward.others)
-    reward.baselines = _baselines(context, scorer, context.current_rpm(phase.iteration), scenarios, reward.others)
+    reward = remid_reward(context, scorer, scenarios)
+    wanted = {x.parent for x in scenarios if x.parent}
+    parents = [x for x in context.material.id_train if x.sample_id in wanted and context.fits("rpm", x)]
+    prepare(context, scorer, parents)
+    rpm = context.current_rpm(phase.iteration)
+    answers = context.respond(context.load(rpm, trainable=False), rpm, parents, advance=False)
+    reward.take_baselines(parents, [(a.text, a.status) for a in answers])
+    return RPMReward(context, phase, reward)
+
+
+def remid_reward(context: Context, scorer: Estimator, scenarios: Sequence[Scenario]) -> REMIDReward:
+    """The run's reward on these scenarios, their references scored; all processes call it."""
+    foreign, parts = others(context, scorer), beside(context)
+    reward = REMIDReward(scorer, scenarios, context.recipe.weights, others=foreign, beside=parts)
+    reward.take_references()
     return reward
 
 
@@ -305,35 +318,6 @@ def rank_weights(regrets: Sequence[float], power: float) -> list[float]:
     ranks[np.argsort(-np.asarray(regrets), kind="stable")] = np.arange(1, len(regrets) + 1)
     weights = ranks**-power
     return list(weights / weights.sum())
-
-
-def references(
-    scorer: Estimator, scenarios: Sequence[Scenario], reasoned: bool = False, foreign: Others | None = None
-) -> dict[str, Fit | str]:
-    """Likelihoods of y*, on which every reward of the phase is relative; by sample id."""
-    found = dist.share_out(lambda part: fits(scorer, part, [x.reference for x in part], reasoned, foreign), scenarios)
-    return {x.sample_id: fit for x, fit in zip(scenarios, found, strict=True)}
-
-
-def _baselines(
-    context: Context, scorer: Estimator, rpm: str, scenarios: Sequence[Scenario], foreign: Others | None
-) -> dict[str, float]:
-    """b(x) of R1: the ID parent's `remi` under the policy that begins the phase; by the parent's sample id."""
-    wanted = {x.parent for x in scenarios if x.parent}
-    parents = [x for x in context.material.id_train if x.sample_id in wanted and context.fits("rpm", x)]
-    prepare(context, scorer, parents)
-    answers = context.respond(context.load(rpm, trainable=False), rpm, parents, advance=False)
-    own = dist.share_out(
-        lambda part: answered(scorer, [x for x, _ in part], [said for _, said in part], others=foreign),
-        [(x, (a.text, a.status)) for x, a in zip(parents, answers, strict=True)],
-    )
-    reference = references(scorer, parents, foreign=foreign)
-    values = {}
-    for x, fit in zip(parents, own, strict=True):
-        ideal = reference[x.sample_id]
-        if isinstance(fit, Fit) and isinstance(ideal, Fit):
-            values[x.sample_id] = remi(fit, ideal, context.recipe.weights)
-    return values
 
 
 def run_accept(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from coevo import dist
 from coevo.config import REASONING_FRAME, HubBase, Limits, Recipe
+from coevo.config.methods import Coevolution, ThinkGRPO, Thinking, ThinkSFT
 from coevo.data import SOURCES
-from coevo.lm import dist
 from coevo.lm.check import check_weights
 from coevo.lm.generation import Generated, generate
 from coevo.lm.likelihood import encode_prompt, render
@@ -30,9 +31,8 @@ from coevo.lm.loading import (
 )
 from coevo.loop.folder import RunFolder
 from coevo.loop.material import Material
-from coevo.loop.plan import PhasePlan
-from coevo.loop.progress import Progress
-from coevo.method import Coevolution, ThinkGRPO, Thinking, ThinkSFT
+from coevo.plan.plan import PhasePlan
+from coevo.progress import Progress
 from coevo.prompts import Role
 from coevo.scoring.beside import Beside
 from coevo.scoring.gates import Thresholds

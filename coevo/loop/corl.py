@@ -16,16 +16,16 @@ from typing import Any
 
 import numpy as np
 
+from coevo import dist
 from coevo.config import CoRL, ScorerSFT
 from coevo.errors import DataError
-from coevo.lm import dist
 from coevo.loop.coevolution import scenario_of
 from coevo.loop.context import Context, seed_of
 from coevo.loop.corl_rewards import MatchReward, ReasonerReward
 from coevo.loop.estimator import keep, reasoner, reasoner_phase, scorer_phase
-from coevo.loop.naming import played_before
 from coevo.loop.phases import DROPS, Lesson, encode, lesson, no_extra, pool_rows, save_learnt
-from coevo.loop.plan import PhasePlan
+from coevo.plan.naming import played_before
+from coevo.plan.plan import PhasePlan
 from coevo.prompts import NO_REASONING, NOTHING
 from coevo.scoring.agreement import agreement_nats, judgement
 from coevo.train.grpo import train_grpo

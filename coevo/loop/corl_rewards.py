@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from coevo.lm import dist
+from coevo import dist
 from coevo.loop.context import Context
-from coevo.loop.plan import PhasePlan
-from coevo.loop.players import Logged, Sample, mean_parts
+from coevo.loop.players import Logged, Sample
+from coevo.plan.plan import PhasePlan
 from coevo.prompts import NO_REASONING, NOTHING
 from coevo.scoring.agreement import agreement_nats
 from coevo.scoring.reasoning import parse, read_sections
@@ -25,28 +25,23 @@ class ReasonerReward(Logged):
     """(a): the likelihood of the reference given the reasoning, its structure and its economy (R3)."""
 
     def __init__(self, context: Context, phase: PhasePlan, scorer: Scorer, prompts: Sequence[Scenario]) -> None:
-        super().__init__(context, phase, scorer.version)
+        super().__init__(context, phase, scorer.version, {x.sample_id: x for x in prompts})
         self._scorer = scorer
-        self._scenarios = {x.sample_id: x for x in prompts}
         self._config = context.recipe.corl.reasoner  # type: ignore[union-attr]
 
-    def __call__(self, completions: Sequence[Completion], step: int) -> list[float | None]:
-        """GRPO's reward of this process's completions."""
-        samples = self.judge(completions)
-        everyone = dist.gather(samples)
-        figures = {f"part/{name}": number for name, number in mean_parts(everyone).items()}
-        figures["whole"] = float(np.mean([s.reason == "ok" for s in everyone]))
-        figures["tokens"] = float(np.mean([len(s.completion.tokens) for s in everyone]))
-        figures["unscored"] = float(np.mean([s.reward.total is None for s in everyone]))
+    def _measured(self, samples: Sequence[Sample]) -> dict[str, float]:
+        figures = super()._measured(samples)
+        unscored = figures.pop("unscored")
+        figures["whole"] = float(np.mean([s.reason == "ok" for s in samples]))
+        figures["tokens"] = float(np.mean([len(s.completion.tokens) for s in samples]))
+        figures["unscored"] = unscored
         truth = self._context.material.truth
         if truth is not None:
             # logged, never rewarded
-            told = [(self._scenarios[s.completion.key], s.completion.text) for s in everyone]
+            told = [(self._scenarios[s.completion.key], s.completion.text) for s in samples]
             sections = self._context.material.sections
             figures["share_reasoned"] = float(np.mean([truth.share_reasoned(x, text, sections) for x, text in told]))
-        self._figures = figures
-        self._record(everyone, self._scenarios, step)
-        return [sample.reward.total for sample in samples]
+        return figures
 
     def judge(self, completions: Sequence[Completion]) -> list[Sample]:
         """Rewards of this process's reasonings; all processes call it together."""
@@ -78,28 +73,21 @@ class MatchReward(Logged):
     """(b): min(1, exp(l(y) - l(y*))), l by the base's statement that a candidate has all that the reasoning lists."""
 
     def __init__(self, context: Context, phase: PhasePlan, judge: Scorer, reasoned: Sequence[tuple[Scenario, str]]) -> None:
-        super().__init__(context, phase, judge.version)
+        super().__init__(context, phase, judge.version, {x.sample_id: x for x, _ in reasoned})
         self._judge = judge
-        self._scenarios = {x.sample_id: x for x, _ in reasoned}
         self._reasonings = {x.sample_id: text for x, text in reasoned}
         # y* is stated of once a phase, not once a completion
         self._references = dict(
             zip(self._scenarios, dist.share_out(self._agreements, [(x, x.reference) for x, _ in reasoned]), strict=True)
         )
 
-    def __call__(self, completions: Sequence[Completion], step: int) -> list[float | None]:
-        """GRPO's reward of this process's completions."""
-        samples = self.judge(completions)
-        everyone = dist.gather(samples)
-        figures = {f"part/{name}": number for name, number in mean_parts(everyone).items()}
-        figures["unscored"] = float(np.mean([s.reward.total is None for s in everyone]))
+    def _measured(self, samples: Sequence[Sample]) -> dict[str, float]:
+        figures = super()._measured(samples)
         truth = self._context.material.truth
         if truth is not None:
-            shares = [truth.share_right(self._scenarios[s.completion.key], s.completion.text) for s in everyone]
+            shares = [truth.share_right(self._scenarios[s.completion.key], s.completion.text) for s in samples]
             figures["share_right"] = float(np.mean(shares))
-        self._figures = figures
-        self._record(everyone, self._scenarios, step)
-        return [sample.reward.total for sample in samples]
+        return figures
 
     def judge(self, completions: Sequence[Completion]) -> list[Sample]:
         """Rewards of this process's responses; all processes call it together."""

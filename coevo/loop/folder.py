@@ -19,10 +19,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from coevo import dist
 from coevo.config import Recipe
+from coevo.config.load import dump_recipe
 from coevo.errors import CheckpointError, ConfigError
 from coevo.files import content_key, locked, sha256_of, write_atomic, writing
-from coevo.lm import dist
 from coevo.lm.template import TODAY
 from coevo.loop.record import (
     CODE_FILE,
@@ -35,7 +36,6 @@ from coevo.loop.record import (
     run_key,
 )
 from coevo.loop.streams import drop_rows, dump_row, read_rows
-from coevo.recipe import dump_recipe
 
 __all__ = ["STREAMS", "TIMING_FILE", "RunFolder", "dump_row", "held", "read_resolved", "read_rows"]
 

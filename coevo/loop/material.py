@@ -9,12 +9,12 @@ from functools import cached_property
 from typing import Any
 
 from coevo.config import FileData, Pretrain, Recipe, WorldData
+from coevo.config.methods import ThinkGRPO, ThinkSFT
 from coevo.data import rpgbench, shifts, world
 from coevo.data.overlap import imprint
 from coevo.errors import DataError
-from coevo.loop.check import check, count
 from coevo.loop.corpus import Corpus, gather, reasoning_of
-from coevo.method import ThinkGRPO, ThinkSFT
+from coevo.plan.check import check, count
 from coevo.prompts import Role
 from coevo.scoring.reasoning import read_sections
 from coevo.types import Scenario

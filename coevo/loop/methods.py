@@ -1,6 +1,6 @@
 """What is done to the RPM after its SFT, the loop apart: on ID scenarios alone, without a simulator.
 
-A method is a block in `coevo.method`, and a row of `RUNNERS` for each sort of phase that is its own.
+A method is a block in `coevo.config.methods`, and a row of `RUNNERS` for each sort of phase that is its own.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from typing import Any
 
 import numpy as np
 
+from coevo import dist
 from coevo.config import SFT
+from coevo.config.methods import DPO, OnlineGRPO, OnlinePPO, RejectionSFT, Sampled, ThinkGRPO, ThinkSFT
 from coevo.errors import DataError, ScoreError
 from coevo.files import write_atomic
-from coevo.lm import dist
 from coevo.lm.likelihood import encode_prompt, encode_response
 from coevo.loop.augment import write_copies
-from coevo.loop.coevolution import references, scenario_of, scenario_row
+from coevo.loop.coevolution import remid_reward, scenario_of, scenario_row
 from coevo.loop.context import Context, room, seed_of
 from coevo.loop.estimator import estimator, prepare
 from coevo.loop.folder import dump_row, read_rows
 from coevo.loop.material import WorldTruth
 from coevo.loop.phases import Lesson, Row, encode, lesson, no_extra, save_learnt
-from coevo.loop.plan import PhasePlan
 from coevo.loop.players import RPMReward, Sample
 from coevo.loop.think import ThinkReward
-from coevo.method import DPO, OnlineGRPO, OnlinePPO, RejectionSFT, Sampled, ThinkGRPO, ThinkSFT
+from coevo.plan.plan import PhasePlan
 from coevo.prompts import Role
 from coevo.scoring.selection import Rated, best, pairs
 from coevo.scoring.thinking import think
@@ -71,11 +71,8 @@ def id_reward(context: Context, phase: PhasePlan, scenarios: Sequence[Scenario])
     """The RPM's reward (R2 + R4, and R3 where it is weighed) on ID scenarios, with everything in it frozen."""
     scorer = estimator(context)
     prepare(context, scorer, scenarios)
-    named = {x.sample_id: x for x in scenarios}
     kind = ThinkReward if phase.kind == "think_online" else RPMReward
-    reward = kind(context, phase, scorer, named)
-    reward.references = references(scorer, scenarios, context.recipe.weights.agreement > 0, reward.others)
-    return reward
+    return kind(context, phase, remid_reward(context, scorer, scenarios))
 
 
 # --- augmentation -----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, Literal
 
+from coevo import dist
 from coevo.config import (
     REASONING_FRAME,
     REQUEST_TO_THINK,
@@ -26,7 +27,6 @@ from coevo.config import (
 from coevo.data import BATTERIES
 from coevo.errors import ConfigError, DataError
 from coevo.files import write_atomic
-from coevo.lm import dist
 from coevo.lm.likelihood import encode_pair, loses_text, render
 from coevo.lm.lineage import atomic_directory
 from coevo.lm.small import build_base, train_tokenizer
@@ -34,7 +34,7 @@ from coevo.loop.beside import beside, shared
 from coevo.loop.context import Context, room, seed_of
 from coevo.loop.estimator import estimator, others, prepare
 from coevo.loop.folder import dump_row, read_rows
-from coevo.loop.plan import PhasePlan
+from coevo.plan.plan import PhasePlan
 from coevo.prompts import (
     AGREED,
     ALL,

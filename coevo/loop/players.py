@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from coevo import dist
 from coevo.data.shifts import Unreadable
-from coevo.lm import dist
-from coevo.loop.beside import beside
 from coevo.loop.context import Context, seed_of
 from coevo.loop.estimator import others
 from coevo.loop.material import Material
-from coevo.loop.plan import PhasePlan
+from coevo.plan.plan import PhasePlan
 from coevo.prompts import character_text
 from coevo.scoring import gates as gate
 from coevo.scoring.guards import fault
 from coevo.scoring.reasoner import Estimator
-from coevo.scoring.rewards import Fit, answered, regret, repetition, rpm_reward, simulator_reward
+from coevo.scoring.remid import REMIDReward
+from coevo.scoring.rewards import Fit, answered, regret, repetition, simulator_reward
 from coevo.scoring.scorer import Ask, Scorer
 from coevo.train.grpo import Completion
 from coevo.types import Reward, Scenario, Turn
@@ -66,26 +66,48 @@ def mean_parts(samples: Sequence[Sample]) -> dict[str, float]:
 
 
 class Logged:
-    """Keeps the last step's figures and writes every rollout."""
+    """A reward as GRPO calls it: judges this process's completions, and logs everyone's."""
 
-    def __init__(self, context: Context, phase: PhasePlan, version: str) -> None:
+    def __init__(self, context: Context, phase: PhasePlan, version: str, scenarios: Mapping[str, Scenario]) -> None:
         self._context = context
         self._phase = phase
         self.version = version
+        self._scenarios = scenarios
+        """By the keys of the completions."""
         self._figures: dict[str, float] = {}
+
+    def __call__(self, completions: Sequence[Completion], step: int) -> list[float | None]:
+        """GRPO's reward of this process's completions."""
+        samples = self.judge(completions)
+        self.log(dist.gather(samples), step)
+        return [sample.reward.total for sample in samples]
+
+    def judge(self, completions: Sequence[Completion]) -> list[Sample]:
+        """This process's completions with their rewards; all processes call it together."""
+        raise NotImplementedError
+
+    def log(self, samples: Sequence[Sample], step: int) -> None:
+        """Figures and rollouts of all processes' samples."""
+        self._figures = self._measured(samples)
+        self._record(samples, step)
 
     def figures(self) -> dict[str, float]:
         """What the last step's rewards measured, over all processes."""
         return self._figures
 
-    def _record(self, samples: Sequence[Sample], prompts: Mapping[str, Scenario], step: int) -> None:
+    def _measured(self, samples: Sequence[Sample]) -> dict[str, float]:
+        """The step's figures: mean parts, and the share that could not be scored."""
+        figures = {f"part/{name}": number for name, number in mean_parts(samples).items()}
+        return figures | {"unscored": float(np.mean([s.reward.total is None for s in samples]))}
+
+    def _record(self, samples: Sequence[Sample], step: int) -> None:
         if not dist.is_main():
             return
         role = self._phase.role
         rows = []
         rendered: dict[str, str] = {}
         for sample in samples:
-            x = prompts[sample.completion.key]
+            x = self._scenarios[sample.completion.key]
             if x.sample_id not in rendered:
                 rendered[x.sample_id] = self._prompt(x)
             row: dict[str, Any] = {
@@ -130,27 +152,18 @@ class SimulatorReward(Logged):
     """S1 × S2: judges turns by what the frozen RPM answers to them."""
 
     def __init__(self, context: Context, phase: PhasePlan, judges: Judges, frames: Mapping[str, Scenario]) -> None:
-        super().__init__(context, phase, judges.scorer.version)
+        super().__init__(context, phase, judges.scorer.version, frames)
         self._judges = judges
-        self._frames = frames
         self._others = others(context, judges.scorer)
         self._carrying = context.material.source.reference == "carry"
         self._parents = {x.sample_id: x for x in context.material.id_train} if self._carrying else {}
 
-    def __call__(self, completions: Sequence[Completion], step: int) -> list[float | None]:
-        """GRPO's reward of this process's completions."""
-        samples = self.judge(completions)
-        self.log(dist.gather(samples), step)
-        return [sample.reward.total for sample in samples]
-
-    def log(self, samples: Sequence[Sample], step: int) -> None:
-        """Figures and rollouts of all processes' samples."""
-        figures = mean_parts(samples)
-        figures["pass_rate"] = float(np.mean([passes(s.reward.parts) for s in samples]))
-        figures["distinct_turns"] = len({s.completion.text for s in samples}) / len(samples)
-        figures["unscored"] = float(np.mean([s.reward.total is None for s in samples]))
-        self._figures = figures
-        self._record(samples, self._frames, step)
+    def _measured(self, samples: Sequence[Sample]) -> dict[str, float]:
+        return mean_parts(samples) | {
+            "pass_rate": float(np.mean([passes(s.reward.parts) for s in samples])),
+            "distinct_turns": len({s.completion.text for s in samples}) / len(samples),
+            "unscored": float(np.mean([s.reward.total is None for s in samples])),
+        }
 
     def judge(self, completions: Sequence[Completion]) -> list[Sample]:
         """Gates and regret of this process's turns; all processes call it together."""
@@ -166,7 +179,7 @@ class SimulatorReward(Logged):
         novel = gate.novelty(turns, dist.gather(turns), self._judges.pool)
         samples = []
         for i, completion in enumerate(completions):
-            x, frame = made[i], self._frames[completion.key]
+            x, frame = made[i], self._scenarios[completion.key]
             natural = gate.natural_gates(read[i], self._judges.limits) if i in read else {"fluency": 0.0, "persona": 0.0}
             hidden = [frame.persona, character_text(frame.character), *(t.text for t in frame.dialogue if t.role == "agent")]
             hidden += [x.reference] if isinstance(x, Scenario) else []
@@ -230,7 +243,7 @@ class SimulatorReward(Logged):
     def _scenario(self, completion: Completion) -> Scenario | Unreadable:
         if completion.status != "ok":
             return Unreadable("empty" if completion.status == "empty" else "unfinished", completion.status)
-        return self._finish(self._frames[completion.key], completion.text)
+        return self._finish(self._scenarios[completion.key], completion.text)
 
     def _finish(self, frame: Scenario, query: str) -> Scenario | Unreadable:
         rng = random.Random(seed_of(self._context.recipe.seed, frame.sample_id, query))
@@ -270,60 +283,29 @@ def passes(parts: Mapping[str, float]) -> bool:
 class RPMReward(Logged):
     """R1, R2, R4 and, where asked for, R3 of the role-playing model's answers; or R6."""
 
-    def __init__(self, context: Context, phase: PhasePlan, scorer: Estimator, scenarios: dict[str, Scenario]) -> None:
-        super().__init__(context, phase, scorer.version)
-        self._scorer = scorer
-        self._scenarios = scenarios
-        self.others = others(context, scorer)
-        self._beside = beside(context)
-        self.references: dict[str, Fit | str] = {}
-        self.baselines: dict[str, float] = {}
-
-    def __call__(self, completions: Sequence[Completion], step: int) -> list[float | None]:
-        """GRPO's reward of this process's completions."""
-        samples = self.judge(completions)
-        everyone = dist.gather(samples)
-        self._figures = {f"part/{name}": number for name, number in mean_parts(everyone).items()}
-        self._figures["unscored"] = float(np.mean([s.reward.total is None for s in everyone]))
-        loops = [repetition(s.completion.tokens) for s in everyone]
-        self._figures["repetition"] = float(np.mean(loops))
-        self._figures["loops"] = float(np.mean([r >= REPETITIVE for r in loops]))
-        self._truth(everyone)
-        self._record(everyone, self._scenarios, step)
-        return [sample.reward.total for sample in samples]
+    def __init__(self, context: Context, phase: PhasePlan, reward: REMIDReward) -> None:
+        super().__init__(context, phase, reward.version, reward.scenarios)
+        self._reward = reward
 
     def judge(self, completions: Sequence[Completion]) -> list[Sample]:
         """Rewards of this process's answers; all processes call it together."""
-        weights = self._context.recipe.weights
-        scenarios = [self._scenarios[c.key] for c in completions]
-        found = answered(
-            self._scorer, scenarios, [(c.text, c.status) for c in completions], weights.agreement > 0, self.others
-        )
-        references = [self.references[x.sample_id] for x in scenarios]
-        further = self._beside.worth(scenarios, [c.text for c in completions], found, references)
-        samples = []
-        for completion, x, fit, reference, more in zip(completions, scenarios, found, references, further, strict=True):
-            if isinstance(fit, Fit) and isinstance(reference, Fit) and not isinstance(more, str):
-                anchor = x.shift == "id"
-                baseline = 0.0 if anchor else self.baselines.get(x.parent or "", 0.0)
-                reward = rpm_reward(fit, reference, baseline, weights, anchor, more)
-            else:
-                why = next(one for one in (fit, reference, more) if isinstance(one, str))
-                reward = Reward(None, {}, completion.status if completion.status != "ok" else why)
-            samples.append(Sample(completion, reward))
-        return samples
+        asked = [c.key for c in completions], [c.text for c in completions], [c.status for c in completions]
+        return [Sample(c, reward) for c, reward in zip(completions, self._reward.rate(*asked), strict=True)]
 
-    def _truth(self, samples: Sequence[Sample]) -> None:
+    def _measured(self, samples: Sequence[Sample]) -> dict[str, float]:
+        loops = [repetition(s.completion.tokens) for s in samples]
+        repeated = {"repetition": float(np.mean(loops)), "loops": float(np.mean([r >= REPETITIVE for r in loops]))}
+        return super()._measured(samples) | repeated | self._truth(samples)
+
+    def _truth(self, samples: Sequence[Sample]) -> dict[str, float]:
         """In the world, the share of right slots beside the reward: it is logged, never rewarded."""
         truth = self._context.material.truth
         if truth is None:
-            return
+            return {}
         shares: dict[str, list[float]] = {"id": [], "shifted": []}
         for s in samples:
             x = self._scenarios[s.completion.key]
             shares["id" if x.shift == "id" else "shifted"].append(truth.share_right(x, s.completion.text))
         every = [*shares["id"], *shares["shifted"]]
-        self._figures["share_right"] = float(np.mean(every))
-        for name, numbers in shares.items():
-            if numbers:
-                self._figures[f"share_right/{name}"] = float(np.mean(numbers))
+        known = {f"share_right/{name}": float(np.mean(numbers)) for name, numbers in shares.items() if numbers}
+        return {"share_right": float(np.mean(every)), **known}

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from coevo.config import FileData, HubBase, RealText, Recipe, RewardWeights
+from coevo.config.load import load_recipe
+from coevo.config.rubric import load_rubric
 from coevo.errors import CheckpointError, ConfigError
 from coevo.files import LOCK_FILE, content_key, holder_of, sha256_of
-from coevo.recipe import load_recipe
-from coevo.scoring.functions import source_hashes
-from coevo.scoring.judge.rubric import load_rubric
+from coevo.plan.functions import source_hashes
 
 RECIPE_FILE, ENVIRONMENT_FILE, CODE_FILE = "resolved.yaml", "environment.json", "code.diff"
 _BEFORE_THE_RECIPE = frozenset(

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from coevo.config.methods import ThinkGRPO
 from coevo.loop.players import RPMReward, Sample
-from coevo.method import ThinkGRPO
 from coevo.prompts import NO_REASONING, NOTHING
 from coevo.scoring.reasoner import ReasonedScorer
 from coevo.scoring.reasoning import read_sections
@@ -59,14 +59,15 @@ class ThinkReward(RPMReward):
         weights = self._config.thought
         if not weights.evidence + weights.agreement:
             return [{} for _ in thoughts]
-        assert isinstance(self._scorer, ReasonedScorer)
+        scorer = self._reward.scorer
+        assert isinstance(scorer, ReasonedScorer)
         asks: list[Ask] = []
         for x, t in zip(scenarios, thoughts, strict=True):
             # what is not whole is not asked about: an empty text has no score
             whole = t.reasoning.status == "ok"
             for text in (x.reference if whole else "", t.response if whole and t.status == "ok" else ""):
                 asks += [Ask(x, text, NOTHING, t.reasoning.text), Ask(x, text, NO_REASONING)]
-        scores = self._scorer.scorer.score(asks)
+        scores = scorer.scorer.score(asks)
         return [_support(scores[4 * place : 4 * place + 4]) for place in range(len(thoughts))]
 
     def _with(self, reward: Reward, parts: Mapping[str, float]) -> Reward:

@@ -11,9 +11,9 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from coevo import dist
 from coevo.config import Recipe
 from coevo.files import write_atomic
-from coevo.lm import dist
 from coevo.loop.folder import RunFolder
 
 Log = Callable[[dict[str, Any]], None]

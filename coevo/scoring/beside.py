@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from coevo.scoring import functions
+from coevo.plan import functions
 from coevo.types import Scenario
 
 Reads = Callable[[Sequence[Scenario], Sequence[str]], list[float | None]]

@@ -94,6 +94,11 @@ class Scorer:
             ]
         )
 
+    def reads(self, scenario: Scenario) -> bool:
+        """Whether a scenario's prompt and reference are within `max_length`."""
+        prompt = self._prompt(self.prompts.messages(self.role, scenario))
+        return len(prompt) + len(encode_response(self.tokenizer, scenario.reference)) <= self.max_length
+
     def _prompt(self, prompt: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
         return tuple(encode_prompt(self.tokenizer, render(self.tokenizer, prompt)))
 

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from coevo.config import RealText, RewardWeights
+from coevo.config.training import BESIDE
 from coevo.layout import align
 from coevo.maths.stats import Interval
-from coevo.tuning import BESIDE
 
 REWARD = "reward"
 """Name of the weighted sum, beside the names of its parts."""

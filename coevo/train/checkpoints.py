@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coevo import dist
 from coevo.errors import ConfigError
 from coevo.files import content_key, fsync, sha256_of, write_atomic
-from coevo.lm import dist
 
 COMPLETE = "complete"
 """Mark of a checkpoint that was written to its end: steps done, number of processes, and file -> sha256."""

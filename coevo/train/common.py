@@ -18,10 +18,9 @@ import torch
 from transformers import PrinterCallback, TrainerCallback
 from trl.trainer import utils as trl_utils
 
-from coevo import stop
+from coevo import dist, stop
 from coevo.config import SFT
 from coevo.errors import CheckpointError, ConfigError, TrainingError
-from coevo.lm import dist
 from coevo.lm.generation import bare_defaults, equal_prompts_once
 from coevo.lm.lineage import tensors_hash, whole_tensor
 from coevo.lm.value import belongs_to_head, unwrapped

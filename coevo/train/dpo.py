@@ -9,8 +9,8 @@ from typing import Any
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
+from coevo.config.methods import DPO
 from coevo.errors import CheckpointError, ConfigError
-from coevo.method import DPO
 from coevo.train.common import Hook, Job, repeats, run, tuning_arguments
 
 

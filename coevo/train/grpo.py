@@ -14,11 +14,11 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from coevo.config import GRPO
+from coevo.config.training import Rewarded
 from coevo.errors import CheckpointError, ConfigError
 from coevo.lm.likelihood import encode_prompt
 from coevo.text import blank, normalised
 from coevo.train.common import Hook, Job, run, shared_arguments
-from coevo.tuning import Rewarded
 
 LOSSES: dict[str, dict[str, Any]] = {
     **{name: {"loss_type": name} for name in ("grpo", "dr_grpo", "dapo", "bnpo", "sapo", "vespo")},

@@ -26,14 +26,14 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import FusedCausalLMOutput
 
+from coevo import dist
+from coevo.config.training import PPO
 from coevo.errors import CheckpointError
-from coevo.lm import dist
 from coevo.lm.lineage import VALUE_HEAD_FILE
 from coevo.lm.value import ValueHead, add_value_head, unwrapped, value_head
 from coevo.maths.advantages import explained_variance, gae, token_rewards
 from coevo.train.common import Hook, Job, run
 from coevo.train.grpo import RewardFunction, check_prompts, end_tokens, prompt_rows, sampling_arguments, trl_reward
-from coevo.tuning import PPO
 
 _EPSILON = 1e-8
 

@@ -22,10 +22,10 @@ from coevo.loop.estimator import estimator, others
 from coevo.loop.folder import RunFolder, read_rows
 from coevo.loop.material import load_material
 from coevo.loop.phases import SharedScorer
-from coevo.loop.plan import plan
-from coevo.loop.progress import Silent
 from coevo.loop.record import with_own_data
 from coevo.maths.stats import bootstrap_mean
+from coevo.plan.plan import plan
+from coevo.progress import Silent
 from coevo.scoring.evaluate import Scores
 from coevo.scoring.rewards import Fit, answered, fits, remi
 from coevo.types import Scenario

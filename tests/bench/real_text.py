@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from coevo.config import Audit, RealText, RewardWeights
+from coevo.config.load import parse_yaml
 from coevo.data import BATTERIES, Scenario, read_rpgbench
 from coevo.lm.lineage import weights_hash
 from coevo.lm.loading import load_policy, load_tokenizer, local_directory
 from coevo.prompts import INSTRUCT
-from coevo.recipe import parse_yaml
 from coevo.scoring.audit import audit
 from coevo.scoring.real_text import Others, draw_others
 from coevo.scoring.scorer import Ask, PromptKey, Scorer

@@ -17,14 +17,14 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from coevo.calibration import file_report as report
+from coevo.calibration.cache import Shelf
+from coevo.calibration.file_attribution import blame
+from coevo.calibration.report import console
+from coevo.calibration.settings import Settings
 from coevo.data import read_rpgbench
 from coevo.data.world.exact import COMPONENTS
 from coevo.prompts import character_text
-from coevo.report import blame as report
-from coevo.report.calibration import console
-from coevo.scoring.calibration.blame import blame
-from coevo.scoring.calibration.settings import Settings
-from coevo.scoring.calibration.shelf import Shelf
 from coevo.scoring.scorer import Ask
 from coevo.types import Scenario, Score
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from coevo.config.load import load_recipe
 from coevo.data import world, write_rpgbench
 from coevo.loop.run import train
-from coevo.recipe import load_recipe
 from tests.compat.families import make_base
 from tests.compat.test_templates import FAMILIES as TEMPLATES
 

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from transformers.integrations import deepspeed as hf_deepspeed
 
 from coevo import cli
+from coevo.config.load import load_recipe
 from coevo.errors import CheckpointError, ConfigError
 from coevo.lm import check
 from coevo.lm.check import check_positions, check_weights, skeleton
@@ -23,7 +24,6 @@ from coevo.lm.loading import load_base, load_tokenizer, new_adapter
 from coevo.loop.base import check_models
 from coevo.loop.context import LoRASeeded
 from coevo.loop.run import train
-from coevo.recipe import load_recipe
 from tests.compat.families import BUILTIN, FAMILIES, make_base
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from coevo.config.load import load_recipe
 from coevo.data import world, write_rpgbench
+from coevo.diagnose import run as module
+from coevo.diagnose.request import Question, prepare
 from coevo.errors import CheckpointError
+from coevo.judge.local import Local
 from coevo.lm.lineage import LINEAGE_FILE, identity, read_lineage, settings_hash, weights_hash
 from coevo.lm.loading import load_base, load_policy, new_adapter, save_policy
-from coevo.loop import score as module
 from coevo.loop.base import remember_base
 from coevo.loop.context import LoRASeeded, Policies
 from coevo.loop.folder import RunFolder
-from coevo.loop.request import Question, prepare
-from coevo.recipe import load_recipe
-from coevo.scoring.judge.local import Local
 
 ROOT = Path(__file__).resolve().parents[2]
 SCORER = "02-sft-scorer"

@@ -15,14 +15,14 @@ from types import SimpleNamespace
 import torch
 from torch.nn.functional import cross_entropy
 
-from coevo.lm import dist
+from coevo import dist
+from coevo.config.training import PPO
 from coevo.lm.lineage import weights_hash
 from coevo.lm.loading import load_policy, load_tokenizer, new_adapter, save_policy
 from coevo.lm.small import build_base, save_base, train_tokenizer
 from coevo.train.common import Job
 from coevo.train.grpo import Completion
 from coevo.train.ppo import train_ppo
-from coevo.tuning import PPO
 
 PROMPT = "<|user|>Four letters?<|end|><|agent|>"
 LETTERS, ANSWER = "abcd", "cadb"

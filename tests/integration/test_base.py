@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from coevo.config.load import load_recipe
 from coevo.data import world
 from coevo.lm.lineage import weight_files
 from coevo.lm.loading import load_policy, load_tokenizer
 from coevo.prompts import SHORT
-from coevo.recipe import load_recipe
 from coevo.scoring.scorer import Ask, Scorer
 from tests.integration.conftest import ROOT, coevo
 

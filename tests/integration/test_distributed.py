@@ -15,8 +15,8 @@ from coevo.loop.coevolution import diet, draw_frames, rpm_reward_for, simulator_
 from coevo.loop.context import Context
 from coevo.loop.folder import RunFolder, read_rows
 from coevo.loop.material import load_material
-from coevo.loop.plan import plan
-from coevo.loop.progress import Silent
+from coevo.plan.plan import plan
+from coevo.progress import Silent
 from coevo.train.grpo import Completion
 from tests.integration.conftest import ROOT, SMOKE, environment
 

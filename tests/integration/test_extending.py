@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from coevo.config.methods import METHOD_BLOCKS
 from coevo.data import world, write_rpgbench
 from coevo.lm.lineage import read_lineage
-from coevo.method import METHOD_BLOCKS
 from tests.integration.conftest import ROOT, environment
 
 DOC = ROOT / "docs" / "extending.md"

@@ -135,10 +135,10 @@ def small_judge(data, tmp_path_factory):
     """The built-in base, taught to answer three questions with a score of 7."""
     import torch
 
+    from coevo.config.rubric import load_rubric
     from coevo.lm import encode_prompt, load_base, load_tokenizer, render, save_base
     from coevo.lm.small import END
     from coevo.prompts import judge_messages
-    from coevo.scoring.judge.rubric import load_rubric
 
     folder, scenarios = data
     builtin = ROOT / "coevo" / "lm" / "builtin"

@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 
 from coevo.config import Recipe
+from coevo.config.load import dump_recipe, parse_recipe
 from coevo.data import world
 from coevo.data.world.responders import Fault, Responder
 from coevo.lm.lineage import read_lineage
 from coevo.loop.context import Context
 from coevo.loop.folder import RunFolder, read_rows
 from coevo.loop.material import load_material
-from coevo.loop.plan import plan
-from coevo.loop.progress import Silent
 from coevo.loop.run import train
-from coevo.recipe import dump_recipe, parse_recipe
+from coevo.plan.plan import plan
+from coevo.progress import Silent
 from coevo.scoring.scorer import Ask
 from coevo.types import Scenario
 

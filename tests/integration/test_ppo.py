@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from coevo.config.training import PPO
 from coevo.lm.lineage import VALUE_HEAD_FILE, read_lineage, weights_hash
 from coevo.loop.folder import read_rows
 from coevo.train.checkpoints import COMPLETE
-from coevo.tuning import PPO
 from tests.helpers.bandit import RATES, SETTING, Bandit, letter_base
 from tests.integration.conftest import ROOT, SMOKE, coevo, environment
 

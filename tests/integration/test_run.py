@@ -15,13 +15,13 @@ import time
 from importlib import resources
 from pathlib import Path
 
+from coevo.config.load import load_recipe
 from coevo.lm.lineage import read_lineage, weights_hash
 from coevo.loop.coevolution import scenario_of
 from coevo.loop.folder import read_rows
 from coevo.loop.material import load_material
-from coevo.loop.plan import plan
+from coevo.plan.plan import plan
 from coevo.prompts import character_text
-from coevo.recipe import load_recipe
 from coevo.scoring.verdict import Verdict, conclusion
 from tests.integration.conftest import ROOT, SMOKE, coevo, environment, stamp
 

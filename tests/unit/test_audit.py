@@ -15,8 +15,8 @@ from coevo.data.battery import MEMBERS
 from coevo.errors import ConfigError, ScoreError
 from coevo.loop.folder import RunFolder
 from coevo.loop.phases import run_audit
-from coevo.loop.progress import Silent
 from coevo.maths.stats import Interval, wilson
+from coevo.progress import Silent
 from coevo.prompts import ALL
 from coevo.scoring import audit as audit_module
 from coevo.scoring.audit import audit

@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from coevo.config import RealText, RewardWeights
+from coevo.config.load import load_recipe
+from coevo.config.training import JudgePart, RewardModelPart
 from coevo.data import BATTERIES, world
 from coevo.errors import CheckpointError, ConfigError, ScoreError
 from coevo.lm.likelihood import encode_pair, render
@@ -18,14 +20,12 @@ from coevo.lm.loading import load_tokenizer
 from coevo.lm.reward_model import RewardModel
 from coevo.loop.base import check_models
 from coevo.loop.beside import judged, scored
-from coevo.loop.plan import plan
 from coevo.loop.record import part_hashes
+from coevo.plan.plan import plan
 from coevo.prompts import SHORT
-from coevo.recipe import load_recipe
 from coevo.scoring.audit import audit
 from coevo.scoring.beside import Beside
 from coevo.scoring.rewards import Fit, rpm_reward
-from coevo.tuning import JudgePart, RewardModelPart
 from coevo.types import Score
 from tests.helpers.judge_server import JudgeServer, dimensions_of, score_of
 from tests.helpers.reward_model import make_reward_model

@@ -8,16 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from coevo.calibration import file_report as report
+from coevo.calibration.cache import Shelf
+from coevo.calibration.counterfactuals import name, swap
+from coevo.calibration.file_attribution import CASES, CHUNK, blame, deal, exchanged, losses
+from coevo.calibration.report import console
+from coevo.calibration.settings import Settings
 from coevo.cli import main
+from coevo.diagnose.scorers import unseen
 from coevo.errors import DataError
-from coevo.loop.scorers import unseen
 from coevo.prompts import NOTHING
-from coevo.report import blame as report
-from coevo.report.calibration import console
-from coevo.scoring.calibration.blame import CASES, CHUNK, blame, deal, exchanged, losses
-from coevo.scoring.calibration.settings import Settings
-from coevo.scoring.calibration.shelf import Shelf
-from coevo.scoring.calibration.swaps import name, swap
 from coevo.types import Scenario, Score, Turn
 from tests.compat.families import BUILTIN
 

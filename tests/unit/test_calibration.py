@@ -8,6 +8,16 @@ from functools import cache
 import numpy as np
 import pytest
 
+from coevo import calibration
+from coevo.calibration import report
+from coevo.calibration.attribution import attribution, judged
+from coevo.calibration.bounds import bounds
+from coevo.calibration.bracket import bracket, pointwise_estimates
+from coevo.calibration.cache import Shelf
+from coevo.calibration.coverage import circle, coverage
+from coevo.calibration.learned import learned
+from coevo.calibration.responders import FAILURES, SHIFTED, dialled
+from coevo.calibration.settings import QUICK, Settings
 from coevo.cli import main
 from coevo.data import world
 from coevo.data.world import draws as exact_draws
@@ -18,16 +28,6 @@ from coevo.data.world.responders import REFERENCE, SYMBOLS, Fault, Responder
 from coevo.errors import ConfigError, ScoreError
 from coevo.maths.information import full_design, infonce, l1out
 from coevo.prompts import ALL
-from coevo.report import calibration as report
-from coevo.scoring import calibration
-from coevo.scoring.calibration.attribution import attribution, judged
-from coevo.scoring.calibration.bounds import bounds
-from coevo.scoring.calibration.bracket import bracket, pointwise_estimates
-from coevo.scoring.calibration.cast import FAILURES, SHIFTED, dialled
-from coevo.scoring.calibration.coverage import circle, coverage
-from coevo.scoring.calibration.learned import learned
-from coevo.scoring.calibration.settings import QUICK, Settings
-from coevo.scoring.calibration.shelf import Shelf
 from coevo.types import Score
 
 TINY = Settings(

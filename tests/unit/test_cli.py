@@ -11,10 +11,10 @@ import pytest
 from coevo import cli
 from coevo.cli.data import MOST_PROBLEMS
 from coevo.config import Recipe, SmallBase
+from coevo.config.load import dump_recipe, load_recipe
 from coevo.errors import DataError
-from coevo.loop.plan import Counts, parameters, plan
-from coevo.loop.table import duration
-from coevo.recipe import dump_recipe, load_recipe
+from coevo.plan.plan import Counts, parameters, plan
+from coevo.plan.table import duration
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = str(ROOT / "recipes" / "quickstart.yaml")

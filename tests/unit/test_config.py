@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from coevo import config, inputs, method, tuning
-from coevo.config import Recipe
+from coevo import config
+from coevo.config import Recipe, inputs
+from coevo.config import methods as method
+from coevo.config import training as tuning
+from coevo.config.load import dump_recipe, load_recipe, parse_recipe
 from coevo.errors import ConfigError
-from coevo.recipe import dump_recipe, load_recipe, parse_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -173,7 +175,7 @@ def test_recipe_is_frozen() -> None:
 
 
 def _models() -> list[type[BaseModel]]:
-    blocks = {**vars(config), **vars(inputs), **vars(method), **vars(tuning)}.values()
+    blocks = {**vars(config.recipe), **vars(inputs), **vars(method), **vars(tuning)}.values()
     found = [value for value in blocks if isinstance(value, type) and issubclass(value, config.Model)]
     return [model for model in found if model is not config.Model]
 

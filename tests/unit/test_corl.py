@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from coevo.config import Pretrain, Recipe, ScorerSFT
+from coevo.config.load import dump_recipe, load_recipe, parse_recipe
 from coevo.data import world
 from coevo.errors import ConfigError
 from coevo.lm.likelihood import encode_pair, encode_prompt, render
@@ -21,11 +22,10 @@ from coevo.lm.small import Shape, build_base, train_tokenizer
 from coevo.loop import corl
 from coevo.loop.coevolution import scenario_row
 from coevo.loop.material import load_material
-from coevo.loop.naming import estimator_kinds, played_before, rounds_at
 from coevo.loop.phases import Lesson, encode, lesson, pretraining_lessons
-from coevo.loop.plan import Counts, PhasePlan, check, plan
+from coevo.plan.naming import estimator_kinds, played_before, rounds_at
+from coevo.plan.plan import Counts, PhasePlan, check, plan
 from coevo.prompts import AGREED, ALL, NO_PERSONA, NO_REASONING, NOT_AGREED, SHORT
-from coevo.recipe import dump_recipe, load_recipe, parse_recipe
 from coevo.scoring.agreement import agreement_nats
 from coevo.scoring.reasoner import ReasonedScorer, Reasoner, content_key
 from coevo.scoring.scorer import Ask, Scorer

@@ -6,9 +6,12 @@ import json
 import pytest
 
 from coevo import cli
+from coevo.diagnose import report as score
+from coevo.diagnose import tables as score_tables
 from coevo.errors import CoevoError, DataError
 from coevo.experiment import read as experiment_read
-from coevo.report import html, judge, score, score_tables, shapes, tables
+from coevo.judge import report as judge
+from coevo.report import html, shapes, tables
 from coevo.report.ablation import pooled
 from coevo.report.read import read_run
 from coevo.scoring.ablation import CORL, WITHOUT, Reading

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from coevo.config import Evaluation
+from coevo.diagnose import diagnosis
+from coevo.diagnose.diagnosis import Embedded, Which, comparisons, diagnose
 from coevo.maths.divergence import Divergence
-from coevo.scoring import diagnosis
-from coevo.scoring.diagnosis import Embedded, Which, comparisons, diagnose
 from coevo.scoring.evaluate import Measurement
 from coevo.scoring.summary import Row, difference, remid_margin, summarise
 from coevo.types import Scenario, Turn

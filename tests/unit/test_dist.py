@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coevo.lm import dist
+from coevo import dist
 
 
 def run_two(monkeypatch, work, items, group):

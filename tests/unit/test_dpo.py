@@ -11,11 +11,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from coevo.config.methods import DPO, Preference
 from coevo.errors import ConfigError
 from coevo.lm.likelihood import encode_pair, encode_response, render
 from coevo.lm.loading import new_adapter
 from coevo.loop.context import LoRASeeded
-from coevo.method import DPO, Preference
 from coevo.prompts import SHORT
 from coevo.train.dpo import PairRow, train_dpo
 from tests.unit.test_train import SCENARIOS, job, model, tokenizer  # noqa: F401

@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coevo import cli
+from coevo.config.load import load_recipe
 from coevo.errors import CheckpointError, ConfigError, DataError
 from coevo.experiment import report
 from coevo.experiment.adopt import adopt, digests
@@ -31,9 +32,8 @@ from coevo.experiment.pool import Pool, Task, failures
 from coevo.experiment.run import _tasks, check_folder, plans, to_run
 from coevo.experiment.table import SHIFTED, Measured, correlations, p_value, tabulate
 from coevo.loop.folder import RunFolder
-from coevo.loop.plan import plan
 from coevo.maths.stats import holm
-from coevo.recipe import load_recipe
+from coevo.plan.plan import plan
 from coevo.scoring.summary import Row
 from tests.helpers.hostile import assert_harmless, planted
 

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from coevo import cli
+from coevo.config.load import load_recipe
+from coevo.config.rubric import load_rubric
 from coevo.data import check, read_rpgbench
 from coevo.data.responses import read_answers
 from coevo.errors import CoevoError
 from coevo.experiment.matrix import read_experiment
 from coevo.files import what_it_is
-from coevo.recipe import load_recipe
-from coevo.scoring.judge.rubric import load_rubric
 
 SAMPLE = {
     "sample_ID": "a",

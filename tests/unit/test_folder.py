@@ -23,15 +23,15 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from coevo import cli
+from coevo.config.load import load_recipe
 from coevo.errors import CheckpointError, ConfigError, StorageError
 from coevo.files import LOCK_FILE, holder_of, locked, write_atomic, writing
 from coevo.lm.lineage import atomic_directory
 from coevo.loop.folder import RunFolder
-from coevo.loop.plan import plan
 from coevo.loop.record import with_own_data
 from coevo.loop.run import _changed, train
 from coevo.loop.streams import drop_rows, read_rows
-from coevo.recipe import load_recipe
+from coevo.plan.plan import plan
 from coevo.train.checkpoints import COMPLETE, _signed, last_checkpoint, newest, seal
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from coevo.config import RealText, Recipe, RewardWeights
+from coevo.config.load import load_recipe
 from coevo.data import BATTERIES, world
 from coevo.errors import CheckpointError, ConfigError, ScoreError
-from coevo.loop.plan import plan
 from coevo.loop.record import refuse_other_parts
-from coevo.recipe import load_recipe
-from coevo.scoring import functions
+from coevo.plan import functions
+from coevo.plan.plan import plan
 from coevo.scoring.audit import audit
 from coevo.scoring.rewards import Fit, rpm_reward
 from coevo.scoring.verdict import table

@@ -5,16 +5,16 @@ import json
 import pytest
 
 from coevo import cli
+from coevo.config.rubric import RUBRICS, load_rubric
 from coevo.data import world, write_rpgbench
 from coevo.errors import ConfigError
+from coevo.judge import endpoint as endpoint_module
+from coevo.judge.client import MOST_BYTES
+from coevo.judge.endpoint import DEAD_AFTER, _retry_after
+from coevo.judge.parse import Unreadable, read_choices, read_scores
+from coevo.judge.session import FIRST, Answer, Judgement
+from coevo.judge.summary import Compared, Scored, comparison, scores, tokens
 from coevo.prompts import judge_messages
-from coevo.scoring.judge import endpoint as endpoint_module
-from coevo.scoring.judge.client import MOST_BYTES
-from coevo.scoring.judge.endpoint import DEAD_AFTER, _retry_after
-from coevo.scoring.judge.rubric import RUBRICS, load_rubric
-from coevo.scoring.judge.session import FIRST, Answer, Judgement
-from coevo.scoring.judge.summary import Compared, Scored, comparison, scores, tokens
-from coevo.scoring.judge.verdict import Unreadable, read_choices, read_scores
 from coevo.types import Scenario, Turn
 from tests.helpers.hostile import assert_harmless, planted
 from tests.helpers.judge_server import (

@@ -9,24 +9,24 @@ from typing import Any, get_args
 import pytest
 
 from coevo.config import Recipe
+from coevo.config.load import dump_recipe, load_recipe, parse_recipe
+from coevo.config.methods import METHOD_BLOCKS, AugmentedSFT, Method
+from coevo.config.training import Loss, Rewarded
 from coevo.data import world
 from coevo.errors import ConfigError, DataError
 from coevo.loop.augment import assemble, of_world, planned, requests
 from coevo.loop.coevolution import replay_weights
 from coevo.loop.methods import id_scenarios
 from coevo.loop.phases import run_evaluate
-from coevo.loop.plan import Counts, PhasePlan, check, plan
 from coevo.loop.run import RUNNERS
 from coevo.loop.think import ThinkReward, _support
-from coevo.method import METHOD_BLOCKS, AugmentedSFT, Method
+from coevo.plan.plan import Counts, PhasePlan, check, plan
 from coevo.prompts import SHORT
-from coevo.recipe import dump_recipe, load_recipe, parse_recipe
 from coevo.scoring.rewards import simulator_reward
 from coevo.scoring.selection import Rated, best, pairs
 from coevo.scoring.thinking import split, think
 from coevo.train.algorithms import TRAINERS
 from coevo.train.grpo import LOSSES
-from coevo.tuning import Loss, Rewarded
 from coevo.types import Reward, Scenario, Score, Turn
 
 COUNTS = Counts(2000, 96, 8000, 1200, 100)

@@ -12,12 +12,12 @@ from coevo.config import Recipe
 from coevo.data import check, read_rpgbench, world, write_rpgbench
 from coevo.data.overlap import copies, imprint
 from coevo.data.responses import read_answers
+from coevo.diagnose.request import Policy, Request, trained_on
 from coevo.errors import ConfigError, DataError
-from coevo.loop.check import Contents, Counts
-from coevo.loop.check import check as check_recipe
 from coevo.loop.material import load_material
-from coevo.loop.plan import plan
-from coevo.loop.request import Policy, Request, trained_on
+from coevo.plan.check import Contents, Counts
+from coevo.plan.check import check as check_recipe
+from coevo.plan.plan import plan
 from coevo.types import Scenario, Turn
 
 TRAIN, TESTS = world.generate("IDTrain", 60, seed=0), world.generate("IDTest", 6, seed=0)

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from coevo import cli
+from coevo.config.load import dump_recipe, load_recipe, parse_yaml
 from coevo.data import world, write_rpgbench
 from coevo.experiment.matrix import Experiment, read_experiment
-from coevo.loop.cost import parameters
 from coevo.loop.material import load_material
-from coevo.loop.plan import Counts, PhasePlan, count, plan
-from coevo.recipe import dump_recipe, load_recipe, parse_yaml
+from coevo.plan.cost import parameters
+from coevo.plan.plan import Counts, PhasePlan, count, plan
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPER = ROOT / "recipes" / "paper"

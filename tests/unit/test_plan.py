@@ -8,10 +8,10 @@ import pytest
 
 from coevo import cli
 from coevo.config import Evaluation, Recipe, SimulatorSFT
+from coevo.config.load import load_recipe
 from coevo.errors import ConfigError, DataError
 from coevo.loop.material import load_material
-from coevo.loop.plan import Counts, check, count, plan
-from coevo.recipe import load_recipe
+from coevo.plan.plan import Counts, check, count, plan
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from coevo.config import Loop
+from coevo.config.training import PPO
 from coevo.errors import ConfigError
 from coevo.lm.lineage import VALUE_HEAD_FILE, read_lineage, tensors_hash
 from coevo.lm.loading import load_policy
 from coevo.lm.value import ValueHead, value_head
 from coevo.train.algorithms import TRAINERS
 from coevo.train.ppo import policy_loss, value_loss
-from coevo.tuning import PPO
 from tests.helpers.bandit import SETTING, Bandit, letter_base
 
 NAN = math.nan

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from coevo.cli.progress import ConsoleProgress
-from coevo.loop.pace import Pace, Steps
+from coevo.pace import Pace, Steps
 
 
 class Clock:

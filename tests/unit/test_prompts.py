@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from coevo.config import Recipe
+from coevo.config.load import dump_recipe, load_recipe
 from coevo.data import world
 from coevo.errors import ConfigError
 from coevo.lm.likelihood import render
@@ -16,7 +17,6 @@ from coevo.lm.lineage import identity
 from coevo.lm.loading import load_tokenizer
 from coevo.loop.record import read_resolved
 from coevo.prompts import FIELDS, INSTRUCT, SHORT, replaced
-from coevo.recipe import dump_recipe, load_recipe
 from coevo.scoring.probe import RUN_ROLES, probe
 from coevo.types import Scenario, Turn
 from tests.compat.families import BUILTIN

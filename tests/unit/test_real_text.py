@@ -11,12 +11,12 @@ import pytest
 from pydantic import ValidationError
 
 from coevo.config import FileData, RealText, Recipe, RewardWeights
+from coevo.config.load import dump_recipe, parse_recipe, parse_yaml
 from coevo.data import world
 from coevo.errors import ConfigError
 from coevo.lm.loading import load_policy, load_tokenizer
-from coevo.loop.check import Counts, check
+from coevo.plan.check import Counts, check
 from coevo.prompts import INSTRUCT
-from coevo.recipe import dump_recipe, parse_recipe, parse_yaml
 from coevo.scoring.real_text import BANK, Others, Reading, draw_others, gap, guarded, parts, score
 from coevo.scoring.rewards import Fit, answered, fits, regret, remi, remi_nats, rpm_reward
 from coevo.scoring.scorer import Ask, Scorer

@@ -7,13 +7,13 @@ import math
 import pytest
 
 from coevo.config import RewardWeights, SimulatorPhase
+from coevo.config.training import BESIDE
 from coevo.errors import ScoreError
 from coevo.loop.coevolution import few_turns, replay_weights
 from coevo.scoring.gates import Naturalness, Thresholds, natural_gates, novelty, thresholds, whole
 from coevo.scoring.rewards import FURTHER_PARTS, Fit, fits, regret, repetition, rpm_reward, simulator_reward, value
 from coevo.scoring.scorer import Ask
 from coevo.scoring.verdict import ALWAYS
-from coevo.tuning import BESIDE
 from coevo.types import Scenario, Score, Turn
 
 PLAIN = RewardWeights(information=1.0, register_gap=1.0)

@@ -16,19 +16,19 @@ from safetensors.torch import load_file, save_file
 
 from coevo import cli
 from coevo.cli.progress import ConsoleProgress
+from coevo.config.load import load_recipe
 from coevo.data import world, write_rpgbench
+from coevo.diagnose import report
+from coevo.diagnose import run as module
+from coevo.diagnose.request import Question, prepare, stages
+from coevo.diagnose.store import Store
+from coevo.diagnose.tables import markdown
 from coevo.errors import CheckpointError, ConfigError, DataError, ScoreError
 from coevo.files import content_key, locked
 from coevo.lm.loading import load_base, new_adapter, save_policy
-from coevo.loop import score as module
 from coevo.loop.context import LoRASeeded, Policies, seed_of
 from coevo.loop.estimator import reasoner
 from coevo.loop.folder import RunFolder
-from coevo.loop.request import Question, prepare, stages
-from coevo.loop.store import Store
-from coevo.recipe import load_recipe
-from coevo.report import score as report
-from coevo.report.score_tables import markdown
 from coevo.scoring.evaluate import measure
 from coevo.scoring.reasoner import ReasonedScorer, Reasoner
 from coevo.scoring.reasoner import content_key as scenario_key

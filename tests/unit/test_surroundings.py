@@ -14,14 +14,14 @@ import pytest
 import wandb
 from transformers import TrainingArguments
 
+from coevo import dist
 from coevo.cli import streams
+from coevo.config.load import load_recipe
 from coevo.errors import ConfigError
 from coevo.files import writing
-from coevo.lm import dist
 from coevo.loop import tracking
 from coevo.loop.folder import RunFolder
 from coevo.loop.run import start_processes
-from coevo.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = ROOT / "recipes" / "smoke.yaml"

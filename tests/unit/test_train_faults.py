@@ -16,6 +16,8 @@ from transformers import GenerationConfig
 
 from coevo import cli, stop
 from coevo.config import GRPO, SFT
+from coevo.config.load import load_recipe
+from coevo.config.training import PPO
 from coevo.errors import TrainingError
 from coevo.lm.likelihood import render
 from coevo.lm.lineage import tensors_hash
@@ -24,14 +26,12 @@ from coevo.lm.small import Shape, build_base, save_base
 from coevo.loop.context import Context, LoRASeeded
 from coevo.loop.folder import RunFolder
 from coevo.loop.phases import no_extra
-from coevo.loop.progress import Silent
+from coevo.progress import Silent
 from coevo.prompts import SHORT
-from coevo.recipe import load_recipe
 from coevo.train.algorithms import TRAINERS
 from coevo.train.checkpoints import COMPLETE
 from coevo.train.dpo import train_dpo
 from coevo.train.sft import train_sft
-from coevo.tuning import PPO
 from tests.unit.test_dpo import config as dpo
 from tests.unit.test_dpo import pairs
 from tests.unit.test_train import SCENARIOS, job, model, rows, tokenizer  # noqa: F401

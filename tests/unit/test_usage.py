@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from coevo import cli
+from coevo.config.load import keys_like
 from coevo.nearest import near_path
-from coevo.recipe import keys_like
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = str(ROOT / "recipes" / "smoke.yaml")

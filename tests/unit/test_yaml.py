@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from coevo.cli.judge import _extra
+from coevo.config.load import load_recipe
+from coevo.config.rubric import load_rubric
 from coevo.errors import ConfigError
 from coevo.experiment.matrix import read_experiment
-from coevo.recipe import load_recipe
-from coevo.scoring.judge.rubric import load_rubric
 from coevo.yamlfile import MOST_VALUES, parse_yaml
 
 LEVELS = 9

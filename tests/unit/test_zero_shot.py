@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 
 from coevo.config import Recipe
+from coevo.config.load import load_recipe
 from coevo.data import world, write_rpgbench
+from coevo.diagnose.request import Question, is_model, prepare, zero_shot_recipe
+from coevo.diagnose.run import score
+from coevo.diagnose.scorers import load_scorer, unseen
 from coevo.errors import CheckpointError, ConfigError
 from coevo.lm.lineage import identity
 from coevo.lm.loading import load_policy, load_tokenizer
 from coevo.lm.small import train_tokenizer
 from coevo.loop.context import Policies
 from coevo.loop.folder import RunFolder
-from coevo.loop.plan import plan
-from coevo.loop.request import Question, is_model, prepare, zero_shot_recipe
 from coevo.loop.run import train
-from coevo.loop.score import score
-from coevo.loop.scorers import load_scorer, unseen
+from coevo.plan.plan import plan
 from coevo.prompts import INSTRUCT
-from coevo.recipe import load_recipe
 from coevo.scoring.scorer import Ask, Scorer
 from tests.compat.families import make_base
 
