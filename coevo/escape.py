@@ -6,6 +6,7 @@ HTML pages go through Jinja's own escaping, and through `visible` before it.
 
 from __future__ import annotations
 
+import html as markup
 import re
 from typing import Any
 
@@ -26,6 +27,11 @@ def plain(text: str) -> str:
     """Text on one line of Markdown, so that nothing in it is markup, HTML or a link."""
     flat = _ENTITY.sub("&amp;", visible(" ".join(text.split()))).replace("<", "&lt;").replace(">", "&gt;")
     return _MARKUP.sub(lambda found: "\\" + found[0], flat)
+
+
+def html(text: str) -> str:
+    """Text of an HTML page."""
+    return markup.escape(visible(text))
 
 
 def plain_code(text: str) -> str:

@@ -61,4 +61,4 @@ def calibrate(
 
         parts["learned"] = learned(scorer, settings, shelf, told("learned"))
     verdicts = [line for part in parts.values() for line in part["verdicts"]]
-    return {"settings": settings.as_json(), **parts, "verdicts": verdicts}
+    return {"settings": settings.to_dict(), **parts, "verdicts": verdicts}

@@ -28,7 +28,7 @@ class Shelf:
             ConfigError: the folder is taken by something else, or by a calibration of other settings.
         """
         self._parts = root / "parts"
-        wanted = json.dumps(settings.as_json(), indent=2) + "\n"
+        wanted = json.dumps(settings.to_dict(), indent=2) + "\n"
         question = self._parts / QUESTION
         if question.exists():
             if question.read_text(encoding="utf-8") != wanted:

@@ -179,7 +179,7 @@ def _means(lost: Floats) -> dict[Component, float]:
 def _uses(reference: Floats, settings: Settings) -> dict[Component, dict[str, float]]:
     """I_z of the references in their own scenarios: what there is to lose."""
     return {
-        z: bootstrap_mean(reference[:, 0] - reference[:, 1 + place], settings.resamples, settings.seed).as_json()
+        z: bootstrap_mean(reference[:, 0] - reference[:, 1 + place], settings.resamples, settings.seed).to_dict()
         for place, z in enumerate(COMPONENTS)
     }
 
@@ -190,7 +190,7 @@ def _loss(component: Component, tag: str, lost: Floats, settings: Settings) -> R
     seed = seed_of(settings.seed, tag)
 
     def mean(values: Floats) -> dict[str, float]:
-        return bootstrap_mean(values, settings.resamples, seed).as_json()
+        return bootstrap_mean(values, settings.resamples, seed).to_dict()
 
     return {
         "component": component,

@@ -103,7 +103,7 @@ def _points(stage: Stage, remi: Mapping[str, Summands], settings: Settings) -> l
                         key: float(values[parts[0]].mean() - values[parts[1]].mean())
                         for key, values in remi[law.name].items()
                     },
-                    "interval": interval(value, draws[0] - draws[1]).as_json(),
+                    "interval": interval(value, draws[0] - draws[1]).to_dict(),
                 }
             )
     return points

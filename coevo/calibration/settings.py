@@ -39,7 +39,7 @@ class Settings:
     k: int = 8
     """Negatives of the learned scorer, from the subset and from the pool."""
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For the result, and to tell whether a part that is there answers the same question."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
 

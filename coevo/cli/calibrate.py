@@ -6,10 +6,15 @@ import argparse
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from coevo.cli.console import Commands, command, is_main, path, say, whole
 from coevo.errors import ConfigError
 from coevo.escape import visible
+
+if TYPE_CHECKING:
+    from coevo.scoring.scorer import Scorer
 
 CALIBRATE_EXAMPLES = """examples:
   coevo calibrate --out calibration
@@ -48,9 +53,7 @@ def _calibrate(options: argparse.Namespace) -> int:
 
     scorer = None
     if options.scorer is not None:
-        from coevo.diagnose.scorers import load_scorer
-
-        scorer = load_scorer(options.scorer)
+        scorer = _scorer(options.scorer)
     settings = replace(QUICK if options.quick else Settings(), seed=options.seed)
     result = calibrate(options.out, settings, scorer, Pace())
     files = report.write(options.out, result)
@@ -72,9 +75,9 @@ def _attribute(options: argparse.Namespace) -> int:
     from coevo.calibration.cache import Shelf
     from coevo.calibration.file_attribution import blame
     from coevo.calibration.report import console
-    from coevo.diagnose.scorers import load_scorer, unseen
+    from coevo.diagnosis.scorers import unseen
 
-    scorer, scenarios = load_scorer(options.scorer), unseen(options.scorer, options.data)
+    scorer, scenarios = _scorer(options.scorer), unseen(options.scorer, options.data)
     settings, pace = replace(Settings(), seed=options.seed), Pace()
     shelf = Shelf(options.out, settings)
     result = blame(scorer, scenarios, settings, shelf, lambda done, total: pace("attribution", done, total))
@@ -83,6 +86,25 @@ def _attribute(options: argparse.Namespace) -> int:
     for file in files:
         say(str(file))
     return 0
+
+
+def _scorer(run: Path) -> Scorer:
+    """A scorer that gives every likelihood."""
+    from coevo.diagnosis.scorers import load_scorer
+    from coevo.loop.record import read_resolved
+    from coevo.loop.run import start_processes
+    from coevo.plan.zero_shot import is_model
+    from coevo.scoring.scorer import Scorer
+
+    if not is_model(run) and read_resolved(run).corl is not None:
+        raise ConfigError(
+            f"--scorer {run}: its recipe sets corl, so that scorer reads each scenario with a reasoning. A calibration "
+            "needs every likelihood, and a scenario whose reasoning is not whole has none. Give a run without corl."
+        )
+    start_processes()
+    found = load_scorer(run)
+    assert isinstance(found, Scorer), "without corl there is no reasoner"
+    return found
 
 
 class Pace:

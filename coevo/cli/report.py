@@ -67,7 +67,7 @@ def show_experiment(folder: Path) -> None:
 
 def show_diagnosis(folder: Path) -> None:
     """Builds the report of a result folder, then prints the diagnosis in words and where the files are."""
-    from coevo.diagnose import report as score
+    from coevo.diagnosis import report as score
 
     written = score.build(folder)
     for line in score.sentences(folder):

@@ -62,7 +62,7 @@ def add(commands: Commands) -> None:
 
 
 def _score(options: argparse.Namespace) -> int:
-    from coevo.diagnose.request import Question, prepare, stages
+    from coevo.diagnosis.request import Question, prepare, stages
 
     files, splits, overrides = _sorted_out(options)
     out = options.out or Path("scores") / files[0].stem
@@ -70,7 +70,7 @@ def _score(options: argparse.Namespace) -> int:
     models = ", ".join(request.answers.by_model)
     say(f"{len(request.answers.scenarios)} scenarios of {', '.join(request.answers.splits)}; models {models} -> {out}")
     try:
-        from coevo.diagnose.run import score
+        from coevo.diagnosis.run import score
 
         score(request, ConsoleProgress(stages(request)))
     except KeyboardInterrupt:

@@ -1,34 +1,40 @@
 """Recipes: the schema, the methods, the YAML and its overrides; rubrics and how a judge is reached. Without torch."""
 
-from coevo.config.recipe import (
-    GRPO,
-    REASONING_FRAME,
-    REQUEST_TO_THINK,
-    RPMPPO,
-    SFT,
-    Audit,
-    CoRL,
-    Evaluation,
+from coevo.config.inputs import (
     FileData,
     HubBase,
-    Limits,
+    SmallBase,
+    WorldData,
+)
+from coevo.config.loop import (
+    RPMPPO,
+    CoRL,
     Loop,
-    LoRA,
-    Model,
-    Pretrain,
-    RealText,
     ReasonerPhase,
-    Recipe,
-    RewardWeights,
     RPMPhase,
-    ScorerSFT,
     SimulatorKeys,
     SimulatorPhase,
     SimulatorPPO,
-    SimulatorSFT,
-    SmallBase,
-    WorldData,
+)
+from coevo.config.recipe import (
+    REASONING_FRAME,
+    REQUEST_TO_THINK,
+    Audit,
+    Evaluation,
+    Limits,
+    LoRA,
+    Recipe,
     folder_name,
+)
+from coevo.config.training import (
+    GRPO,
+    SFT,
+    Model,
+    Pretrain,
+    RealText,
+    RewardWeights,
+    ScorerSFT,
+    SimulatorSFT,
 )
 
 __all__ = [

@@ -13,22 +13,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from coevo.config.loop import RPMPPO, RPMPhase, SimulatorPhase, SimulatorPPO
 from coevo.config.methods import METHOD_BLOCKS
-from coevo.config.recipe import (
-    RPMPPO,
-    Evaluation,
-    FileData,
-    HubBase,
-    Model,
-    RealText,
-    Recipe,
-    RewardWeights,
-    RPMPhase,
-    SimulatorPhase,
-    SimulatorPPO,
-    SmallBase,
-    WorldData,
-)
+from coevo.config.recipe import Evaluation, FileData, HubBase, Model, RealText, Recipe, RewardWeights, SmallBase, WorldData
 from coevo.errors import ConfigError
 from coevo.files import utf8_text
 from coevo.prompts import FIELDS, MOST_PROMPT

@@ -85,7 +85,13 @@ def read_answers(data: Path, files: Sequence[Path], splits: Sequence[str] | None
     """
     if splits is not None:
         read_rpgbench(data, splits)  # its call checks the names
-    names, every = split_names(data), list(read_rpgbench(data))
+    return match(str(data), split_names(data), list(read_rpgbench(data)), files, splits)
+
+
+def match(
+    data: str, names: Sequence[str], every: Sequence[Scenario], files: Sequence[Path], splits: Sequence[str] | None = None
+) -> Answers:
+    """The same of scenarios that were read already; `data` names where they are from, `names` their splits in order."""
     found = _read_files(files, {x.sample_id: x.split for x in every}, data)
     answered = Counter(split for model in found.values() for _, split in model.values())
     chosen = tuple(name for name in names if (name in splits if splits else name in answered))
@@ -118,7 +124,7 @@ _Found = dict[str, dict[str, tuple[Response, str]]]
 """Model -> sample_id -> response and the scenario's split."""
 
 
-def _read_files(files: Sequence[Path], split_of: Mapping[str, str], data: Path) -> _Found:
+def _read_files(files: Sequence[Path], split_of: Mapping[str, str], data: str) -> _Found:
     reader = _Reader(split_of, data)
     for file in files:
         reader.read(file)
@@ -136,7 +142,7 @@ def _read_files(files: Sequence[Path], split_of: Mapping[str, str], data: Path) 
 class _Reader:
     """Gathers responses and problems over files."""
 
-    def __init__(self, split_of: Mapping[str, str], data: Path) -> None:
+    def __init__(self, split_of: Mapping[str, str], data: str) -> None:
         self._split_of, self._data = split_of, data
         self._decoder = strict_decoder()
         self._places: dict[tuple[str, str], str] = {}

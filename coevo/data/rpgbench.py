@@ -9,7 +9,6 @@ fields are ignored.
 from __future__ import annotations
 
 import bisect
-import contextlib
 import difflib
 import json
 import os
@@ -77,7 +76,7 @@ class CheckReport:
         return not self.problems
 
 
-class _Sample:
+class Sample:
     """One element under inspection: gathers its problems, and makes the Scenario if there are none."""
 
     def __init__(self, path: str, element: Element) -> None:
@@ -306,7 +305,7 @@ def check(path: str | os.PathLike[str]) -> CheckReport:
                 if isinstance(item, str):
                     report.splits.append(item)
                     continue
-                sample = _Sample(report.path, item)
+                sample = Sample(report.path, item)
                 scenario = sample.scenario()
                 sample_id = item.value.get("sample_ID") if isinstance(item.value, dict) else None
                 if isinstance(sample_id, str) and sample_id in seen:
@@ -331,44 +330,6 @@ def _empty(path: str, split: str) -> Problem:
     return Problem(f"{path}: split {split!r}", "split", "has no sample; expected at least one; fill the split or remove it")
 
 
-def write_rpgbench(path: str | os.PathLike[str], scenarios: Iterable[Scenario]) -> None:
-    """Write scenarios, grouped by split, so that `read_rpgbench` gives them back; atomic (temporary file, then rename).
-
-    Raises:
-        DataError: a scenario that could not be read back (blank reference or query, repeated sample_id, …), or a folder
-            that cannot be written; an existing file is then left as it was.
-    """
-    target = Path(path)
-    groups: dict[str, list[dict[str, Any]]] = {}
-    seen: set[str] = set()
-    for scenario in scenarios:
-        record = _record(scenario)
-        group = groups.setdefault(scenario.split, [])
-        sample = _Sample(os.fspath(path), Element(scenario.split, len(group), record, 0, ""))
-        if sample.scenario() is not None and scenario.sample_id in seen:
-            sample.problems.append(sample.duplicate())
-        if sample.problems:
-            raise DataError(f"not written: {sample.problems[0]}")
-        seen.add(scenario.sample_id)
-        group.append(record)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump(groups, file, ensure_ascii=False, indent=1)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        except BaseException:
-            with contextlib.suppress(OSError, ValueError):
-                temporary.unlink(missing_ok=True)
-            raise
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{target}: cannot be written ({reason}); check the folder and its rights") from error
-
-
 def _read(path: Path, wanted: set[str] | None) -> Iterator[Scenario]:
     seen: set[str] = set()
     empty = set(wanted or ())
@@ -377,7 +338,7 @@ def _read(path: Path, wanted: set[str] | None) -> Iterator[Scenario]:
             if isinstance(item, str) or (wanted is not None and item.key not in wanted):
                 continue
             empty.discard(item.key)
-            sample = _Sample(str(path), item)
+            sample = Sample(str(path), item)
             scenario = sample.scenario()
             if scenario is None:
                 raise DataError(str(sample.problems[0]))
@@ -387,21 +348,6 @@ def _read(path: Path, wanted: set[str] | None) -> Iterator[Scenario]:
             yield scenario
     for split in sorted(empty):
         raise DataError(str(_empty(str(path), split)))
-
-
-def _record(scenario: Scenario) -> dict[str, Any]:
-    character = scenario.character if isinstance(scenario.character, str) else dict(scenario.character)
-    record = {
-        "sample_ID": scenario.sample_id,
-        "subset_tag": scenario.subset_tag,
-        "user_persona": scenario.persona,
-        "agent_character": character,
-        "dialogue_context": [{KEY_OF_ROLE[turn.role]: turn.text} for turn in scenario.dialogue],
-        "agent_golden_response": scenario.reference,
-    }
-    optional: dict[str, Any] = {"parent_ID": scenario.parent, "SThought": scenario.thought or None}
-    optional["agent_alternatives"] = list(scenario.alternatives) or None
-    return record | {name: value for name, value in optional.items() if value is not None}
 
 
 def _count(report: CheckReport, scenario: Scenario) -> None:

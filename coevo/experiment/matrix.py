@@ -189,7 +189,7 @@ class Experiment:
         """Options of `coevo judge`; None without a judge."""
         return None if self.matrix.judge is None else shlex.split(self.matrix.judge)
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What was asked, for the experiment's folder: all that its report needs to know."""
         return {
             "name": self.matrix.name,

@@ -99,7 +99,7 @@ def run(
     check_folder(experiment, out)
     out.mkdir(parents=True, exist_ok=True)
     with _locked(out / LOCK_FILE) as lock:
-        write_atomic(out / ASKED_FILE, json.dumps(experiment.as_json(), indent=1, ensure_ascii=False) + "\n")
+        write_atomic(out / ASKED_FILE, json.dumps(experiment.to_dict(), indent=1, ensure_ascii=False) + "\n")
         tasks = list(_tasks(experiment, out, phases))
         return Pool(out, jobs, launch, lock, say).run(tasks)
 

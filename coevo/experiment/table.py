@@ -20,7 +20,7 @@ import numpy as np
 
 from coevo.errors import DataError
 from coevo.maths.correlation import Correlation, Kind, coefficient, correlate
-from coevo.maths.stats import Floats, Interval, Ints, holm, interval, run_multipliers, seed_of, student
+from coevo.maths.stats import Floats, Ints, Measure, holm, interval, run_multipliers, seed_of, student
 from coevo.scoring.summary import Row
 from coevo.types import shift_of
 
@@ -91,7 +91,7 @@ def tabulate(measured: Measured, baseline: str, resamples: int, seed: int) -> di
         name: {
             "levels": {
                 level: {
-                    measure: _within(measure, interval(one.value_m[place], chance.level(one, place))).as_json()
+                    measure: _within(measure, interval(one.value_m[place], chance.level(one, place))).to_dict()
                     for measure, one in measures.items()
                 }
                 for level, measures in found.items()
@@ -111,9 +111,9 @@ def tabulate(measured: Measured, baseline: str, resamples: int, seed: int) -> di
     }
 
 
-def _within(measure: str, found: Interval) -> Interval:
+def _within(measure: str, found: Measure) -> Measure:
     """The interval cut to what the measure can be: a share is from 0 to 1, so nothing of the truth is cut off."""
-    return Interval(found.value, max(0.0, found.low), min(1.0, found.high)) if measure == "share_right" else found
+    return Measure(found.value, max(0.0, found.low), min(1.0, found.high)) if measure == "share_right" else found
 
 
 def _levels(tags: Sequence[str]) -> dict[str, list[str]]:
@@ -287,7 +287,7 @@ def _tests(
                 if place != base:
                     drawn_r = chance.difference(one, place, base)
                     difference = interval(one.value_m[place] - one.value_m[base], drawn_r)
-                    cells[name, level] = difference.as_json() | {"p": p_value(drawn_r)}
+                    cells[name, level] = difference.to_dict() | {"p": p_value(drawn_r)}
         corrected = holm([cell["p"] for cell in cells.values()])
         for (name, level), p in zip(cells, corrected, strict=True):
             tests.setdefault(measure, {}).setdefault(name, {})[level] = cells[name, level] | {"p_holm": p}
@@ -343,9 +343,9 @@ def correlations(table: Mapping[str, Any], resamples: int, seed: int) -> dict[st
         groups = np.nonzero(known)[0]
         first, second = points[:, known]
         found[f"{x}, {y}"] = {
-            kind: correlate(first, second, kind, resamples=resamples, seed=seed, groups=groups).as_json() for kind in KINDS
+            kind: correlate(first, second, kind, resamples=resamples, seed=seed, groups=groups).to_dict() for kind in KINDS
         }
-        found[f"{x}, {y}{WITHIN}"] = {kind: _within_subsets(points, kind, resamples, seed).as_json() for kind in KINDS}
+        found[f"{x}, {y}{WITHIN}"] = {kind: _within_subsets(points, kind, resamples, seed).to_dict() for kind in KINDS}
     return found
 
 

@@ -107,7 +107,7 @@ class Request:
         orders = [(first, second), (second, first)]
         return {f"{first} against {second}": _questions(self.rubric, scenarios, by_model, orders)}
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What was asked, for the result folder; without the key."""
         question = self.question
         return {
@@ -200,9 +200,9 @@ def judge(request: Request, progress: Progress | None = None) -> Path:
 def _asked(request: Request, progress: Progress) -> Path:
     out, question = request.question.out, request.question
     before = previous(out, REQUEST_FILE)
-    if before is not None and before != request.as_json() and (out / RESULT_FILE).exists():
+    if before is not None and before != request.to_dict() and (out / RESULT_FILE).exists():
         progress.say(f"{out} holds the result of another question; answers that still apply are reused, the rest replaced.")
-    write_atomic(out / REQUEST_FILE, _dump(request.as_json()))
+    write_atomic(out / REQUEST_FILE, _dump(request.to_dict()))
     with Journal(out / JOURNAL, shape=Answer) as journal:
         if journal.torn_bytes:
             progress.say(f"{out / JOURNAL}: the last line was cut short by a kill; {journal.torn_bytes} bytes dropped.")
@@ -215,7 +215,7 @@ def _asked(request: Request, progress: Progress) -> Path:
                 found[stage] = session.ask(material.messages, partial(progress.advance, 1))
                 progress.done(stage)
     rows = _rows(request, found)
-    write_atomic(out / ROWS_FILE, "".join(json.dumps(row.as_json(), ensure_ascii=False) + "\n" for row in rows))
+    write_atomic(out / ROWS_FILE, "".join(json.dumps(row.to_dict(), ensure_ascii=False) + "\n" for row in rows))
     write_atomic(out / RESULT_FILE, _dump(_result(request, asked, rows, [j for own in found.values() for j in own])))
     if all(row.status != "ok" for row in rows):
         counts = ", ".join(f"{status} {entry['n']}" for status, entry in summary.unjudged(rows).items())
@@ -308,7 +308,7 @@ def _result(request: Request, judge: Judge, rows: Sequence[Any], judgements: Seq
     question, rubric = request.question, request.rubric
     result = {
         "kind": "judge",
-        "asked": request.as_json(),
+        "asked": request.to_dict(),
         "judge": dict(judge.identity),
         "rubric": rubric.model_dump(mode="json") | {"headings": {d.name: d.heading for d in rubric.dimensions}},
         "n": len(request.answers.scenarios),

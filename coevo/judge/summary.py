@@ -45,7 +45,7 @@ class Scored:
         """Why the judge gave no score; empty if it did, or was not asked."""
         return self.judgement.reason if self.judgement else ""
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """A line of scores.jsonl."""
         record: dict[str, Any] = {"model": self.model, "sample_id": self.sample_id, "subset_tag": self.subset_tag}
         return record | {"status": self.status} | _told(self.judgement, "scores")
@@ -82,7 +82,7 @@ class Compared:
         first, second = (order.verdict for order in self.orders)
         return {name: (POINTS[first[name]], -POINTS[second[name]]) for name in first}
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """A line of scores.jsonl; a winner is one in both orders."""
         winners = {name: TIE if a != b or not a else self.models[a < 0] for name, (a, b) in self.points.items()}
         record: dict[str, Any] = {"models": self.models, "sample_id": self.sample_id, "subset_tag": self.subset_tag}
@@ -197,7 +197,7 @@ def _means(names: Sequence[str], values: Sequence[Floats], draws: Sequence[Float
     return {
         name: {"value": float(columns[m]), "low": None, "high": None}
         if lone
-        else interval(float(columns[m]), mean_RM[:, m]).as_json()
+        else interval(float(columns[m]), mean_RM[:, m]).to_dict()
         for m, name in enumerate(names)
     }
 
@@ -207,7 +207,7 @@ def _entry(values: Sequence[float], draws_R: Floats) -> dict[str, Any]:
     if len(values) < 2:
         # the bootstrap of one number has no width, and says nothing
         return {"value": value, "low": None, "high": None}
-    return interval(value, draws_R).as_json()
+    return interval(value, draws_R).to_dict()
 
 
 def unjudged(rows: Sequence[Scored | Compared]) -> dict[str, Any]:

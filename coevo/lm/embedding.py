@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,6 +14,21 @@ from coevo.errors import ScoreError
 from coevo.lm.contexts import evaluating
 
 Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """A base without adapters that makes vectors of texts; it is loaded for each call and dropped after it."""
+
+    load: Callable[[], PreTrainedModel]
+    tokenizer: PreTrainedTokenizerBase
+    window: int
+    tokens_per_batch: int
+
+    def embed(self, texts: Sequence[str]) -> Floats:
+        """One vector a text; see `embed`."""
+        model = self.load()
+        return embed(model, self.tokenizer, texts, window=self.window, tokens_per_batch=self.tokens_per_batch)
 
 
 def embed(

@@ -36,7 +36,7 @@ def run_ablation(context: Context, phase: PhasePlan, resume: bool) -> dict[str, 
     context.progress.advance(len(tests))
     root = context.folder.root / "evaluation"
     texts = {
-        "ablation.jsonl": "".join(dump_row(reading.as_json()) for reading in readings),
+        "ablation.jsonl": "".join(dump_row(reading.to_dict()) for reading in readings),
         "ablation.json": json.dumps(table, indent=1, ensure_ascii=False) + "\n",
         "ablation.md": ablation.markdown(table),
     }

@@ -17,6 +17,7 @@ from coevo.config import REASONING_FRAME, HubBase, Limits, Recipe
 from coevo.config.methods import Coevolution, ThinkGRPO, Thinking, ThinkSFT
 from coevo.data import SOURCES
 from coevo.lm.check import check_weights
+from coevo.lm.embedding import Embedder
 from coevo.lm.generation import Generated, generate
 from coevo.lm.likelihood import encode_prompt, render
 from coevo.lm.lineage import identity, settings_hash, weights_hash
@@ -164,7 +165,7 @@ class Policies:
     def _placed(self, model: Any) -> Any:
         return model.to(torch.device("cuda", torch.cuda.current_device())) if torch.cuda.is_available() else model
 
-    def scorer(self, name: str | None, role: Role = "scorer") -> Scorer:
+    def scorer(self, name: str | None, role: Role = "scorer", embedder: Embedder | None = None) -> Scorer:
         """A frozen policy, or (None) the base itself, as a scorer."""
         return Scorer(
             self.load(name, trainable=False),
@@ -174,9 +175,10 @@ class Policies:
             max_length=self.recipe.longest,
             tokens_per_batch=self.recipe.limits.tokens_per_batch,
             role=role,
+            embedder=embedder,
         )
 
-    def zero_shot(self) -> Scorer:
+    def zero_shot(self, embedder: Embedder | None = None) -> Scorer:
         """A pretrained model as a scorer, as it is: the run's base, or the recipe's `scorer.base` with its own tokenizer.
 
         The limits of a recipe are in tokens of its base, so what this one can read is limited by its positions alone.
@@ -199,7 +201,49 @@ class Policies:
             self.prompts,
             max_length=getattr(model.config.get_text_config(), "max_position_embeddings", None) or NO_LIMIT,
             tokens_per_batch=self.recipe.limits.tokens_per_batch,
+            embedder=embedder,
         )
+
+    # text --------------------------------------------------------------------------------------------------------
+
+    def prompt(self, role: Role, scenario: Scenario, drop: frozenset[Any] = frozenset(), reasoning: str = "") -> str:
+        """The rendered prompt, as training, generation and scoring all see it."""
+        return render(self.tokenizer, self.prompts.messages(role, scenario, drop, reasoning), thinks=role == "thinker")
+
+    def fits(self, role: Role, scenario: Scenario) -> bool:
+        """Whether the prompt, without any reasoning, is within the recipe's limit."""
+        return len(encode_prompt(self.tokenizer, self.prompt(role, scenario))) <= self.recipe.limits.prompt
+
+    def write(
+        self, model: PreTrainedModel, role: Role, scenarios: Sequence[Scenario], seeds: Sequence[int], temperature: float
+    ) -> list[Generated]:
+        """One text per scenario from a frozen policy, on this process alone."""
+        limits = self.recipe.limits
+        return generate(
+            model,
+            self.tokenizer,
+            [encode_prompt(self.tokenizer, self.prompt(role, x)) for x in scenarios],
+            max_new_tokens=room(limits, role),
+            temperature=temperature,
+            seeds=seeds,
+            repetition_penalty=self.recipe.evaluation.repetition_penalty if temperature == 0 else 1.0,
+        )
+
+    # where things are --------------------------------------------------------------------------------------------
+
+    def current_rpm(self, iteration: int) -> str:
+        """The RPM in force before the given iteration's RPM phase: the last one that was accepted."""
+        for k in range(iteration - 1, 0, -1):
+            facts = self.folder.facts(self.phase_name("accept", k))
+            if facts is not None and facts["kept"]:
+                return self.phase_name("rpm", k)
+        return self.phase_name("sft-rpm")
+
+    def final_rpm(self, plan: Sequence[PhasePlan]) -> str:
+        """The RPM that the run ends with: the loop's last accepted one, or what the method trained last."""
+        if isinstance(self.recipe.method, Coevolution):
+            return self.current_rpm(self.recipe.loop.iterations + 1)
+        return [phase.name for phase in plan if phase.role == "rpm" and phase.updates][-1]
 
 
 class Context(Policies):
@@ -261,31 +305,6 @@ class Context(Policies):
         """Writes a freshly pretrained base with its tokenizer, as a model folder that any tool can load."""
         save_full(model, self.folder.policy(phase.name), self.tokenizer)
 
-    # text --------------------------------------------------------------------------------------------------------
-
-    def prompt(self, role: Role, scenario: Scenario, drop: frozenset[Any] = frozenset(), reasoning: str = "") -> str:
-        """The rendered prompt, as training, generation and scoring all see it."""
-        return render(self.tokenizer, self.prompts.messages(role, scenario, drop, reasoning), thinks=role == "thinker")
-
-    def fits(self, role: Role, scenario: Scenario) -> bool:
-        """Whether the prompt, without any reasoning, is within the recipe's limit."""
-        return len(encode_prompt(self.tokenizer, self.prompt(role, scenario))) <= self.recipe.limits.prompt
-
-    def write(
-        self, model: PreTrainedModel, role: Role, scenarios: Sequence[Scenario], seeds: Sequence[int], temperature: float
-    ) -> list[Generated]:
-        """One text per scenario from a frozen policy, on this process alone."""
-        limits = self.recipe.limits
-        return generate(
-            model,
-            self.tokenizer,
-            [encode_prompt(self.tokenizer, self.prompt(role, x)) for x in scenarios],
-            max_new_tokens=room(limits, role),
-            temperature=temperature,
-            seeds=seeds,
-            repetition_penalty=self.recipe.evaluation.repetition_penalty if temperature == 0 else 1.0,
-        )
-
     def respond(
         self, model: PreTrainedModel, name: str, scenarios: Sequence[Scenario], advance: bool = True
     ) -> list[Response]:
@@ -319,24 +338,10 @@ class Context(Policies):
 
     # where things are --------------------------------------------------------------------------------------------
 
-    def current_rpm(self, iteration: int) -> str:
-        """The RPM in force before the given iteration's RPM phase: the last one that was accepted."""
-        for k in range(iteration - 1, 0, -1):
-            facts = self.folder.facts(self.phase_name("accept", k))
-            if facts is not None and facts["kept"]:
-                return self.phase_name("rpm", k)
-        return self.phase_name("sft-rpm")
-
     def current_simulator(self, iteration: int) -> str:
         """The simulator in force before the given iteration's simulator phase."""
         trained = iteration > 1 and not self.recipe.loop.frozen_simulator
         return self.phase_name("simulator", iteration - 1) if trained else self.phase_name("sft-simulator")
-
-    def final_rpm(self) -> str:
-        """The RPM that the run ends with: the loop's last accepted one, or what the method trained last."""
-        if isinstance(self.recipe.method, Coevolution):
-            return self.current_rpm(self.recipe.loop.iterations + 1)
-        return [phase.name for phase in self.plan if phase.role == "rpm" and phase.updates][-1]
 
     def thinks(self, name: str) -> bool:
         """Whether the policy that phase `name` wrote is one that thinks first."""

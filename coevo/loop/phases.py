@@ -245,7 +245,7 @@ def run_audit(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any
     verdict = audit(SharedScorer(scorer), cases, recipe.weights, config, seed, context.progress.advance, foreign, parts)
     path = folder.root / "evaluation" / f"{phase.name.split('-', 1)[1]}.json"
     if dist.is_main():
-        write_atomic(path, json.dumps(verdict.as_json(), indent=1, ensure_ascii=False) + "\n")
+        write_atomic(path, json.dumps(verdict.to_dict(), indent=1, ensure_ascii=False) + "\n")
     dist.barrier()
     if not verdict.passed and config.on_failure == "stop":
         raise ConfigError(
@@ -288,7 +288,7 @@ def run_evaluate(context: Context, phase: PhasePlan, resume: bool) -> dict[str, 
     """Measures the RPM in force on every test subset and writes JSON beside one row per scenario, of either scorer."""
     final = phase.name.endswith("final")
     first = context.current_rpm(1)
-    rpm = context.final_rpm() if final else first
+    rpm = context.final_rpm(context.plan) if final else first
     files = _first_again(context) if final and rpm == first else _evaluation(context, phase, rpm, final)
     paths = {context.folder.root / "evaluation" / name: text for name, text in files.items()}
     if dist.is_main():
@@ -334,7 +334,7 @@ def _evaluation(context: Context, phase: PhasePlan, rpm: str, final: bool) -> di
         summary["second_scorer"] = second.summary
         rows[f"{name}-second.jsonl"] = second.rows
     files = {f"{name}.json": json.dumps(summary, indent=1, ensure_ascii=False) + "\n"}
-    files |= {file: "".join(dump_row(row.as_json()) for row in found) for file, found in rows.items()}
+    files |= {file: "".join(dump_row(row.to_dict()) for row in found) for file, found in rows.items()}
     return files if final else files | {cache_path.name: json.dumps(cache)}
 
 

@@ -39,7 +39,7 @@ class Correlation:
     degenerate: int
     """Resamples in which x or y was constant: they have no coefficient, so the interval is of the others."""
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As in a result file; None for a number that there is not."""
         return {name: None if value != value else value for name, value in asdict(self).items()}
 

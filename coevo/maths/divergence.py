@@ -45,7 +45,7 @@ class Divergence:
         """
         return max(self.raw - self.null_mean, 0.0)
 
-    def as_json(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, float]:
         """As in a result file."""
         return {
             "raw": self.raw,

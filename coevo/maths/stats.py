@@ -30,20 +30,27 @@ _CHUNK = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
+class Measure:
     """A value with its 95 % interval, in the unit of the value."""
 
     value: float
     low: float
     high: float
 
-    def overlaps(self, other: Interval) -> bool:
+    def overlaps(self, other: Measure) -> bool:
         """Whether the two intervals share a point."""
         return self.low <= other.high and other.low <= self.high
 
-    def as_json(self) -> dict[str, float]:
-        """As in the evaluation dict."""
+    def to_dict(self) -> dict[str, float]:
+        """As in every JSON file."""
         return {"value": self.value, "low": self.low, "high": self.high}
+
+    def to_markdown(self) -> str:
+        """Two digits after the point: `1.09 [0.21, 2.41]`."""
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+    __str__ = to_markdown
+    _repr_html_ = to_markdown
 
 
 def seed_of(seed: int, *names: str) -> list[int]:
@@ -93,29 +100,29 @@ def mean_draws(values: ArrayLike, resamples: int, seed: int | Sequence[int]) -> 
     return bootstrap(lambda indices: array[indices].mean(axis=1), len(array), resamples, seed)
 
 
-def interval(value: float, draws: ArrayLike) -> Interval:
+def interval(value: float, draws: ArrayLike) -> Measure:
     """The percentile interval of a value, from draws (R,)."""
     draws_r = np.asarray(draws, dtype=np.float64)
     assert draws_r.ndim == 1, f"draws of one number are (R,): {draws_r.shape}"
     low, high = np.quantile(draws_r, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(value), float(low), float(high))
+    return Measure(float(value), float(low), float(high))
 
 
-def bootstrap_mean(values: ArrayLike, resamples: int, seed: int | Sequence[int]) -> Interval:
+def bootstrap_mean(values: ArrayLike, resamples: int, seed: int | Sequence[int]) -> Measure:
     """The mean of (N,) values with its interval."""
     array = np.asarray(values, dtype=np.float64)
     assert array.ndim == 1, f"expected (N,): {array.shape}"
     return interval(array.mean(), mean_draws(array, resamples, seed))
 
 
-def bootstrap_difference(first: ArrayLike, second: ArrayLike, resamples: int, seed: int) -> Interval:
+def bootstrap_difference(first: ArrayLike, second: ArrayLike, resamples: int, seed: int) -> Measure:
     """mean(first) - mean(second) of two independent subsets, each resampled on its own (R-EMID: ID minus shifted)."""
     first_n, second_n = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     draws = mean_draws(first_n, resamples, [seed, 0]) - mean_draws(second_n, resamples, [seed, 1])
     return interval(first_n.mean() - second_n.mean(), draws)
 
 
-def bootstrap_stratified(subsets: Sequence[ArrayLike], resamples: int, seed: int) -> Interval:
+def bootstrap_stratified(subsets: Sequence[ArrayLike], resamples: int, seed: int) -> Measure:
     """The unweighted mean over subsets' means, each subset resampled on its own."""
     arrays = [np.asarray(subset, dtype=np.float64) for subset in subsets]
     assert arrays, "a mean over subsets needs a subset"
@@ -143,14 +150,14 @@ def student(freedom: int, resamples: int, seed: int | Sequence[int]) -> Floats:
     return np.random.default_rng(seed).standard_t(freedom, size=resamples)
 
 
-def wilson(successes: int, trials: int) -> Interval:
+def wilson(successes: int, trials: int) -> Measure:
     """A share with Wilson's score interval, which, unlike the bootstrap's, has a width where all trials succeed."""
     assert 0 <= successes <= trials and trials, f"no share of {successes} out of {trials}"
     share, z2 = successes / trials, _Z**2
     centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     half = _Z / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
     # where none or all succeed, the limit on that side is the share itself, which rounding would miss
-    return Interval(share, centre - half if successes else 0.0, centre + half if successes < trials else 1.0)
+    return Measure(share, centre - half if successes else 0.0, centre + half if successes < trials else 1.0)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -213,6 +213,11 @@ def _where(error: Exception) -> str:
     return f"line {lines[-1]}: " if lines else ""
 
 
+def chat_messages(scenario: Scenario) -> list[dict[str, str]]:
+    """The messages by which a pretrained chat model is asked to answer a scenario, as `coevo.generate` asks it."""
+    return INSTRUCT.messages("rpm", scenario)
+
+
 def judge_messages(rubric: Any, scenario: Scenario, replies: Sequence[str]) -> list[dict[str, str]]:
     """Chat messages that ask a judge to score one reply, or to compare two, by a rubric.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from coevo.maths.stats import Interval
+from coevo.maths.stats import Measure
 from coevo.report.read import Run
 from coevo.scoring.claims import LEAST, beyond, digits, lost, printed, scored, shown, sign, unread
 
@@ -66,7 +66,7 @@ def _side(run: Run, shift: str, measure: str) -> int:
     if run.change:
         return sign(run.change["shifts"].get(shift, {}).get(measure), scale)
     found = [e["shifts"].get(shift, {}).get(measure) if e else None for e in (run.before, run.after)]
-    before, after = (printed(record, scale) if record else Interval(0.0, 0.0, 0.0) for record in found)
+    before, after = (printed(record, scale) if record else Measure(0.0, 0.0, 0.0) for record in found)
     if not all(found) or before.overlaps(after):
         return 0
     return 1 if after.value > before.value else -1

@@ -113,7 +113,7 @@ def verdicts(run: Run) -> list[str]:
     return [lead, *([REASONED] if "+" in run.excess["scorer"].partition(" - ")[0] else []), *sentences]
 
 
-def as_json(run: Run) -> Record | None:
+def to_dict(run: Run) -> Record | None:
     """For results.json; None without a second scorer."""
     if run.second is None:
         return None
@@ -201,7 +201,7 @@ def _correlation(first: Sequence[Row], second: Sequence[Row], shift: str, seed: 
     if len(known) < 2:
         return None
     mine, other = zip(*known, strict=True)
-    found: dict[str, Any] = correlate(mine, other, "spearman", resamples=RESAMPLES, seed=seed).as_json()
+    found: dict[str, Any] = correlate(mine, other, "spearman", resamples=RESAMPLES, seed=seed).to_dict()
     return found if found["value"] is not None else None
 
 

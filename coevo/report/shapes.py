@@ -15,7 +15,7 @@ from coevo.scoring.summary import Row as ScenarioRow
 from coevo.scoring.verdict import REWARD, parts_of
 
 
-class Interval(Shape):
+class Measure(Shape):
     """A value with its interval."""
 
     value: Number
@@ -36,7 +36,7 @@ class Counted(Shape):
         return self
 
 
-Optional = Interval | None
+Optional = Measure | None
 _MEASURES: dict[str, Any] = dict.fromkeys((*MEASURES, *EXACT, "remid"), (Optional, None))
 _MEASURES["components"] = (dict[Literal["u", "c", "d"], Optional], ...)
 Measures: Any = create_model("Measures", __base__=Counted, **_MEASURES)
@@ -177,16 +177,16 @@ class Member(Shape, extra="forbid"):
 
     n: Count
     statuses: dict[str, Count]
-    above: dict[str, Interval]
+    above: dict[str, Measure]
     subsets: dict[str, Number]
     n_good: Count = 0
-    good: dict[str, Interval] = Field(default_factory=dict)
+    good: dict[str, Measure] = Field(default_factory=dict)
 
 
 class Agreement(Shape, extra="forbid"):
     """The rank agreement of an audit."""
 
-    within: Interval
+    within: Measure
     overall: Number
     with_battery: Number
 

@@ -11,7 +11,7 @@ from typing import Any
 from coevo.errors import DataError
 from coevo.escape import plain
 from coevo.layout import align
-from coevo.maths.stats import Interval
+from coevo.maths.stats import Measure
 from coevo.report import drift
 from coevo.report.changes import verdicts
 from coevo.report.read import Run, read_run
@@ -142,9 +142,9 @@ def lessons(run: Run) -> list[str]:
     return sentences
 
 
-def read_interval(record: dict[str, float] | None) -> Interval | None:
+def read_interval(record: dict[str, float] | None) -> Measure | None:
     """An interval of the evaluation dict; None for a measure that is absent or null."""
-    return Interval(**record) if record else None
+    return Measure(**record) if record else None
 
 
 def markdown(run: Run) -> str:
@@ -172,8 +172,8 @@ def results(run: Run) -> str:
         "before": run.before,
         "after": run.after,
         "change": run.change,
-        "second_scorer": drift.as_json(run),
-        "audit": run.audit and run.audit.as_json(),
+        "second_scorer": drift.to_dict(run),
+        "audit": run.audit and run.audit.to_dict(),
         "lessons": lessons(run),
         "decisions": decisions(run),
         "verdicts": verdicts(run),

@@ -40,7 +40,7 @@ class Reading:
     variant: str
     score: Score
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For one line of JSON."""
         nats = self.score.logprob_nats if self.score.status == "ok" else None
         return {
@@ -54,7 +54,7 @@ class Reading:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Reading:
-        """The inverse of `as_json`."""
+        """The inverse of `to_dict`."""
         nats = float("nan") if record["logprob_nats"] is None else record["logprob_nats"]
         score = Score(nats, record["n_tokens"], record["status"])
         return cls(record["sample_id"], record["subset_tag"], record["variant"], score)
@@ -122,12 +122,12 @@ def _entry(scores: list[list[list[Score]]], variants: list[str], resamples: int,
     tokens_snv = np.array([[[s.n_tokens for s in row] for row in run] for run in scores])[:, shared_n]
     value_v, log_rv = _perplexities(nats_snv, tokens_snv, resamples, seed)
     for place, name in enumerate(variants):
-        found: dict[str, Any] = {"perplexity": interval(value_v[place], _exp(log_rv[:, place])).as_json()}
+        found: dict[str, Any] = {"perplexity": interval(value_v[place], _exp(log_rv[:, place])).to_dict()}
         found["by_run"] = [_perplexity(nats_snv[s, :, place], tokens_snv[s, :, place]) for s in range(len(scores))]
         if CORL in variants and name != CORL:
             first = variants.index(CORL)
             ratio_r = _exp(log_rv[:, place] - log_rv[:, first])
-            found["ratio_to_corl"] = interval(value_v[place] / value_v[first], ratio_r).as_json()
+            found["ratio_to_corl"] = interval(value_v[place] / value_v[first], ratio_r).to_dict()
         entry["variants"][name] = found
     return entry
 

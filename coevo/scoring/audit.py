@@ -39,7 +39,7 @@ CASES_PER_CALL = 32
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
+class Judged:
     """One scenario with what each of its texts is worth: text -> reward and parts by name, or a status."""
 
     case: Case
@@ -47,6 +47,7 @@ class _Judged:
 
     @property
     def reference(self) -> dict[str, float]:
+        """What y* is worth."""
         worth = self.worth[self.case.scenario.reference]
         assert isinstance(worth, dict)
         return worth
@@ -78,7 +79,7 @@ def audit(
         ScoreError: no reference could be scored.
     """
     schemes = {REWARD: weights} | {part: alone(part, weights) for part in parts_of(weights.by_part)}
-    judged: list[_Judged] = []
+    judged: list[Judged] = []
     for start in range(0, len(cases), CASES_PER_CALL):
         batch = cases[start : start + CASES_PER_CALL]
         judged += _judge(scorer, batch, schemes, others, beside or Beside(weights.functions))
@@ -89,11 +90,6 @@ def audit(
             f"audit: none of {len(cases)} references could be scored; expected prompt and reference within limits.prompt "
             "and limits.response, and with corl a whole reasoning; raise them, or give the reasoner a longer cold start."
         )
-    members = {
-        name: _member(name, [entry for entry in judged if name in entry.case.bad])
-        for name in MEMBERS
-        if any(name in entry.case.bad for entry in judged)
-    }
     graded = [entry for entry in judged if entry.case.graded]
     return Verdict(
         scorer=scorer.version,
@@ -102,7 +98,7 @@ def audit(
         agreement_at_least=config.agreement,
         n=len(judged),
         unscored=len(cases) - len(judged),
-        members=members,
+        members=judged_members(judged),
         agreement={name: _agreement(name, graded, seed) for name in schemes} if graded else {},
         n_graded=sum(len(_ranked(REWARD, entry, entry.case.ladder)[0]) for entry in graded),
     )
@@ -114,7 +110,7 @@ def _judge(
     schemes: Mapping[str, RewardWeights | RealText],
     others: Others | None,
     beside: Beside,
-) -> list[_Judged]:
+) -> list[Judged]:
     """What every text of the cases is worth; cases whose reference cannot be scored are left out."""
     texts = [list(dict.fromkeys((c.scenario.reference, *c.bad.values(), *c.graded, *c.good))) for c in cases]
     scenarios = [case.scenario for case, mine in zip(cases, texts, strict=True) for _ in mine]
@@ -127,7 +123,7 @@ def _judge(
         if isinstance(reference, Fit):
             worth = _worth(case.scenario, by_text, reference, schemes, beside)
             if not isinstance(worth[case.scenario.reference], str):
-                judged.append(_Judged(case, worth))
+                judged.append(Judged(case, worth))
     return judged
 
 
@@ -151,7 +147,16 @@ def _worth(
     return worth
 
 
-def _member(name: str, judged: Sequence[_Judged]) -> Member:
+def judged_members(judged: Sequence[Judged]) -> dict[str, Member]:
+    """How y* stood against each member of the battery."""
+    return {
+        name: _member(name, [entry for entry in judged if name in entry.case.bad])
+        for name in MEMBERS
+        if any(name in entry.case.bad for entry in judged)
+    }
+
+
+def _member(name: str, judged: Sequence[Judged]) -> Member:
     statuses: Counter[str] = Counter()
     above: dict[str, list[bool]] = {}
     for entry in judged:
@@ -172,7 +177,7 @@ def _member(name: str, judged: Sequence[_Judged]) -> Member:
     )
 
 
-def _good(name: str, judged: Sequence[_Judged]) -> dict[str, Any]:
+def _good(name: str, judged: Sequence[Judged]) -> dict[str, Any]:
     """In what share of scenarios every other right answer that can be scored is above the bad one too; nothing without."""
     above: dict[str, list[bool]] = {}
     for entry in judged:
@@ -185,7 +190,7 @@ def _good(name: str, judged: Sequence[_Judged]) -> dict[str, Any]:
     return {"n_good": len(next(iter(above.values()), ())), "good": shares}
 
 
-def _agreement(name: str, judged: Sequence[_Judged], seed: int) -> Agreement:
+def _agreement(name: str, judged: Sequence[Judged], seed: int) -> Agreement:
     ladders = [_ranked(name, entry, entry.case.ladder) for entry in judged]
     every = [_ranked(name, entry, entry.case.graded) for entry in judged]
     worth, shares = (np.concatenate(column) for column in zip(*ladders, strict=True))
@@ -202,7 +207,7 @@ def _correlation(worth: ArrayLike, shares: ArrayLike) -> float:
     return 0.0 if math.isnan(found) else found
 
 
-def _ranked(name: str, entry: _Judged, texts: Collection[str]) -> tuple[list[float], list[float]]:
+def _ranked(name: str, entry: Judged, texts: Collection[str]) -> tuple[list[float], list[float]]:
     """What answers are worth, and their shares of right slots; without those that cannot be scored."""
     scored = [(worth[name], entry.case.graded[text]) for text in texts if not isinstance(worth := entry.worth[text], str)]
     return [worth for worth, _ in scored], [share for _, share in scored]

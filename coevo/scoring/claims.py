@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from statistics import NormalDist
 from typing import Any
 
-from coevo.maths.stats import Interval, holm, wilson
+from coevo.maths.stats import Measure, holm, wilson
 
 Record = Mapping[str, float]
 Entry = Mapping[str, Any]
@@ -39,10 +39,10 @@ def scale_of(measure: str, scale: str) -> str:
     return "token_mean" if measure.endswith("_per_token") else scale
 
 
-def printed(record: Record, scale: str) -> Interval:
+def printed(record: Record, scale: str) -> Measure:
     """A record as a reader sees it: what is below the last decimal is none."""
     # adding 0 takes the sign off a zero
-    return Interval(*(round(record[name], digits(scale)) + 0.0 for name in ("value", "low", "high")))
+    return Measure(*(round(record[name], digits(scale)) + 0.0 for name in ("value", "low", "high")))
 
 
 def shown(record: Record, scale: str, signed: bool = False) -> str:
@@ -106,7 +106,7 @@ def lost(entry: Entry, other: Entry) -> bool:
     """Whether more of a level's responses are without a score than of another's, beyond noise (Newcombe 1998)."""
     if not (entry["n"] and other["n"]):
         return False
-    here, there = (wilson(e["n"] - scored(e), e["n"]).as_json() for e in (entry, other))
+    here, there = (wilson(e["n"] - scored(e), e["n"]).to_dict() for e in (entry, other))
     return less(here, there)["low"] > 0
 
 

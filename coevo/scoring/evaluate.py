@@ -16,44 +16,38 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from coevo.config import Evaluation
 from coevo.errors import ScoreError
-from coevo.maths.information import Agg, circulant_offsets, component_remi, emi, neighbours, outside, random_pairs
+from coevo.maths.information import Agg, circulant_offsets, neighbours, random_pairs
 from coevo.maths.stats import Floats, seed_of
 from coevo.prompts import ALL, NO_REASONING, NOTHING, Component
 from coevo.scoring.guards import fault
+from coevo.scoring.readings import (
+    ASKS_PER_CALL,
+    COMPONENTS,
+    N_PLAIN,
+    RELEASED_PAIRS,
+    Cache,
+    Truth,
+    elsewhere_of,
+    pack,
+    read,
+    released_elsewhere,
+    row_of,
+    unpack,
+)
 from coevo.scoring.real_text import seen
 from coevo.scoring.scorer import Ask, PromptKey, Scores
 from coevo.scoring.summary import Row, summarise
 from coevo.types import Response, Scenario, Score
 
-COMPONENTS: tuple[Component, ...] = ("u", "c", "d")
-N_PLAIN = 1 + len(COMPONENTS)
-"""Contexts at a block's end in which no reasoning is shown: the own one, and the own one without each component (A1)."""
-ASKS_PER_CALL = 16384
-"""Likelihoods asked for at once: enough to batch by length, few enough that their token ids fit in memory."""
-RELEASED_PAIRS = 1000
-"""Random negative pairs a subset, by the paper's code."""
 ScoreFn = Callable[[Sequence[Ask]], list[Score]]
-Cache = MutableMapping[str, Any]
-"""References' likelihoods by (scorer version, design, sample_id); a plain dict, and JSON as it stands."""
-
-
-class Truth(Protocol):
-    """A world that knows P(y|x)."""
-
-    def share_right(self, scenario: Scenario, text: str) -> float:
-        """Share of the response's slots that are right, 0 to 1."""
-
-    def log_density(self, scenario: Scenario, text: str) -> float:
-        """log p(text | scenario), nats; may be -inf."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,13 +194,13 @@ def assemble(planned: Plan, scores: Sequence[Score], cache: Cache, truth: Truth 
         block = list(scores[position : position + width])
         position += width
         if is_reference:
-            cache[planned.keys[place]] = [_pack(score) for score in block]
+            cache[planned.keys[place]] = [pack(score) for score in block]
         else:
             blocks[place] = block
-    readings = [_read(planned, place, blocks.get(place), cache) for place in range(len(planned.scenarios))]
-    elsewhere = _released(planned, readings) if planned.released else [_elsewhere(planned, r) for r in readings]
+    readings = [read(planned, place, blocks.get(place), cache) for place in range(len(planned.scenarios))]
+    elsewhere = released_elsewhere(planned, readings) if planned.released else [elsewhere_of(planned, r) for r in readings]
     return [
-        _row(planned, place, reading, outer, truth)
+        row_of(planned, place, reading, outer, truth)
         for place, (reading, outer) in enumerate(zip(readings, elsewhere, strict=True))
     ]
 
@@ -221,7 +215,7 @@ def uses(planned: Plan, cache: Cache) -> dict[Component, Floats]:
     nats = np.full((len(planned.keys), N_PLAIN), np.nan)
     for place, key in enumerate(planned.keys):
         if key in cache:
-            nats[place] = [_unpack(packed).logprob_nats for packed in cache[key][-N_PLAIN:]]
+            nats[place] = [unpack(packed).logprob_nats for packed in cache[key][-N_PLAIN:]]
     nats[np.isnan(nats).any(axis=1)] = np.nan
     return {z: nats[:, 0] - nats[:, 1 + place] for place, z in enumerate(COMPONENTS)}
 
@@ -287,128 +281,3 @@ def _content(scenario: Scenario) -> str:
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).hexdigest()[:16]
-
-
-# --- from likelihoods to rows ---------------------------------------------------------------------------------------
-
-
-def _pack(score: Score) -> list[Any]:
-    return [score.logprob_nats if score.status == "ok" else None, score.n_tokens, score.status]
-
-
-def _unpack(packed: Sequence[Any]) -> Score:
-    nats, n_tokens, status = packed
-    return Score(math.nan if nats is None else nats, n_tokens, status)
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """What the scorer said of one scenario's response and reference."""
-
-    status: str
-    nats: Floats | None
-    """(1 + K + 4, 2): own context, negatives, own without r, u, c, d; the response's in column 0, the reference's in 1. NaN
-    for both where one of the two cannot be scored, so that they stay paired. None without a score of one's own."""
-    tokens: Floats | None = None
-    """(2,) of response and reference; None where likelihoods are per token already."""
-
-
-def _read(planned: Plan, place: int, block: list[Score] | None, cache: Cache) -> _Reading:
-    if block is None:
-        status: str = planned.responses[place].status
-        return _Reading(status if status != "ok" else "reference_empty", None)
-    reference = [_unpack(packed) for packed in cache[planned.keys[place]]]
-    pairs = list(zip(block, reference, strict=True))
-    nats = np.array([[y.logprob_nats, r.logprob_nats] for y, r in pairs])
-    nats[[y.status != "ok" or r.status != "ok" for y, r in pairs]] = math.nan
-    if block[0].status != "ok":
-        return _Reading(block[0].status, None)
-    if reference[0].status != "ok":
-        return _Reading(f"reference_{reference[0].status}", None)
-    if planned.released:
-        return _Reading("ok", nats / [block[0].n_tokens, reference[0].n_tokens])
-    tokens = np.array([block[0].n_tokens, reference[0].n_tokens], dtype=np.float64)
-    return _Reading("no_negatives" if np.isnan(nats[1:-N_PLAIN, 0]).all() else "ok", nats, tokens)
-
-
-def _elsewhere(planned: Plan, reading: _Reading) -> Floats | None:
-    """agg_j L(y | x_j) of response and reference, (2,); None where there is none."""
-    if reading.status != "ok" or reading.nats is None:
-        return None
-    return outside(reading.nats[:-N_PLAIN].T, planned.agg)
-
-
-def _released(planned: Plan, readings: Sequence[_Reading]) -> list[Floats | None]:
-    """The released estimate shared out over responses, (2,) each: their mean over a subset is the mean over its pairs.
-
-    Of c, the mean over the P pairs of a subset of N responses, each response gets c + N/P times the sum of what its own
-    pairs deviate from c. The bootstrap over these is that of the ratio estimate, to first order.
-    """
-    elsewhere: list[Floats | None] = [None] * len(readings)
-    by_tag: dict[str, list[tuple[int, Floats]]] = {}
-    for place, reading in enumerate(readings):
-        if reading.nats is not None:
-            negatives = reading.nats[1:-N_PLAIN]
-            known = negatives[~np.isnan(negatives[:, 0])]
-            by_tag.setdefault(planned.scenarios[place].subset_tag, []).append((place, known))
-    for members in by_tag.values():
-        pairs = np.concatenate([negatives for _, negatives in members])
-        if len(pairs):
-            centre = pairs.mean(axis=0)
-            for place, negatives in members:
-                elsewhere[place] = centre + len(members) / len(pairs) * (negatives - centre).sum(axis=0)
-    return elsewhere
-
-
-def _row(planned: Plan, place: int, reading: _Reading, elsewhere: Floats | None, truth: Truth | None) -> Row:
-    scenario, response = planned.scenarios[place], planned.responses[place]
-    numbers: dict[str, Any] = {}
-    status = reading.status
-    if elsewhere is not None and reading.nats is not None:
-        numbers = _numbers(reading.nats, elsewhere)
-        if reading.tokens is not None:
-            own, outer = reading.nats[0] / reading.tokens, elsewhere / reading.tokens
-            per_token = emi(own[:1], outer[:1], own[1:], outer[1:]).means
-            numbers |= {f"{name}_per_token": per_token[name] for name in ("remi", "register_gap")}
-        # the world's density is of whole responses, so it cannot stand beside nats per token
-        if truth and not planned.released:
-            numbers |= _exact(planned, place, reading.nats, truth)
-    return Row(
-        sample_id=scenario.sample_id,
-        subset_tag=scenario.subset_tag,
-        persona=scenario.persona,
-        query=scenario.query,
-        response=response.text,
-        reference=scenario.reference,
-        status="no_negatives" if status == "ok" and elsewhere is None else status,
-        share_right=truth.share_right(scenario, response.text) if truth else math.nan,
-        **numbers,
-    )
-
-
-def _numbers(nats: Floats, elsewhere: Floats) -> dict[str, Any]:
-    """A row's measures from its likelihoods (1 + K + 4, 2) and their aggregate elsewhere (2,)."""
-    own = nats[0]
-    parts = emi(own[:1], elsewhere[:1], own[1:], elsewhere[1:])
-    numbers: dict[str, Any] = parts.means
-    numbers["n_negatives"] = int((~np.isnan(nats[1:-N_PLAIN, 0])).sum())
-    plain, *withouts = nats[-N_PLAIN:]
-    for z, without in zip(COMPONENTS, withouts, strict=True):
-        numbers[f"component_{z}"] = float(component_remi(plain[:1], without[:1], plain[1:], without[1:])[0])
-    return numbers
-
-
-def _exact(planned: Plan, place: int, nats: Floats, truth: Truth) -> dict[str, float]:
-    """The same measures by the world's density; R-EMI only with negatives, as the world has no empty context."""
-    scenario, texts = planned.scenarios[place], (planned.responses[place].text, planned.scenarios[place].reference)
-    own = np.array([truth.log_density(scenario, text) for text in texts])
-    with np.errstate(invalid="ignore"):
-        exact = {"exact_likelihood_gap": float(own[0] - own[1])}
-        if planned.negatives[place]:
-            scored = [
-                other for other, pair in zip(planned.negatives[place], nats[1:], strict=False) if not np.isnan(pair[0])
-            ]
-            designs = [[truth.log_density(planned.scenarios[other], text) for other in scored] for text in texts]
-            elsewhere = outside(np.column_stack([own, designs]), planned.agg)
-            exact["exact_remi"] = float((own[0] - elsewhere[0]) - (own[1] - elsewhere[1]))
-    return exact

@@ -8,23 +8,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from coevo import dist
 from coevo.config import RealText, RewardWeights
-from coevo.errors import ConfigError, DataError, ScoreError
+from coevo.errors import ConfigError, DataError
 from coevo.nearest import did_you_mean
 from coevo.scoring.beside import Beside
+from coevo.scoring.completions import KEY, keys_of, statuses_of, texts_of
 from coevo.scoring.real_text import Others, draw_others
 from coevo.scoring.reasoner import Estimator, ReasonedScorer
 from coevo.scoring.rewards import Fit, answered, fits, remi, rpm_reward
 from coevo.scoring.scorer import Scorer, Scores
-from coevo.text import blank, normalised
 from coevo.types import Reward, Scenario
-
-Status = Literal["ok", "truncated", "empty"]
-KEY = "sample_id"
-"""Column of a training data set that says which scenario a prompt is."""
 
 
 class REMIDReward:
@@ -124,23 +120,10 @@ class REMIDReward:
             ScoreError: no column `sample_id`, or columns of other lengths.
             DataError: a name that no scenario has.
         """
-        keys = columns.get(KEY)
-        if keys is None:
-            raise ScoreError(
-                f"REMIDReward: the training data has no column {KEY!r}, so that nobody knows which scenario a completion "
-                f"answers; add it to the data set ({', '.join(map(repr, columns)) or 'no other column'} came)."
-            )
-        if not len(keys) == len(completions):
-            raise ScoreError(f"REMIDReward: {len(completions)} completions and {len(keys)} {KEY}s; expected one each.")
-        texts = [_text(completion) for completion in completions]
-        self.last = self.rate(keys, [normalised(t) for t in texts], self._statuses(texts, completion_ids))
+        texts = texts_of(completions)
+        keys = keys_of(columns, len(texts))
+        self.last = self.rate(keys, texts, statuses_of(texts, completion_ids, self._end_ids))
         return [reward.total for reward in self.last]
-
-    def _statuses(self, texts: Sequence[str], completion_ids: Any) -> list[Status]:
-        cut = [False] * len(texts)
-        if self._end_ids and completion_ids is not None:
-            cut = [not len(ids) or int(ids[-1]) not in self._end_ids for ids in completion_ids]
-        return ["truncated" if c else "empty" if blank(text) else "ok" for c, text in zip(cut, texts, strict=True)]
 
     def rate(self, keys: Sequence[str], texts: Sequence[str], statuses: Sequence[str]) -> list[Reward]:
         """Rewards with their parts. No process waits for another, if `take_references` was called before.
@@ -226,16 +209,3 @@ def readable(scorer: Scores, scenario: Scenario) -> bool:
 
 def _ideal(scenarios: Sequence[Scenario]) -> list[str]:
     return [x.reference for x in scenarios]
-
-
-def _text(completion: Any) -> str:
-    """A completion as text: itself, or the content of the last of its chat messages."""
-    if isinstance(completion, str):
-        return completion
-    last = completion[-1] if completion else {}
-    content = last.get("content") if isinstance(last, Mapping) else None
-    if not isinstance(content, str):
-        raise ScoreError(
-            f"REMIDReward: a completion is {type(completion).__name__}; expected a text or chat messages of text."
-        )
-    return content

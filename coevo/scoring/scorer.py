@@ -13,6 +13,8 @@ from coevo.types import Scenario, Score
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from coevo.lm.embedding import Embedder
+
 
 PromptKey = tuple[int, frozenset[Component], str]
 """What two asks that share a prompt have in common: scenario object, dropped components, shown reasoning."""
@@ -65,6 +67,8 @@ class Scorer:
     max_length: int
     tokens_per_batch: int = 16384
     role: Role = "scorer"
+    embedder: Embedder | None = None
+    """Its base, for the divergences of a diagnosis; None where nobody asks for them."""
 
     def score(self, asks: Sequence[Ask]) -> list[Score]:
         """Likelihoods in the order asked; equal questions, and the prompt of questions that share one, are computed once.

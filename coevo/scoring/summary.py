@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from coevo.config import Evaluation
-from coevo.maths.stats import Floats, Interval, interval, mean_draws, seed_of
+from coevo.maths.stats import Floats, Measure, interval, mean_draws, seed_of
 from coevo.types import shift_of
 
 COMPONENTS = ("u", "c", "d")
@@ -52,7 +52,7 @@ class Row:
     """D1(y)/n - D1(y*)/n*; NaN in the released procedure, whose every number is per token."""
     register_gap_per_token: float = math.nan
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For one line of JSON, which has no NaN: null in its place."""
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
@@ -61,7 +61,7 @@ class Row:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Row:
-        """The inverse of `as_json`; other keys are ignored, absent numbers are NaN."""
+        """The inverse of `to_dict`; other keys are ignored, absent numbers are NaN."""
         values: dict[str, Any] = {f.name: record[f.name] for f in fields(cls) if f.name in record}
         values |= {name: math.nan for name, value in values.items() if value is None}
         return cls(**values)
@@ -121,7 +121,7 @@ def difference(before: Sequence[Row], after: Sequence[Row]) -> list[Row]:
     ]
 
 
-def remid_margin(rows: Sequence[Row], config: Evaluation, seed: int, first: str, second: str) -> Interval:
+def remid_margin(rows: Sequence[Row], config: Evaluation, seed: int, first: str, second: str) -> Measure:
     """R-EMID under one shift minus R-EMID under another. The ID subset cancels: it is R-EMI(second) - R-EMI(first).
 
     Drawn as in `summarise`, so that the three intervals belong together. Both shifts must have a scored row.
@@ -143,8 +143,8 @@ class _Estimate:
     value: float
     draws: Floats
 
-    def as_json(self) -> dict[str, float]:
-        return interval(self.value, self.draws).as_json()
+    def to_dict(self) -> dict[str, float]:
+        return interval(self.value, self.draws).to_dict()
 
 
 def _counts(rows: Sequence[Row]) -> dict[str, Any]:
@@ -177,11 +177,11 @@ def _mean(estimates: Sequence[_Estimate | None]) -> _Estimate | None:
 
 def _entry(estimates: Mapping[str, _Estimate], id_remi: _Estimate | None, shift: str) -> dict[str, Any]:
     def read(name: str) -> dict[str, float] | None:
-        return estimates[name].as_json() if name in estimates else None
+        return estimates[name].to_dict() if name in estimates else None
 
     entry: dict[str, Any] = {name: read(name) for name in (*MEASURES, *EXACT, *PER_TOKEN)}
     entry["components"] = {z: read(f"component_{z}") for z in COMPONENTS}
     if shift != "id" and id_remi is not None:
         remi = estimates.get("remi")
-        entry["remid"] = remi and _Estimate(id_remi.value - remi.value, id_remi.draws - remi.draws).as_json()
+        entry["remid"] = remi and _Estimate(id_remi.value - remi.value, id_remi.draws - remi.draws).to_dict()
     return entry

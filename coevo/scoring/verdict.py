@@ -8,9 +8,11 @@ from typing import Any
 
 from coevo.config import RealText, RewardWeights
 from coevo.config.training import BESIDE
+from coevo.escape import html, plain
 from coevo.layout import align
-from coevo.maths.stats import Interval
+from coevo.maths.stats import Measure
 
+SCHEMA_VERSION = 1
 REWARD = "reward"
 """Name of the weighted sum, beside the names of its parts."""
 PARTS = tuple(name for name in RewardWeights.model_fields if name not in BESIDE)
@@ -25,6 +27,8 @@ REAL_PARTS = ("contrast", "marginal", "shortfall", "echo", "loop", "unended")
 
 def parts_of(weights: Mapping[str, Any]) -> tuple[str, ...]:
     """The parts that a reward with these weights is audited by; the others, as agreement (R3), only where they count."""
+    if not weights:  # of a function that nobody has taken apart
+        return ()
     beside = tuple(name for name, weight in weights.items() if (":" in name or name in BESIDE) and weight)
     if "kind" in weights:
         return (*(part for part in REAL_PARTS if weights.get(part)), *beside)
@@ -49,13 +53,13 @@ class Member:
     """In how many scenarios."""
     statuses: dict[str, int]
     """Why the bad answer could not be scored (`empty`, `too_long`), and how often; it is then below y* by its status."""
-    above: dict[str, Interval]
+    above: dict[str, Measure]
     """By reward and by part alone: in what share of the scenarios y* was above, with Wilson's 95 % interval."""
     subsets: dict[str, float]
     """The reward's share by subset tag."""
     n_good: int = 0
     """Scenarios with another right answer that could be scored."""
-    good: dict[str, Interval] = field(default_factory=dict)
+    good: dict[str, Measure] = field(default_factory=dict)
     """As `above`, with the worst of the other right answers in y*'s place; empty without any."""
 
     @property
@@ -68,7 +72,7 @@ class Member:
 class Agreement:
     """Spearman's rank correlation of a reward with the exact share of right slots, over graded answers."""
 
-    within: Interval
+    within: Measure
     """Mean over scenarios, each with its own answers: what a GRPO group sees. 95 % interval by the bootstrap."""
     overall: float
     """Of all answers of all scenarios together."""
@@ -149,37 +153,51 @@ class Verdict:
         """Whether the weighted reward reaches every threshold."""
         return not self.failures
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As in evaluation/audit.json; the sentences are for who reads it, and are worked out again."""
-        return asdict(self) | {"passed": self.passed, "failures": self.failures}
+        return {"schema_version": SCHEMA_VERSION} | asdict(self) | {"passed": self.passed, "failures": self.failures}
+
+    def to_markdown(self) -> str:
+        """The heading, the table and the conclusion."""
+        head, *rows = cells(self)
+        rule = ["---"] * 2 + ["---:"] * (len(head) - 2)
+        lines = [head, rule, *([plain(cell) for cell in row] for row in rows)]
+        table_ = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        return f"{plain(heading(self))}\n\n{table_}\n\n{plain(conclusion(self))}\n"
+
+    def __str__(self) -> str:
+        return table(self)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html(table(self))}</pre>"
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Verdict:
-        """The inverse of `as_json`."""
+        """The inverse of `to_dict`."""
         values = {name: record[name] for name in cls.__dataclass_fields__}
         values["members"] = {name: _read(entry) for name, entry in record["members"].items()}
         values["agreement"] = {
-            name: Agreement(**{**entry, "within": Interval(**entry["within"])})
-            for name, entry in record["agreement"].items()
+            name: Agreement(**{**entry, "within": Measure(**entry["within"])}) for name, entry in record["agreement"].items()
         }
         return cls(**values)
 
 
 def _read(entry: Mapping[str, Any]) -> Member:
     """A member of the record; those of older runs know of no good answers."""
-    shares = {name: {part: Interval(**share) for part, share in entry.get(name, {}).items()} for name in ("above", "good")}
+    shares = {name: {part: Measure(**share) for part, share in entry.get(name, {}).items()} for name in ("above", "good")}
     return Member(**{**entry, **shares})
 
 
 def heading(verdict: Verdict) -> str:
     """What was audited, in one line."""
-    total = " + ".join(f"{verdict.weights[name]:g} × {name}" for name in verdict.parts)
+    total = " + ".join(f"{verdict.weights[name]:g} × {name}" for name in verdict.parts) or "a function of somebody's own"
     if "kind" in verdict.weights:
         total += ", {overshoot:g} of the overshoot, length^{length:g}, {negatives} negatives".format(**verdict.weights)
     left_out = f" ({verdict.unscored} more have a reference that cannot be scored)" if verdict.unscored else ""
     graded = f", {verdict.n_graded:,} graded answers" if verdict.agreement else ""
     scorer = "+".join(version[:12] for version in verdict.scorer.split("+"))
-    return f"Reward: {total}. {verdict.n} scenarios{left_out}{graded}; scorer {scorer}."
+    by = f"; scorer {scorer}" if scorer else ""
+    return f"Reward: {total}. {verdict.n} scenarios{left_out}{graded}{by}."
 
 
 def cells(verdict: Verdict) -> list[list[str]]:
@@ -213,7 +231,7 @@ def cells(verdict: Verdict) -> list[list[str]]:
     return rows + [row + ["-"] * asked for row in _agreement_cells(verdict)]
 
 
-def _percent(share: Interval) -> str:
+def _percent(share: Measure) -> str:
     return f"{share.value:.1%} [{share.low:.1%}, {share.high:.1%}]".replace("%", "")
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from coevo.config.load import load_recipe
 from coevo.data import world, write_rpgbench
-from coevo.diagnose import run as module
-from coevo.diagnose.request import Question, prepare
+from coevo.diagnosis import run as module
+from coevo.diagnosis.request import Question, prepare
 from coevo.errors import CheckpointError
 from coevo.judge.local import Local
 from coevo.lm.lineage import LINEAGE_FILE, identity, read_lineage, settings_hash, weights_hash

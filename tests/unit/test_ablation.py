@@ -118,7 +118,7 @@ def test_what_cannot_be_compared_is_refused(runs: list[list[Reading]], expected:
 
 def folder(path: Path, readings: list[Reading]) -> Path:
     (path / "evaluation").mkdir(parents=True)
-    lines = [json.dumps(r.as_json(), allow_nan=False) for r in readings]
+    lines = [json.dumps(r.to_dict(), allow_nan=False) for r in readings]
     (path / "evaluation" / "ablation.jsonl").write_text("\n".join(lines) + "\n")
     return path
 
@@ -147,5 +147,5 @@ def test_the_command_says_what_is_missing_or_broken(tmp_path: Path, capsys: pyte
 
 def test_readings_survive_json() -> None:
     for one in (*run(corl=2), reading("x", COLD, 0.0, status="reasoning")):
-        assert repr(Reading.from_json(json.loads(json.dumps(one.as_json())))) == repr(one)
+        assert repr(Reading.from_json(json.loads(json.dumps(one.to_dict())))) == repr(one)
     assert issubclass(ScoreError, CoevoError)

@@ -15,7 +15,7 @@ from coevo.data.battery import MEMBERS
 from coevo.errors import ConfigError, ScoreError
 from coevo.loop.folder import RunFolder
 from coevo.loop.phases import run_audit
-from coevo.maths.stats import Interval, wilson
+from coevo.maths.stats import Measure, wilson
 from coevo.progress import Silent
 from coevo.prompts import ALL
 from coevo.scoring import audit as audit_module
@@ -211,7 +211,7 @@ def test_a_tie_is_not_above_and_a_constant_reward_agrees_with_nothing():
     graded = {"I am Ada.": 1.0, "oh": 0.0, "eh": 0.5}
     verdict = audit(Table(scores), [small({"loop": "eh"}, graded)] * 2, DEFAULT, Audit(), seed=0)
     assert verdict.members["loop"].above[REWARD].value == 0.0
-    assert verdict.agreement[REWARD] == Agreement(Interval(0.0, 0.0, 0.0), 0.0, 0.0)
+    assert verdict.agreement[REWARD] == Agreement(Measure(0.0, 0.0, 0.0), 0.0, 0.0)
     assert len(verdict.failures) == 2
 
 
@@ -265,7 +265,7 @@ def test_other_right_answers_must_be_above_the_bad_ones_too():
     assert audit(Table(scores), cases, DEFAULT, Audit(at_least=0.9), seed=0).passed
     shown = table(verdict).splitlines()
     assert shown[1].endswith("another right one above") and shown[2].split()[1] == "fails"
-    assert Verdict.from_json(json.loads(json.dumps(verdict.as_json()))) == verdict
+    assert Verdict.from_json(json.loads(json.dumps(verdict.to_dict()))) == verdict
     # one that cannot be scored is left out
     unscored = {**scores, "far too long": Score(math.nan, 9, "too_long")}
     case = replace(small({"loop": "eh"}), good=("far too long",))
@@ -296,7 +296,7 @@ def test_the_world_knows_other_right_answers(exact):
 
 
 def test_records_of_older_runs_are_read(exact):
-    record = json.loads(json.dumps(exact["default"].as_json()))
+    record = json.loads(json.dumps(exact["default"].to_dict()))
     for entry in record["members"].values():
         del entry["good"], entry["n_good"]
     old = Verdict.from_json(record)
@@ -314,7 +314,7 @@ def test_r6_on_the_exact_density():
     assert verdict.members["query_echoed"].above["echo"].value == 1.0
     assert verdict.members["loop"].above["loop"].value == 1.0
     assert "0.3 × marginal" in heading(verdict) and "3 negatives" in heading(verdict)
-    assert Verdict.from_json(json.loads(json.dumps(verdict.as_json()))) == verdict
+    assert Verdict.from_json(json.loads(json.dumps(verdict.to_dict()))) == verdict
 
 
 def test_what_is_asked_for_hangs_on_the_data():
@@ -330,14 +330,14 @@ def test_progress_counts_scenarios():
 
 def test_the_record_reads_back_as_it_was(exact):
     for verdict in exact.values():
-        record = json.loads(json.dumps(verdict.as_json(), allow_nan=False))
+        record = json.loads(json.dumps(verdict.to_dict(), allow_nan=False))
         assert Verdict.from_json(record) == verdict
         assert (record["passed"], record["failures"]) == (verdict.passed, verdict.failures)
 
 
 def made(share: float, within: float) -> Verdict:
-    above = {name: Interval(share, share - 0.05, share + 0.02) for name in (REWARD, *PARTS)}
-    agreement = {name: Agreement(Interval(within, within - 0.01, within + 0.01), 0.95, 0.5) for name in (REWARD, *PARTS)}
+    above = {name: Measure(share, share - 0.05, share + 0.02) for name in (REWARD, *PARTS)}
+    agreement = {name: Agreement(Measure(within, within - 0.01, within + 0.01), 0.95, 0.5) for name in (REWARD, *PARTS)}
     members = {
         "loop": Member(100, {}, above, {"korean": 0.5, "german": 1.0}),
         "empty": Member(100, {"empty": 100}, above, {"x": 1.0}),

@@ -15,7 +15,7 @@ from coevo.calibration.file_attribution import CASES, CHUNK, blame, deal, exchan
 from coevo.calibration.report import console
 from coevo.calibration.settings import Settings
 from coevo.cli import main
-from coevo.diagnose.scorers import unseen
+from coevo.diagnosis.scorers import unseen
 from coevo.errors import DataError
 from coevo.prompts import NOTHING
 from coevo.types import Scenario, Score, Turn

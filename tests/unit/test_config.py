@@ -175,7 +175,7 @@ def test_recipe_is_frozen() -> None:
 
 
 def _models() -> list[type[BaseModel]]:
-    blocks = {**vars(config.recipe), **vars(inputs), **vars(method), **vars(tuning)}.values()
+    blocks = {**vars(config.recipe), **vars(config.loop), **vars(inputs), **vars(method), **vars(tuning)}.values()
     found = [value for value in blocks if isinstance(value, type) and issubclass(value, config.Model)]
     return [model for model in found if model is not config.Model]
 

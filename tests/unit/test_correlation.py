@@ -122,7 +122,7 @@ def test_a_constant_has_no_correlation(kind):
     result = correlate([0.1, 0.1, 0.1], [1, 2, 3], kind, resamples=50)
     assert math.isnan(result.value) and math.isnan(result.low) and math.isnan(result.high)
     assert result.degenerate == 50
-    assert result.as_json() == {
+    assert result.to_dict() == {
         "kind": kind, "value": None, "low": None, "high": None, "n": 3, "resamples": 50, "degenerate": 50
     }  # fmt: skip
 

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from coevo import cli
-from coevo.diagnose import report as score
-from coevo.diagnose import tables as score_tables
+from coevo.diagnosis import report as score
+from coevo.diagnosis import tables as score_tables
 from coevo.errors import CoevoError, DataError
 from coevo.experiment import read as experiment_read
 from coevo.judge import report as judge
@@ -47,7 +47,7 @@ def whole(tmp_path_factory):
     write_lines(run / "metrics.jsonl", metrics()[::20])
     write_lines(run / "rollouts.jsonl", turns(1, n=3))
     readings = [Reading(f"IDTest-{i}", "IDTest", variant, Score(-2.0, 4)) for variant in (CORL, WITHOUT) for i in range(3)]
-    write_lines(run / "evaluation" / "ablation.jsonl", [one.as_json() for one in readings])
+    write_lines(run / "evaluation" / "ablation.jsonl", [one.to_dict() for one in readings])
     scores = root / "scores"
     scores.mkdir()
     about = {"asked": {"seed": 1, "scorer": "runs/q"}, "scorer_phase": "sft-scorer", "base": "b" * 32, "embedder": "e"}
@@ -237,7 +237,7 @@ def test_an_experiment_names_its_broken_files(whole, tmp_path):
     folder = tmp_path / "scores" / "b" / "e" / "seed-0"
     folder.mkdir(parents=True)
     (folder / "result.json").write_bytes((whole / "scores" / "result.json").read_bytes())
-    lines = [{"model": "a", **row.as_json()} for row in diagnosed_rows({"german": 5}, n=8)]
+    lines = [{"model": "a", **row.to_dict()} for row in diagnosed_rows({"german": 5}, n=8)]
     write_lines(folder / "rows.jsonl", lines)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment_read, "RESAMPLES", 20)
@@ -266,4 +266,4 @@ def test_an_experiment_names_its_broken_files(whole, tmp_path):
 
 def test_shapes_hold_what_is_written(whole):
     # every field of a row is known, so that a renamed one cannot pass unseen
-    assert set(shapes.Row.model_fields) == set(rows(0, n=1)[0].as_json())
+    assert set(shapes.Row.model_fields) == set(rows(0, n=1)[0].to_dict())

@@ -8,7 +8,7 @@ import pytest
 
 from coevo.config import Evaluation
 from coevo.data import BATTERIES, world
-from coevo.diagnose.diagnosis import diagnose
+from coevo.diagnosis.assemble import diagnose
 from coevo.scoring.evaluate import measure
 from coevo.scoring.guards import fault
 from coevo.scoring.real_text import seen

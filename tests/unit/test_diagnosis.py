@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from coevo.config import Evaluation
-from coevo.diagnose import diagnosis
-from coevo.diagnose.diagnosis import Embedded, Which, comparisons, diagnose
+from coevo.diagnosis import assemble as diagnosis
+from coevo.diagnosis.assemble import Embedded, Which, comparisons, diagnose
 from coevo.maths.divergence import Divergence
 from coevo.scoring.evaluate import Measurement
 from coevo.scoring.summary import Row, difference, remid_margin, summarise

@@ -54,7 +54,7 @@ def test_identical_samples_are_at_zero():
 def test_a_constant_embedding_is_no_evidence():
     # every C is the same rank-one matrix: all entropies are 0, in the null too, so every division ties but for rounding
     result = representation_jsd(np.ones((5, 3)), 2 * np.ones((8, 3)))
-    assert result.as_json() == pytest.approx(
+    assert result.to_dict() == pytest.approx(
         {"raw": 0, "null_mean": 0, "null_high": 0, "p_value": 1, "corrected": 0}, abs=1e-12
     )
 
@@ -182,7 +182,7 @@ def test_deterministic_by_seed():
 
 def test_as_json_names_every_number():
     result = Divergence(raw=0.3, null_mean=0.1, null_high=0.15, p_value=0.01)
-    assert result.as_json() == {"raw": 0.3, "null_mean": 0.1, "null_high": 0.15, "p_value": 0.01, "corrected": 0.3 - 0.1}
+    assert result.to_dict() == {"raw": 0.3, "null_mean": 0.1, "null_high": 0.15, "p_value": 0.01, "corrected": 0.3 - 0.1}
 
 
 @pytest.mark.parametrize("wrong", [0.0, np.nan, np.inf])

@@ -447,7 +447,7 @@ def test_rows_survive_json_and_give_the_same_summary():
     batch = scenarios(n=6)
     responses = answers(batch, {"IDTest"}, {"IDTest-0": "truncated"})
     result = measure(ExactScorer(), batch, responses, FULL, 0)
-    lines = [json.dumps(row.as_json(), allow_nan=False) for row in result.rows]
+    lines = [json.dumps(row.to_dict(), allow_nan=False) for row in result.rows]
     rows = [Row.from_json(json.loads(line)) for line in lines]
     assert repr(rows) == repr(result.rows)
     assert summarise(rows, FULL, 0, model="rpm/test", scorer="v1") == result.summary

@@ -75,7 +75,7 @@ def test_quick_is_a_part_of_the_cells(tmp_path: Path) -> None:
     path = write(tmp_path, quick={"methods": ["loop", "sft"], "seeds": [1]}, estimators={"a": {}, "b": {"lora.r": 4}})
     quick, whole = read_experiment(path, quick=True), read_experiment(path)
     assert [cell.name for cell in quick.cells] == ["cells/base/sft/seed-1", "cells/base/loop/seed-1"]
-    assert [cell.method for cell in quick.estimators] == quick.as_json()["estimators"] == ["a"]
+    assert [cell.method for cell in quick.estimators] == quick.to_dict()["estimators"] == ["a"]
     assert {cell.name for cell in quick.cells} < {cell.name for cell in whole.cells}
     with pytest.raises(ConfigError, match="no block `quick`"):
         read_experiment(write(tmp_path), quick=True)
@@ -175,7 +175,7 @@ def test_a_judge_that_cannot_be_is_refused_before_anything_runs(
 
 def test_the_record_holds_no_options_of_the_judge(tmp_path: Path) -> None:
     experiment = read_experiment(write(tmp_path, judge="--rubric coser --endpoint http://h/v1 --model m --key-env SECRET"))
-    assert experiment.judge is not None and "SECRET" not in json.dumps(experiment.as_json())
+    assert experiment.judge is not None and "SECRET" not in json.dumps(experiment.to_dict())
 
 
 def test_dry_run_counts_shared_phases_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -735,7 +735,7 @@ def test_a_correlation_within_subsets_is_of_methods_and_not_of_how_hard_a_subset
 
 def test_the_report_of_an_unfinished_experiment_says_what_is_missing(tmp_path: Path) -> None:
     experiment = read_experiment(write(tmp_path))
-    (tmp_path / "experiment.json").write_text(json.dumps(experiment.as_json()))
+    (tmp_path / "experiment.json").write_text(json.dumps(experiment.to_dict()))
     files = report.build(tmp_path)
     assert {file.name for file in files} == {"result.json", "report.md", "table.csv", "report.html"}
     text = (tmp_path / "report" / "report.md").read_text()
@@ -747,7 +747,7 @@ def test_the_report_of_an_unfinished_experiment_says_what_is_missing(tmp_path: P
 
 @pytest.mark.parametrize("content", ["{", "{}", "[]", "\0\0"])
 def test_damaged_records_are_named(tmp_path: Path, content: str) -> None:
-    record = json.dumps(read_experiment(write(tmp_path)).as_json())
+    record = json.dumps(read_experiment(write(tmp_path)).to_dict())
     (tmp_path / "experiment.json").write_text(content)
     with pytest.raises(DataError, match=r"experiment\.json: .*(not valid JSON|is missing|expected)"):
         report.build(tmp_path)
@@ -764,7 +764,7 @@ def test_hostile_names_are_text_in_every_file(
 ) -> None:
     found = measured({"sft": {}, "loop": dict.fromkeys(TAGS, -1.0)})
     table = tabulate(found, "sft", 100, seed=0)
-    asked = read_experiment(write(tmp_path, methods={"sft": {"method": "sft"}, "loop": {}})).as_json()
+    asked = read_experiment(write(tmp_path, methods={"sft": {"method": "sft"}, "loop": {}})).to_dict()
     results = {"base": {"estimators": {"scorer": table | {"correlations": {}}}, "missing": ["loop of base lacks a seed"]}}
     hostile = planted(json.loads(json.dumps(asked | {"results": results})), "german", "loop", "base", "scorer", "yaml")
     monkeypatch.setattr(report, "result", lambda folder: hostile)
@@ -775,7 +775,7 @@ def test_hostile_names_are_text_in_every_file(
 
 def test_names_are_escaped_in_the_page(tmp_path: Path) -> None:
     path = write(tmp_path, methods={"sft": {"method": "sft"}, "<b>x": {}}, bases={"<script>y": {}})
-    (tmp_path / "experiment.json").write_text(json.dumps(read_experiment(path).as_json()))
+    (tmp_path / "experiment.json").write_text(json.dumps(read_experiment(path).to_dict()))
     report.build(tmp_path)
     page = (tmp_path / "report" / "report.html").read_text()
     assert "<script>y" not in page and "<b>x" not in page and "&lt;script&gt;y" in page

@@ -80,7 +80,8 @@ def test_a_model_that_did_not_change_is_not_measured_again(tmp_path, second) -> 
         recipe=recipe(method="sft", evaluation={"second_scorer": second}),
         folder=SimpleNamespace(root=tmp_path, finish=lambda name, facts, files: finished.update({name: files})),
         current_rpm=lambda iteration: "01-sft-rpm",
-        final_rpm=lambda: "01-sft-rpm",
+        final_rpm=lambda plan: "01-sft-rpm",
+        plan=[],
     )
     (tmp_path / "evaluation").mkdir()
     ends = [".json", ".jsonl", *(["-second.jsonl"] if second else [])]

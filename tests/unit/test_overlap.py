@@ -12,7 +12,7 @@ from coevo.config import Recipe
 from coevo.data import check, read_rpgbench, world, write_rpgbench
 from coevo.data.overlap import copies, imprint
 from coevo.data.responses import read_answers
-from coevo.diagnose.request import Policy, Request, trained_on
+from coevo.diagnosis.request import Policy, Request, trained_on
 from coevo.errors import ConfigError, DataError
 from coevo.loop.material import load_material
 from coevo.plan.check import Contents, Counts

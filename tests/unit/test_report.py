@@ -11,7 +11,7 @@ import pytest
 from coevo import cli
 from coevo.config import Evaluation
 from coevo.errors import DataError
-from coevo.maths.stats import Interval
+from coevo.maths.stats import Measure
 from coevo.report import audit_table, build, console_table, drift, simulator_examples
 from coevo.report.changes import verdicts
 from coevo.report.read import lost_most, read_run
@@ -52,7 +52,7 @@ def write_lines(path, records):
 
 def write_evaluation(run, name, evaluated, scorer=SCORER):
     summary = summarise(evaluated, CONFIG, 0, model=f"rpm/{name}", scorer=scorer)
-    write_lines(run / "evaluation" / f"{name}.jsonl", [row.as_json() for row in evaluated])
+    write_lines(run / "evaluation" / f"{name}.jsonl", [row.to_dict() for row in evaluated])
     (run / "evaluation" / f"{name}.json").write_text(json.dumps(summary), encoding="utf-8")
 
 
@@ -61,20 +61,20 @@ def write_second(run, name, evaluated, scorer="e" * 64):
     path = run / "evaluation" / f"{name}.json"
     summary = summarise(evaluated, CONFIG, 0, model=f"rpm/{name}", scorer=scorer)
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"second_scorer": summary}), encoding="utf-8")
-    write_lines(run / "evaluation" / f"{name}-second.jsonl", [row.as_json() for row in evaluated])
+    write_lines(run / "evaluation" / f"{name}-second.jsonl", [row.to_dict() for row in evaluated])
 
 
 def audited(share):
     """An audit whose reward has the reference above loops in this share of the scenarios."""
     names = ("reward", "information", "register_gap")
-    above = {name: Interval(share, share - 0.05, 1.0) for name in names}
-    agreement = {name: Agreement(Interval(0.95, 0.94, 0.96), 0.93, 0.8) for name in names}
+    above = {name: Measure(share, share - 0.05, 1.0) for name in names}
+    agreement = {name: Agreement(Measure(0.95, 0.94, 0.96), 0.93, 0.8) for name in names}
     members = {"loop": Member(96, {"too_long": 3}, above, {"Film & Television": share, "german": 1.0})}
     return Verdict(SCORER, {"information": 1.0, "register_gap": 1.0}, 0.99, 0.9, 96, 0, members, agreement, 2500)
 
 
 def write_audit(run, verdict):
-    (run / "evaluation" / "audit.json").write_text(json.dumps(verdict.as_json()), encoding="utf-8")
+    (run / "evaluation" / "audit.json").write_text(json.dumps(verdict.to_dict()), encoding="utf-8")
 
 
 def metrics():
@@ -342,7 +342,7 @@ def test_the_audit_is_in_every_form_of_the_report(run):
     page = (run / "report" / "report.html").read_text(encoding="utf-8")
     assert "<td>Film &amp; Television 88</td>" in page and "The reward fails:" in page
     record = json.loads((run / "report" / "results.json").read_text(encoding="utf-8"))
-    assert record["audit"] == audited(0.875).as_json()
+    assert record["audit"] == audited(0.875).to_dict()
     assert audit_table(run).splitlines()[-2:] == [
         "The reward fails:",
         "  loop: the reference is above it in 87.5% of 96 scenarios, 99.0% are asked for; least often in Film & Television, "

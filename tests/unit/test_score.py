@@ -18,11 +18,11 @@ from coevo import cli
 from coevo.cli.progress import ConsoleProgress
 from coevo.config.load import load_recipe
 from coevo.data import world, write_rpgbench
-from coevo.diagnose import report
-from coevo.diagnose import run as module
-from coevo.diagnose.request import Question, prepare, stages
-from coevo.diagnose.store import Store
-from coevo.diagnose.tables import markdown
+from coevo.diagnosis import report
+from coevo.diagnosis import run as module
+from coevo.diagnosis.request import Question, prepare, stages
+from coevo.diagnosis.store import Store
+from coevo.diagnosis.tables import markdown
 from coevo.errors import CheckpointError, ConfigError, DataError, ScoreError
 from coevo.files import content_key, locked
 from coevo.lm.loading import load_base, new_adapter, save_policy
@@ -111,8 +111,8 @@ def finished(run, data, tmp_path_factory):
 
 def test_what_the_scorer_does_not_read_is_said():
     read, unread = {"value": 2.0, "low": 1.0, "high": 3.0}, {"value": -0.03, "low": -0.1, "high": 0.04}
-    assert module._unread({"u": read, "c": read, "d": read}, "sum") == []
-    (note,) = module._unread({"u": read, "c": unread, "d": read}, "sum")
+    assert module.unread({"u": read, "c": read, "d": read}, "sum") == []
+    (note,) = module.unread({"u": read, "c": unread, "d": read}, "sum")
     assert "character (R-EMI_c): -0.03 [-0.10, 0.04] nats" in note and "R-EMI_u" not in note
 
 
@@ -343,7 +343,7 @@ def test_a_scorer_of_corl_reads_each_scenario_with_its_reasoning(reasoned, data,
     rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
     for row, known in zip(rows, expected.rows, strict=True):
         assert row["status"] == known.status
-        assert row["remi"] == pytest.approx(known.as_json()["remi"], abs=1e-4)
+        assert row["remi"] == pytest.approx(known.to_dict()["remi"], abs=1e-4)
     # a base that was never taught to writes no whole reasoning, so the last scenario has none: counted, and never 0 nats
     assert [row["status"] for row in rows] == ["ok"] * 8 + ["reasoning"] and rows[-1]["remi"] is None
     about = result["reasoner"]

@@ -7,7 +7,7 @@ import pytest
 
 from coevo.maths import stats
 from coevo.maths.stats import (
-    Interval,
+    Measure,
     bootstrap,
     bootstrap_difference,
     bootstrap_mean,
@@ -40,7 +40,7 @@ def test_interval_covers_the_truth_about_95_times_in_100():
 
 
 def test_one_value_has_an_interval_without_width():
-    assert bootstrap_mean([3.0, 3.0, 3.0], 100, 0) == Interval(3, 3, 3)
+    assert bootstrap_mean([3.0, 3.0, 3.0], 100, 0) == Measure(3, 3, 3)
 
 
 def test_the_same_seed_gives_the_same_interval_and_another_another():
@@ -111,8 +111,8 @@ def test_unscored_values_are_the_callers_to_leave_out():
 
 
 def test_intervals_overlap():
-    assert Interval(1, 0, 2).overlaps(Interval(2, 2, 3))
-    assert not Interval(1, 0, 2).overlaps(Interval(3, 2.1, 4))
+    assert Measure(1, 0, 2).overlaps(Measure(2, 2, 3))
+    assert not Measure(1, 0, 2).overlaps(Measure(3, 2.1, 4))
 
 
 def test_runs_are_drawn_by_students_t():

@@ -12,7 +12,7 @@ from coevo.report import drift
 from coevo.report.changes import verdicts
 from coevo.report.read import Run
 from coevo.scoring.claims import LEAST, beyond, doubts, less, lost, printed, scored, shown, sign
-from coevo.scoring.verdict import Agreement, Interval, Member, Verdict, conclusion
+from coevo.scoring.verdict import Agreement, Measure, Member, Verdict, conclusion
 from coevo.scoring.words import against_words, home_words, shift_words
 
 TAGS = {"IDTest": "id", "german": "user", "korean": "user", "Theater": "character", "TurnLevelComposition": "dialogue"}
@@ -333,7 +333,7 @@ def test_a_difference_of_two_intervals_by_hand():
     found = less({"value": 5.0, "low": 4.0, "high": 7.0}, {"value": 1.0, "low": -2.0, "high": 2.0})
     assert (found["value"], found["low"], found["high"]) == pytest.approx((4, 4 - 2**0.5, 4 + 13**0.5))
     # Newcombe 1998, Table II, method 10: 56 of 70 less 48 of 80
-    shares = less(wilson(56, 70).as_json(), wilson(48, 80).as_json())
+    shares = less(wilson(56, 70).to_dict(), wilson(48, 80).to_dict())
     assert (shares["value"], shares["low"], shares["high"]) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
     assert lost(entry(ok=20), entry()) and not lost(entry(ok=39), entry())
     assert doubts({"german": entry()}, {"german": entry(), "IDTest": entry()}, entry(subsets=["IDTest"]), "sum") == []
@@ -446,8 +446,8 @@ def test_no_drift_needs_subsets_scorers_that_read_and_a_gain_that_both_see():
 
 def test_a_pass_says_what_it_leaves_open():
     names = ("reward", "information", "register_gap")
-    sure = dict.fromkeys(names, Interval(1.0, 0.995, 1.0))
-    agreement = {name: Agreement(Interval(0.95, 0.94, 0.96), 0.93, 0.8) for name in names}
+    sure = dict.fromkeys(names, Measure(1.0, 0.995, 1.0))
+    agreement = {name: Agreement(Measure(0.95, 0.94, 0.96), 0.93, 0.8) for name in names}
 
     def passing(above, subsets, unscored=0):
         member = Member(96, {}, above, subsets)
@@ -455,6 +455,6 @@ def test_a_pass_says_what_it_leaves_open():
 
     plain = "The reward passes: the reference is above each bad answer in at least 99%, and agreement 0.90."
     assert passing(sure, {"german": 1.0}) == plain
-    open_ = passing(dict.fromkeys(names, Interval(1.0, 0.962, 1.0)), {"german": 0.9}, unscored=4).splitlines()
+    open_ = passing(dict.fromkeys(names, Measure(1.0, 0.962, 1.0)), {"german": 0.9}, unscored=4).splitlines()
     assert open_[0] == plain and "intervals reach down to 96.2% (loop)" in open_[1]
     assert "90.0% in german (loop)" in open_[2] and "nothing is known of 4 of 100 scenarios" in open_[3]

@@ -10,9 +10,9 @@ import pytest
 from coevo.config import Recipe
 from coevo.config.load import load_recipe
 from coevo.data import world, write_rpgbench
-from coevo.diagnose.request import Question, is_model, prepare, zero_shot_recipe
-from coevo.diagnose.run import score
-from coevo.diagnose.scorers import load_scorer, unseen
+from coevo.diagnosis.request import Question, prepare
+from coevo.diagnosis.run import score
+from coevo.diagnosis.scorers import load_scorer, unseen
 from coevo.errors import CheckpointError, ConfigError
 from coevo.lm.lineage import identity
 from coevo.lm.loading import load_policy, load_tokenizer
@@ -21,6 +21,7 @@ from coevo.loop.context import Policies
 from coevo.loop.folder import RunFolder
 from coevo.loop.run import train
 from coevo.plan.plan import plan
+from coevo.plan.zero_shot import is_model, zero_shot_recipe
 from coevo.prompts import INSTRUCT
 from coevo.scoring.scorer import Ask, Scorer
 from tests.compat.families import make_base

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 
 from coevo import dist
-from coevo.diagnose.diagnosis import Embedded, Floats, Which, comparisons, diagnose
-from coevo.diagnose.request import (
+from coevo.diagnosis.assemble import Floats, Which, diagnose
+from coevo.diagnosis.request import (
     REASONINGS,
     REQUEST_FILE,
     Policy,
@@ -24,11 +23,11 @@ from coevo.diagnose.request import (
     score_stage,
     trained_on,
 )
-from coevo.diagnose.store import Store, load_array, save_array
+from coevo.diagnosis.result import Diagnosis
+from coevo.diagnosis.store import Store
+from coevo.diagnosis.vectors import PERMUTATIONS, diverge, embed_all
 from coevo.errors import CheckpointError
 from coevo.files import content_key, previous, write_atomic, writing
-from coevo.lm.contexts import release_memory
-from coevo.lm.embedding import embed
 from coevo.lm.likelihood import loses_text
 from coevo.lm.lineage import settings_hash
 from coevo.lm.loading import local_directory
@@ -37,25 +36,22 @@ from coevo.loop.context import Policies, seed_of
 from coevo.loop.estimator import BATCH, reasoner
 from coevo.loop.folder import RunFolder, dump_row, held
 from coevo.loop.run import start_processes
-from coevo.maths.divergence import Divergence, representation_jsd
+from coevo.maths.divergence import Divergence
 from coevo.maths.stats import bootstrap_mean
 from coevo.plan.zero_shot import is_model
 from coevo.progress import Progress, Silent
 from coevo.prompts import Component, character_text
 from coevo.records import Number
 from coevo.scoring.claims import shown, sign
-from coevo.scoring.evaluate import COMPONENTS, Measurement, assemble, plan, uses
+from coevo.scoring.evaluate import Measurement, assemble, plan, uses
 from coevo.scoring.reasoner import Estimator, ReasonedScorer, Reasoner, Written
 from coevo.scoring.reasoner import content_key as scenario_key
 from coevo.scoring.scorer import Ask, PromptKey, Scorer
 from coevo.scoring.summary import summarise
-from coevo.types import Reasoning, Response, Scenario, Score
+from coevo.types import Reasoning, Scenario, Score
 
 CHUNK = 512
 """Likelihoods between two writes to disk."""
-TEXTS = 256
-"""Embeddings between two writes to disk."""
-PERMUTATIONS = 200
 SCORE_ROW = tuple[Number | None, int, Literal["ok", "too_long", "empty", "reasoning"]]
 DIVERGENCE_ROW = tuple[Number, Number, Number, Number]
 REASONING_ROW = tuple[str, Literal["ok", "truncated", "empty", "malformed", "too_long"], Number]
@@ -86,10 +82,10 @@ def score(request: Request, progress: Progress | None = None) -> Path:
 
 def _score(request: Request, policies: Policies, progress: Progress) -> Path:
     before = previous(request.out, REQUEST_FILE)
-    if before is not None and before != request.as_json() and (request.out / RESULT_FILE).exists():
+    if before is not None and before != request.to_dict() and (request.out / RESULT_FILE).exists():
         progress.say(f"{request.out} holds the result of another question; what still applies is reused, the rest replaced.")
     if dist.is_main():
-        write_atomic(request.out / REQUEST_FILE, json.dumps(request.as_json(), indent=1, ensure_ascii=False) + "\n")
+        write_atomic(request.out / REQUEST_FILE, json.dumps(request.to_dict(), indent=1, ensure_ascii=False) + "\n")
     with (
         Store(request.out / "cache" / "scores.jsonl", SCORE_ROW) as scores,
         Store(request.out / "cache" / "divergences.jsonl", DIVERGENCE_ROW) as spread,
@@ -97,15 +93,15 @@ def _score(request: Request, policies: Policies, progress: Progress) -> Path:
     ):
         reasoned = _reason(request, policies, written, progress)
         measured, used = _measure(request, _estimator(request, policies, reasoned), scores, progress)
-        embedded = _embed(request, policies, progress)
-        divergences = _diverge(request, embedded, spread, progress)
+        embedded = embed_all(request, policies, progress)
+        divergences = diverge(request, embedded, spread, progress)
     seed = _seed(request)
     result = diagnose(measured, request.answers.scenarios, divergences, request.recipe.evaluation, seed, used)
     result["references_use"] = {
-        z: bootstrap_mean(nats[~np.isnan(nats)], result["resamples"], seed).as_json() for z, nats in used.items()
+        z: bootstrap_mean(nats[~np.isnan(nats)], result["resamples"], seed).to_dict() for z, nats in used.items()
     }
     result["notes"] += [
-        *_unread(result["references_use"], result["scale"]),
+        *unread(result["references_use"], result["scale"]),
         *_notes(request, policies, divergences),
         *_reasoning_notes(request, reasoned),
         *_lost_notes(request, policies),
@@ -115,11 +111,12 @@ def _score(request: Request, policies: Policies, progress: Progress) -> Path:
         **_reasoner_facts(request, reasoned),
         **_about(request, policies),
     }
-    result = {"asked": request.as_json(), **about, **result}
+    result = {"asked": request.to_dict(), **about, **result}
     if dist.is_main():
-        rows = [{"model": name, **row.as_json()} for name, found in measured.items() for row in found.rows]
+        rows = [{"model": name, **row.to_dict()} for name, found in measured.items() for row in found.rows]
         write_atomic(request.out / ROWS_FILE, "".join(dump_row(row) for row in rows))
-        write_atomic(request.out / RESULT_FILE, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        text = Diagnosis(result).to_dict()
+        write_atomic(request.out / RESULT_FILE, json.dumps(text, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     dist.barrier()
     return request.out
 
@@ -268,83 +265,6 @@ def _unpacked(row: Sequence[Any]) -> Score:
     return Score(float("nan") if nats is None else nats, n_tokens, status)
 
 
-# --- divergences ----------------------------------------------------------------------------------------------------
-
-
-def _embed(request: Request, policies: Policies, progress: Progress) -> Embedded:
-    """Vectors of every text by the base without adapters, each distinct text once."""
-    scenarios, by_model = request.answers.scenarios, request.answers.by_model
-    columns: dict[tuple[str, str], list[str]] = {
-        ("context", "u"): [x.persona for x in scenarios],
-        ("context", "c"): [character_text(x.character) for x in scenarios],
-        ("context", "d"): ["\n".join(turn.text for turn in x.dialogue) for x in scenarios],
-        ("reference", ""): [x.reference for x in scenarios],
-    }
-    columns |= {("response", model): [_said(response) for response in responses] for model, responses in by_model.items()}
-    # what the scorer held, before the base is loaded beside it
-    release_memory()
-    model = policies.load(None, trainable=False)
-    progress.phase("embeddings", sum(len(set(texts)) for texts in columns.values()))
-    base = policies.version(None)
-    folder = request.out / "cache" / "embeddings"
-    vectors = {key: _vectors(texts, model, policies, base, folder, progress) for key, texts in columns.items()}
-    progress.done("embeddings")
-    return Embedded(
-        {z: vectors["context", z] for z in COMPONENTS},
-        vectors["reference", ""],
-        {name: vectors["response", name] for name in by_model},
-    )
-
-
-def _said(response: Response) -> str:
-    return response.text if response.status == "ok" else ""
-
-
-def _vectors(texts: Sequence[str], model: Any, policies: Policies, base: str, folder: Path, progress: Progress) -> Floats:
-    """One vector a text, NaN for an empty one; from disk where a chunk of the same texts is there."""
-    limits = policies.recipe.limits
-    window = limits.prompt + limits.response
-    distinct = [text for text in dict.fromkeys(texts) if text]
-    parts = []
-    for start in range(0, len(distinct), TEXTS):
-        chunk = distinct[start : start + TEXTS]
-        path = folder / f"{content_key(base, window, chunk)}.npy"
-        known: Any = load_array(path, progress.say) if dist.is_main() else None
-        # the main process alone reads, so that all agree on what is there
-        if not dist.gather([known is not None])[0]:
-            share = dist.share_out(
-                lambda some: list(
-                    embed(model, policies.tokenizer, some, window=window, tokens_per_batch=limits.tokens_per_batch)
-                ),
-                chunk,
-            )
-            known = np.array(share)
-            if dist.is_main():
-                save_array(path, known)
-        parts.append(dist.gather([known])[0])
-        progress.advance(len(chunk))
-    found = dict(zip(distinct, np.concatenate(parts), strict=True)) if parts else {}
-    absent = np.full(model.config.get_text_config().hidden_size, np.nan, dtype=np.float32)
-    return np.stack([found.get(text, absent) for text in texts]).astype(np.float64)
-
-
-def _diverge(request: Request, embedded: Embedded, store: Store, progress: Progress) -> dict[Which, Divergence]:
-    tags = [x.subset_tag for x in request.answers.scenarios]
-    todo = list(comparisons(tags, embedded, request.seed))
-    progress.phase("divergences", len(todo))
-    found = {}
-    for which, x, y in todo:
-        contents = [hashlib.sha256(rows.tobytes()).hexdigest() for rows in (x, y)]
-        key = content_key("jsd", contents, PERMUTATIONS, request.seed)
-        if key not in store:
-            made = representation_jsd(x, y, permutations=PERMUTATIONS, seed=request.seed)
-            store.add({key: [made.raw, made.null_mean, made.null_high, made.p_value]})
-        found[which] = Divergence(*store[key])
-        progress.advance()
-    progress.done("divergences")
-    return found
-
-
 # --- what the reader must know --------------------------------------------------------------------------------------
 
 
@@ -396,7 +316,7 @@ def _lost_notes(request: Request, policies: Policies) -> list[str]:
     return [lost[0].upper() + lost[1:]] if lost else []
 
 
-def _unread(used: Mapping[Component, Mapping[str, float]], scale: str) -> list[str]:
+def unread(used: Mapping[Component, Mapping[str, float]], scale: str) -> list[str]:
     """Components of which even the references use nothing that shows: there is nothing that a model could lose."""
     words = {"u": "persona", "c": "character", "d": "dialogue"}
     unread = [f"{words[z]} (R-EMI_{z}): {shown(record, scale)}" for z, record in used.items() if sign(record, scale) <= 0]

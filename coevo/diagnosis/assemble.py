@@ -134,7 +134,7 @@ def diagnose(
         },
         "models": {
             name: _model(name, measured, divergences, config, seed, uses)
-            | {"costliest": [texts[row.sample_id] | row.as_json() for row in _costliest(measurement.rows)]}
+            | {"costliest": [texts[row.sample_id] | row.to_dict() for row in _costliest(measurement.rows)]}
             for name, measurement in measured.items()
         },
     }
@@ -215,7 +215,7 @@ def _uses(
 
 def _divergence(divergences: Mapping[Which, Divergence], kind: Any, model: str, tag: str) -> dict[str, float] | None:
     found = divergences.get(Which(kind, model, tag))
-    return found.as_json() if found else None
+    return found.to_dict() if found else None
 
 
 def _risk(model: str, tag: str, divergences: Mapping[Which, Divergence]) -> dict[str, Any]:
@@ -285,8 +285,8 @@ def _hurts_most(rows: Sequence[Row], summary: Mapping[str, Any], config: Evaluat
         margin = remid_margin(rows, config, seed, ranked[0], ranked[1])
         result["next"] = {
             "shift": ranked[1],
-            "margin": margin.as_json(),
-            "beyond_noise": sign(margin.as_json(), scale) > 0,
+            "margin": margin.to_dict(),
+            "beyond_noise": sign(margin.to_dict(), scale) > 0,
         }
     return result
 

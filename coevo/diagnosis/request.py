@@ -86,7 +86,7 @@ class Request:
         """Whether the reasonings are another run's than the scorer's."""
         return self.reasoner is not None and self.reasoner.run.resolve() != self.scorer.run.resolve()
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What was asked, for the result folder."""
         return {
             "data": file_record(self.data),

@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from coevo.diagnose.tables import KINDS, Record, measure
+from coevo.diagnosis.tables import KINDS, Record, measure
 from coevo.report.plots import COLOURS, STYLE, ascii_label, pngs
 from coevo.report.tables import unit
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coevo.diagnose.tables import Record
+from coevo.diagnosis.tables import Record
 from coevo.errors import DataError
 from coevo.records import read_json
 from coevo.report.result_shapes import DIAGNOSIS
@@ -28,8 +28,8 @@ def build(folder: str | Path) -> list[Path]:
         DataError: no diagnosis in the folder, or a broken one.
     """
     # drawing is slow to import, and the sentences do without
-    from coevo.diagnose.plots import draw
-    from coevo.diagnose.tables import LEGEND, csv_text, markdown, stamp, tables
+    from coevo.diagnosis.plots import draw
+    from coevo.diagnosis.tables import LEGEND, csv_text, markdown, stamp, tables
     from coevo.report.html import environment, figures
     from coevo.report.write import write_bytes
 

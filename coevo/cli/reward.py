@@ -1,0 +1,83 @@
+"""`coevo reward`: the reward of a role-playing model behind HTTP, for trainers in other processes."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import socket
+
+from coevo.cli.console import Commands, command, path, say, warn, whole
+from coevo.errors import ConfigError
+
+REWARD_EXAMPLES = """examples:
+  coevo reward --serve --scorer Qwen/Qwen3-4B --data dialogues.json
+  coevo reward --serve --scorer runs/scorer --data dialogues.json --splits IDTrain --port 8600
+
+  curl -s localhost:8600/reward -H 'Content-Type: application/json' \\
+       -d '{"sample_id": ["IDTrain-00000"], "completions": ["Good evening."]}'
+
+From Python: coevo.RemoteReward("http://127.0.0.1:8600") is a reward function for TRL.
+"""
+
+
+def add(commands: Commands) -> None:
+    """Adds the command."""
+    reward = command(commands, "reward", "serve the reward of a role-playing model over HTTP", REWARD_EXAMPLES)
+    reward.add_argument("--serve", action="store_true", required=True, help="answer requests until interrupted")
+    reward.add_argument("--scorer", type=path, required=True, metavar="RUN|MODEL", help="a run's scorer, or a chat model")
+    reward.add_argument("--data", type=path, required=True, metavar="FILE", help="scenarios with references")
+    reward.add_argument("--splits", nargs="+", metavar="SPLIT", help="of the file; all if omitted")
+    reward.add_argument(
+        "--weights", choices=("real_text", "plain"), default="real_text", help="R6 (default), or R1 + R4 as for the world"
+    )
+    reward.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default 127.0.0.1, this machine alone")
+    reward.add_argument("--port", type=whole, default=8600, metavar="N", help="default 8600")
+    reward.set_defaults(run=_reward)
+
+
+def _reward(options: argparse.Namespace) -> int:
+    try:
+        import uvicorn
+
+        from coevo.scoring.served import application
+    except ImportError:
+        raise ConfigError("coevo reward needs fastapi and uvicorn; install them with: pip install 'coevo[serve]'") from None
+    if not 0 < options.port < 65536:
+        raise ConfigError(f"--port {options.port}: expected 1 to 65535.")
+    _free(options.host, options.port)
+    from coevo.config import RealText, RewardWeights
+    from coevo.data import load_scenarios
+    from coevo.diagnosis.scorers import load_scorer
+    from coevo.scoring.remid import REMIDReward
+
+    scenarios = load_scenarios(options.data, options.splits)
+    weights = RealText(kind="real_text") if options.weights == "real_text" else RewardWeights()
+    reward = REMIDReward(load_scorer(options.scorer), scenarios, weights)
+    if not _loopback(options.host):
+        warn(f"--host {options.host}: whoever reaches this machine can ask for rewards; there is no key.")
+    say(f"{len(scenarios)} scenarios, scorer {reward.version[:12]}; Ctrl-C ends.")
+    say(f"http://{options.host}:{options.port}/reward")
+    uvicorn.run(application(reward), host=options.host, port=options.port, log_level="warning")
+    return 0
+
+
+def _free(host: str, port: int) -> None:
+    """Looks before a model is loaded.
+
+    Raises:
+        ConfigError: nothing can listen there.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind(address)
+    except OSError as error:
+        raise ConfigError(f"--host {host} --port {port}: cannot listen there ({error.strerror}); choose another.") from None
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
