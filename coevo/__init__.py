@@ -26,21 +26,21 @@ if TYPE_CHECKING:
     from coevo.maths import estimates
     from coevo.maths.stats import Measure
     from coevo.prompts import chat_messages
-    from coevo.scoring.audit_any import audit
-    from coevo.scoring.remid import REMIDReward
-    from coevo.scoring.remote import RemoteReward
-    from coevo.scoring.verdict import Verdict as Audit
+    from coevo.rewards.audit_any import audit
+    from coevo.rewards.remid import REMIDReward
+    from coevo.rewards.remote import RemoteReward
+    from coevo.rewards.verdict import Verdict as Audit
     from coevo.types import Response, Reward, Scenario, Turn
 
 _PLACES = {
-    "Audit": ("coevo.scoring.verdict", "Verdict"),
+    "Audit": ("coevo.rewards.verdict", "Verdict"),
     "CoevoError": ("coevo.errors", "CoevoError"),
     "Diagnosis": ("coevo.diagnosis.result", "Diagnosis"),
     "Measure": ("coevo.maths.stats", "Measure"),
     "ModelResult": ("coevo.diagnosis.result", "ModelResult"),
-    "REMIDReward": ("coevo.scoring.remid", "REMIDReward"),
+    "REMIDReward": ("coevo.rewards.remid", "REMIDReward"),
     "RealText": ("coevo.config", "RealText"),
-    "RemoteReward": ("coevo.scoring.remote", "RemoteReward"),
+    "RemoteReward": ("coevo.rewards.remote", "RemoteReward"),
     "Response": ("coevo.types", "Response"),
     "Reward": ("coevo.types", "Reward"),
     "RewardWeights": ("coevo.config", "RewardWeights"),
@@ -48,7 +48,7 @@ _PLACES = {
     "ShiftResult": ("coevo.diagnosis.result", "ShiftResult"),
     "Turn": ("coevo.types", "Turn"),
     "chat_messages": ("coevo.prompts", "chat_messages"),
-    "audit": ("coevo.scoring.audit_any", "audit"),
+    "audit": ("coevo.rewards.audit_any", "audit"),
     "diagnose": ("coevo.diagnosis.direct", "diagnose"),
     "estimates": ("coevo.maths.estimates", None),
     "generate": ("coevo.diagnosis.generate", "generate"),

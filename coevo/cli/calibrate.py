@@ -91,9 +91,9 @@ def _attribute(options: argparse.Namespace) -> int:
 def _scorer(run: Path) -> Scorer:
     """A scorer that gives every likelihood."""
     from coevo.diagnosis.scorers import load_scorer
-    from coevo.loop.record import read_resolved
     from coevo.loop.run import start_processes
     from coevo.plan.zero_shot import is_model
+    from coevo.runs.record import read_resolved
     from coevo.scoring.scorer import Scorer
 
     if not is_model(run) and read_resolved(run).corl is not None:

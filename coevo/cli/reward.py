@@ -39,7 +39,7 @@ def _reward(options: argparse.Namespace) -> int:
     try:
         import uvicorn
 
-        from coevo.scoring.served import application
+        from coevo.rewards.served import application
     except ImportError:
         raise ConfigError("coevo reward needs fastapi and uvicorn; install them with: pip install 'coevo[serve]'") from None
     if not 0 < options.port < 65536:
@@ -48,7 +48,7 @@ def _reward(options: argparse.Namespace) -> int:
     from coevo.config import RealText, RewardWeights
     from coevo.data import load_scenarios
     from coevo.diagnosis.scorers import load_scorer
-    from coevo.scoring.remid import REMIDReward
+    from coevo.rewards.remid import REMIDReward
 
     scenarios = load_scenarios(options.data, options.splits)
     weights = RealText(kind="real_text") if options.weights == "real_text" else RewardWeights()

@@ -149,7 +149,7 @@ def recipe_and_folder(options: argparse.Namespace) -> tuple[Recipe, Path]:
         CheckpointError: the folder to resume holds no run, or recipe or data are not those that it was begun with.
     """
     from coevo.config.load import load_recipe
-    from coevo.loop.record import read_resolved, with_own_data
+    from coevo.runs.record import read_resolved, with_own_data
 
     if options.resume is None:
         if options.recipe is None:
@@ -178,7 +178,7 @@ def recipe_and_folder(options: argparse.Namespace) -> tuple[Recipe, Path]:
 
 
 def _refuse_taken(out: Path) -> None:
-    from coevo.loop.record import refuse_taken
+    from coevo.runs.record import refuse_taken
 
     if os.path.lexists(out) and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; expected a folder that is new or empty.")

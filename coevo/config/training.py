@@ -258,7 +258,7 @@ class _Parts(Model):
 class RewardWeights(_Parts):
     """Weights of the RPM's reward parts (R1, R2 and R4 in nats, R3 from 0 to 1).
 
-    A part beyond the first two is a row of `coevo.scoring.rewards.FURTHER_PARTS`, and costs nothing where its weight is 0.
+    A part beyond the first two is a row of `coevo.rewards.parts.FURTHER_PARTS`, and costs nothing where its weight is 0.
     """
 
     information: Weight = 1.0

@@ -10,9 +10,9 @@ from coevo.errors import CheckpointError, ConfigError
 from coevo.lm.generation import generate as written
 from coevo.lm.likelihood import encode_prompt
 from coevo.loop.context import Policies, seed_of
-from coevo.loop.folder import RunFolder
 from coevo.plan.plan import plan
 from coevo.plan.zero_shot import is_model, zero_shot_recipe
+from coevo.runs.folder import RunFolder
 from coevo.scoring.probe import probe
 from coevo.types import Response, Scenario
 

@@ -15,12 +15,12 @@ from coevo.data.responses import Answers, read_answers
 from coevo.data.rpgbench import read_rpgbench
 from coevo.errors import CheckpointError, ConfigError, DataError
 from coevo.files import check_out, file_record
-from coevo.loop.record import read_resolved
 from coevo.plan.cost import DECODE_SHARE, parameters, rate
 from coevo.plan.naming import estimator_kinds
 from coevo.plan.zero_shot import is_model, zero_shot_recipe
 from coevo.progress import Stage
 from coevo.prompts import character_text
+from coevo.runs.record import read_resolved
 from coevo.types import Scenario
 
 REQUEST_FILE = "request.json"

@@ -34,7 +34,6 @@ from coevo.lm.loading import local_directory
 from coevo.lm.template import date_stamp
 from coevo.loop.context import Policies, seed_of
 from coevo.loop.estimator import BATCH, reasoner
-from coevo.loop.folder import RunFolder, dump_row, held
 from coevo.loop.run import start_processes
 from coevo.maths.divergence import Divergence
 from coevo.maths.stats import bootstrap_mean
@@ -42,6 +41,7 @@ from coevo.plan.zero_shot import is_model
 from coevo.progress import Progress, Silent
 from coevo.prompts import Component, character_text
 from coevo.records import Number
+from coevo.runs.folder import RunFolder, dump_row, held
 from coevo.scoring.claims import shown, sign
 from coevo.scoring.evaluate import Measurement, assemble, plan, uses
 from coevo.scoring.reasoner import Estimator, ReasonedScorer, Reasoner, Written

@@ -11,10 +11,10 @@ from coevo.errors import CheckpointError, DataError
 from coevo.lm.embedding import Embedder
 from coevo.loop.context import Policies
 from coevo.loop.estimator import reasoner
-from coevo.loop.folder import RunFolder
 from coevo.plan.naming import estimator_kinds
 from coevo.plan.plan import plan
 from coevo.plan.zero_shot import is_model, zero_shot_recipe
+from coevo.runs.folder import RunFolder
 from coevo.scoring.reasoner import Estimator, ReasonedScorer
 from coevo.types import Scenario
 

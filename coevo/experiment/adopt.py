@@ -15,10 +15,10 @@ from typing import Any
 
 from coevo.config import Recipe
 from coevo.files import content_key
-from coevo.loop.folder import STREAMS, TIMING_FILE, RunFolder
-from coevo.loop.record import begun_with
-from coevo.loop.streams import copy_rows, drop_rows
 from coevo.plan.plan import PhasePlan
+from coevo.runs.folder import STREAMS, TIMING_FILE, RunFolder
+from coevo.runs.record import begun_with
+from coevo.runs.streams import copy_rows, drop_rows
 
 MEASURING = ("audit", "evaluate", "ablation")
 """Kinds of phases that no later one reads, but for the evaluation's own references, which it would compute alike."""

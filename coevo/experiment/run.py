@@ -20,10 +20,10 @@ from coevo.experiment.adopt import adopt, digests, has_phase
 from coevo.experiment.matrix import ASKED_FILE, Cell, Experiment, cell_of, judged_of, scores_of
 from coevo.experiment.pool import Outcome, Pool, Task
 from coevo.files import locked, write_atomic
-from coevo.loop.folder import RunFolder, dump_row, read_resolved, read_rows
 from coevo.loop.material import load_material
-from coevo.loop.record import with_own_data
 from coevo.plan.plan import Counts, PhasePlan, count, plan
+from coevo.runs.folder import RunFolder, dump_row, read_resolved, read_rows
+from coevo.runs.record import with_own_data
 
 LOCK_FILE = ".lock"
 

@@ -12,9 +12,9 @@ from coevo.files import write_atomic
 from coevo.lm.likelihood import encode_response
 from coevo.loop.context import Context, seed_of
 from coevo.loop.estimator import keep, reasoner, reasoner_phase, scorer_phase
-from coevo.loop.folder import dump_row
 from coevo.plan.plan import PhasePlan
 from coevo.prompts import NO_REASONING, NOTHING
+from coevo.runs.folder import dump_row
 from coevo.scoring import ablation
 from coevo.scoring.ablation import Reading
 from coevo.scoring.scorer import Ask, Scorer

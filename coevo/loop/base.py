@@ -17,8 +17,8 @@ from coevo.lm.lineage import settings_hash, weights_hash
 from coevo.lm.loading import load_tokenizer, local_directory, new_adapter, stored_directory
 from coevo.lm.reward_model import check_reward_model
 from coevo.loop.context import LoRASeeded
-from coevo.loop.folder import RunFolder
 from coevo.plan.check import REWARD_MODEL, named_models
+from coevo.runs.folder import RunFolder
 from coevo.scoring.probe import probe
 
 BASE_FILE = "base.json"

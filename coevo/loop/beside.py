@@ -17,7 +17,7 @@ from coevo.judge.session import Answer, Session
 from coevo.lm.reward_model import RewardModel
 from coevo.loop.context import Context
 from coevo.prompts import Prompts, judge_messages
-from coevo.scoring.beside import Beside, Reads
+from coevo.rewards.beside import Beside, Reads
 from coevo.types import Scenario
 
 ATTEMPTS = 3

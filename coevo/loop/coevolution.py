@@ -16,15 +16,15 @@ from coevo.files import write_atomic
 from coevo.loop.beside import beside
 from coevo.loop.context import Context, seed_of
 from coevo.loop.estimator import estimator, others, prepare
-from coevo.loop.folder import dump_row
 from coevo.loop.phases import pool_rows, save_learnt
-from coevo.loop.players import Judges, RPMReward, Sample, SimulatorReward, draw_frame, passes
+from coevo.loop.rewards import Judges, RPMReward, Sample, SimulatorReward, draw_frame, passes
 from coevo.maths.stats import bootstrap_mean
 from coevo.plan.plan import PhasePlan
-from coevo.scoring.gates import thresholds
+from coevo.rewards.gates import thresholds
+from coevo.rewards.parts import Fit, answered, remi_nats
+from coevo.rewards.remid import REMIDReward, references
+from coevo.runs.folder import dump_row
 from coevo.scoring.reasoner import Estimator
-from coevo.scoring.remid import REMIDReward, references
-from coevo.scoring.rewards import Fit, answered, remi_nats
 from coevo.train.algorithms import TRAINERS
 from coevo.train.grpo import Completion
 from coevo.types import Scenario, Turn

@@ -30,13 +30,13 @@ from coevo.lm.loading import (
     save_policy,
     stored_dtype,
 )
-from coevo.loop.folder import RunFolder
 from coevo.loop.material import Material
 from coevo.plan.plan import PhasePlan
 from coevo.progress import Progress
 from coevo.prompts import Role
-from coevo.scoring.beside import Beside
-from coevo.scoring.gates import Thresholds
+from coevo.rewards.beside import Beside
+from coevo.rewards.gates import Thresholds
+from coevo.runs.folder import RunFolder
 from coevo.scoring.probe import probe
 from coevo.scoring.scorer import Scorer
 from coevo.scoring.thinking import Thought, split

@@ -8,12 +8,12 @@ import numpy as np
 
 from coevo import dist
 from coevo.loop.context import Context
-from coevo.loop.players import Logged, Sample
+from coevo.loop.rewards import Logged, Sample
 from coevo.plan.plan import PhasePlan
 from coevo.prompts import NO_REASONING, NOTHING
+from coevo.rewards.parts import match, reasoner_reward
 from coevo.scoring.agreement import agreement_nats
 from coevo.scoring.reasoning import parse, read_sections
-from coevo.scoring.rewards import match, reasoner_reward
 from coevo.scoring.scorer import Ask, Scorer
 from coevo.train.grpo import Completion
 from coevo.types import Reasoning, Reward, Scenario, Score

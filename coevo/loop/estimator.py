@@ -11,8 +11,8 @@ from coevo.config import REASONING_FRAME, RealText
 from coevo.errors import ConfigError
 from coevo.files import write_atomic
 from coevo.loop.context import Context, Policies, seed_of
-from coevo.loop.folder import dump_row, read_rows
 from coevo.plan.naming import estimator_kinds, reasoner_kind, scorer_kind
+from coevo.runs.folder import dump_row, read_rows
 from coevo.scoring.real_text import Others, draw_others
 from coevo.scoring.reasoner import Estimator, ReasonedScorer, Reasoner, content_key
 from coevo.types import Reasoning, Scenario

@@ -22,14 +22,14 @@ from coevo.loop.augment import write_copies
 from coevo.loop.coevolution import remid_reward, scenario_of, scenario_row
 from coevo.loop.context import Context, room, seed_of
 from coevo.loop.estimator import estimator, prepare
-from coevo.loop.folder import dump_row, read_rows
 from coevo.loop.material import WorldTruth
 from coevo.loop.phases import Lesson, Row, encode, lesson, no_extra, save_learnt
-from coevo.loop.players import RPMReward, Sample
+from coevo.loop.rewards import RPMReward, Sample
 from coevo.loop.think import ThinkReward
 from coevo.plan.plan import PhasePlan
 from coevo.prompts import Role
-from coevo.scoring.selection import Rated, best, pairs
+from coevo.rewards.selection import Rated, best, pairs
+from coevo.runs.folder import dump_row, read_rows
 from coevo.scoring.thinking import think
 from coevo.train.algorithms import TRAINERS
 from coevo.train.dpo import PairRow, train_dpo

@@ -33,7 +33,6 @@ from coevo.lm.small import build_base, train_tokenizer
 from coevo.loop.beside import beside, shared
 from coevo.loop.context import Context, room, seed_of
 from coevo.loop.estimator import estimator, others, prepare
-from coevo.loop.folder import dump_row, read_rows
 from coevo.plan.plan import PhasePlan
 from coevo.prompts import (
     AGREED,
@@ -45,10 +44,11 @@ from coevo.prompts import (
     Prompts,
     Role,
 )
-from coevo.scoring.audit import audit
+from coevo.rewards.audit import audit
+from coevo.rewards.verdict import conclusion, table
+from coevo.runs.folder import dump_row, read_rows
 from coevo.scoring.evaluate import Measurement, measure
 from coevo.scoring.scorer import Ask, Scores
-from coevo.scoring.verdict import conclusion, table
 from coevo.train.sft import train_sft
 from coevo.types import Scenario, Score
 

@@ -25,11 +25,11 @@ from coevo.lm.contexts import release_memory
 from coevo.loop import ablation, coevolution, corl, methods, phases, tracking
 from coevo.loop.base import check_models, remember_base
 from coevo.loop.context import Context, seed_of
-from coevo.loop.folder import RunFolder, held
 from coevo.loop.material import load_material
-from coevo.loop.record import begun_with, refuse_other_parts, refuse_taken, with_own_data
 from coevo.plan.plan import PhasePlan, plan
 from coevo.progress import Progress, Silent
+from coevo.runs.folder import RunFolder, held
+from coevo.runs.record import begun_with, refuse_other_parts, refuse_taken, with_own_data
 from coevo.train.checkpoints import Start, last_checkpoint
 from coevo.train.common import on_deepspeed
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from coevo.config.methods import ThinkGRPO
-from coevo.loop.players import RPMReward, Sample
+from coevo.loop.rewards import RPMReward, Sample
 from coevo.prompts import NO_REASONING, NOTHING
+from coevo.rewards.parts import economy, evidence, match
 from coevo.scoring.reasoner import ReasonedScorer
 from coevo.scoring.reasoning import read_sections
-from coevo.scoring.rewards import economy, evidence, match
 from coevo.scoring.scorer import Ask
 from coevo.scoring.thinking import Thought
 from coevo.train.grpo import Completion

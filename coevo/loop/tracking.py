@@ -14,7 +14,7 @@ from urllib.request import getproxies, proxy_bypass
 from coevo import dist
 from coevo.config import Recipe
 from coevo.files import write_atomic
-from coevo.loop.folder import RunFolder
+from coevo.runs.folder import RunFolder
 
 Log = Callable[[dict[str, Any]], None]
 CONNECTED_WITHIN_S = 5

@@ -1,7 +1,7 @@
 """Parts of a reward that others write: functions named in a recipe as `package.module:function`. Without torch.
 
 A function is called as `function(scenario=…, completion=…, fit=…, reference=…)` with a `coevo.types.Scenario`, the
-response's text, and the likelihoods (`coevo.scoring.rewards.Fit`) of the response and of the scenario's reference; it gives
+response's text, and the likelihoods (`coevo.rewards.parts.Fit`) of the response and of the scenario's reference; it gives
 a number.
 """
 

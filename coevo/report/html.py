@@ -14,7 +14,7 @@ from coevo.report import drift
 from coevo.report.changes import verdicts
 from coevo.report.read import Run, choose_turns, lost_most
 from coevo.report.tables import columns, decisions, legend, lessons, lines, stamp
-from coevo.scoring import verdict as audit
+from coevo.rewards import verdict as audit
 
 CAPTIONS = {
     "remid_by_subset.png": "R-EMID per subset, before and after co-evolution",

@@ -16,8 +16,8 @@ from coevo.errors import ConfigError, DataError
 from coevo.files import sha256_of
 from coevo.records import Broken, checked, read_json, read_lines
 from coevo.report import shapes
+from coevo.rewards.verdict import Verdict
 from coevo.scoring.summary import Row, difference, summarise
-from coevo.scoring.verdict import Verdict
 from coevo.yamlfile import read_yaml
 
 Record = dict[str, Any]

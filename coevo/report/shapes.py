@@ -10,9 +10,9 @@ from pydantic_core import PydanticCustomError
 
 from coevo.config import Evaluation, RealText, RewardWeights
 from coevo.records import Count, Number, Shape
+from coevo.rewards.verdict import REWARD, parts_of
 from coevo.scoring.summary import COMPONENTS, EXACT, MEASURES
 from coevo.scoring.summary import Row as ScenarioRow
-from coevo.scoring.verdict import REWARD, parts_of
 
 
 class Measure(Shape):

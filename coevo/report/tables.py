@@ -15,7 +15,7 @@ from coevo.maths.stats import Measure
 from coevo.report import drift
 from coevo.report.changes import verdicts
 from coevo.report.read import Run, read_run
-from coevo.scoring import verdict as audit
+from coevo.rewards import verdict as audit
 from coevo.scoring.claims import digits, scale_of
 
 RIGHT = ("share_right", "right (%)", 100.0)

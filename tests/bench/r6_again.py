@@ -19,15 +19,15 @@ import numpy as np
 from coevo.layout import align
 from coevo.loop.context import Context
 from coevo.loop.estimator import estimator, others
-from coevo.loop.folder import RunFolder, read_rows
 from coevo.loop.material import load_material
 from coevo.loop.phases import SharedScorer
-from coevo.loop.record import with_own_data
 from coevo.maths.stats import bootstrap_mean
 from coevo.plan.plan import plan
 from coevo.progress import Silent
+from coevo.rewards.parts import Fit, answered, fits, remi
+from coevo.runs.folder import RunFolder, read_rows
+from coevo.runs.record import with_own_data
 from coevo.scoring.evaluate import Scores
-from coevo.scoring.rewards import Fit, answered, fits, remi
 from coevo.types import Scenario
 
 Answers = Sequence[tuple[str, str]]

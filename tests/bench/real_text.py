@@ -27,10 +27,10 @@ from coevo.data import BATTERIES, Scenario, read_rpgbench
 from coevo.lm.lineage import weights_hash
 from coevo.lm.loading import load_policy, load_tokenizer, local_directory
 from coevo.prompts import INSTRUCT
-from coevo.scoring.audit import audit
+from coevo.rewards.audit import audit
+from coevo.rewards.verdict import table
 from coevo.scoring.real_text import Others, draw_others
 from coevo.scoring.scorer import Ask, PromptKey, Scorer
-from coevo.scoring.verdict import table
 from coevo.types import Score
 
 PROMPT, RESPONSE = 512, 64

@@ -29,8 +29,8 @@ from coevo.data import world
 from coevo.lm.likelihood import score_pairs
 from coevo.lm.loading import load_policy, load_tokenizer
 from coevo.lm.prefix import Pair
+from coevo.rewards.parts import fits
 from coevo.scoring.evaluate import measure
-from coevo.scoring.rewards import fits
 from coevo.scoring.scorer import Scorer
 from coevo.types import Response, Scenario, Score
 from tests.bench import long

@@ -19,7 +19,7 @@ from coevo.lm.lineage import LINEAGE_FILE, identity, read_lineage, settings_hash
 from coevo.lm.loading import load_base, load_policy, new_adapter, save_policy
 from coevo.loop.base import remember_base
 from coevo.loop.context import LoRASeeded, Policies
-from coevo.loop.folder import RunFolder
+from coevo.runs.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 SCORER = "02-sft-scorer"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coevo.loop.folder import read_rows
+from coevo.runs.folder import read_rows
 from tests.helpers.judge_server import JudgeServer
 from tests.helpers.reward_model import make_reward_model
 from tests.integration.conftest import SMOKE, coevo

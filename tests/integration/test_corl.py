@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from coevo.lm.lineage import read_lineage
-from coevo.loop.folder import read_rows
+from coevo.runs.folder import read_rows
 from coevo.scoring.ablation import VARIANTS
 from tests.integration.conftest import ROOT, coevo, environment, stamp
 

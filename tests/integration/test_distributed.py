@@ -13,10 +13,10 @@ import pytest
 from coevo.lm.lineage import read_lineage
 from coevo.loop.coevolution import diet, draw_frames, rpm_reward_for, simulator_reward_for
 from coevo.loop.context import Context
-from coevo.loop.folder import RunFolder, read_rows
 from coevo.loop.material import load_material
 from coevo.plan.plan import plan
 from coevo.progress import Silent
+from coevo.runs.folder import RunFolder, read_rows
 from coevo.train.grpo import Completion
 from tests.integration.conftest import ROOT, SMOKE, environment
 

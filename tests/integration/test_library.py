@@ -13,8 +13,8 @@ import pytest
 
 import coevo
 from coevo.data import world, write_rpgbench
-from coevo.loop.folder import RunFolder, read_rows
 from coevo.loop.material import load_material
+from coevo.runs.folder import RunFolder, read_rows
 from tests.integration.conftest import ROOT, SMOKE, environment
 from tests.integration.conftest import coevo as command
 from tests.unit.test_python import served

@@ -20,11 +20,11 @@ from coevo.data import world
 from coevo.data.world.responders import Fault, Responder
 from coevo.lm.lineage import read_lineage
 from coevo.loop.context import Context
-from coevo.loop.folder import RunFolder, read_rows
 from coevo.loop.material import load_material
 from coevo.loop.run import train
 from coevo.plan.plan import plan
 from coevo.progress import Silent
+from coevo.runs.folder import RunFolder, read_rows
 from coevo.scoring.scorer import Ask
 from coevo.types import Scenario
 

@@ -15,7 +15,7 @@ import pytest
 
 from coevo.config.training import PPO
 from coevo.lm.lineage import VALUE_HEAD_FILE, read_lineage, weights_hash
-from coevo.loop.folder import read_rows
+from coevo.runs.folder import read_rows
 from coevo.train.checkpoints import COMPLETE
 from tests.helpers.bandit import RATES, SETTING, Bandit, letter_base
 from tests.integration.conftest import ROOT, SMOKE, coevo, environment

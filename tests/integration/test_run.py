@@ -18,11 +18,11 @@ from pathlib import Path
 from coevo.config.load import load_recipe
 from coevo.lm.lineage import read_lineage, weights_hash
 from coevo.loop.coevolution import scenario_of
-from coevo.loop.folder import read_rows
 from coevo.loop.material import load_material
 from coevo.plan.plan import plan
 from coevo.prompts import character_text
-from coevo.scoring.verdict import Verdict, conclusion
+from coevo.rewards.verdict import Verdict, conclusion
+from coevo.runs.folder import read_rows
 from tests.integration.conftest import ROOT, SMOKE, coevo, environment, stamp
 
 RESUMED_FILES = ("metrics.jsonl", "rollouts.jsonl", *(f"evaluation/{name}.json" for name in ("audit", "sft", "final")))

@@ -13,15 +13,15 @@ from coevo.config import Audit, RealText, Recipe, RewardWeights
 from coevo.data import BATTERIES, Case, world
 from coevo.data.battery import MEMBERS
 from coevo.errors import ConfigError, ScoreError
-from coevo.loop.folder import RunFolder
 from coevo.loop.phases import run_audit
 from coevo.maths.stats import Measure, wilson
 from coevo.progress import Silent
 from coevo.prompts import ALL
-from coevo.scoring import audit as audit_module
-from coevo.scoring.audit import audit
+from coevo.rewards import audit as audit_module
+from coevo.rewards.audit import audit
+from coevo.rewards.verdict import PARTS, REWARD, Agreement, Member, Verdict, cells, conclusion, heading, table
+from coevo.runs.folder import RunFolder
 from coevo.scoring.real_text import draw_others
-from coevo.scoring.verdict import PARTS, REWARD, Agreement, Member, Verdict, cells, conclusion, heading, table
 from coevo.types import Reward, Scenario, Score, Turn
 
 N = 48

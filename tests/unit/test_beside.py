@@ -20,12 +20,12 @@ from coevo.lm.loading import load_tokenizer
 from coevo.lm.reward_model import RewardModel
 from coevo.loop.base import check_models
 from coevo.loop.beside import judged, scored
-from coevo.loop.record import part_hashes
 from coevo.plan.plan import plan
 from coevo.prompts import SHORT
-from coevo.scoring.audit import audit
-from coevo.scoring.beside import Beside
-from coevo.scoring.rewards import Fit, rpm_reward
+from coevo.rewards.audit import audit
+from coevo.rewards.beside import Beside
+from coevo.rewards.parts import Fit, rpm_reward
+from coevo.runs.record import part_hashes
 from coevo.types import Score
 from tests.helpers.judge_server import JudgeServer, dimensions_of, score_of
 from tests.helpers.reward_model import make_reward_model

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from coevo.config import ReasonerPhase, RewardWeights
 from coevo.prompts import AGREED, NO_REASONING, SHORT
+from coevo.rewards.parts import Fit, economy, evidence, fits, match, reasoner_reward, regret, rpm_reward
 from coevo.scoring.agreement import agreement_nats, judgement
-from coevo.scoring.rewards import Fit, economy, evidence, fits, match, reasoner_reward, regret, rpm_reward
 from coevo.scoring.scorer import Ask
 from coevo.types import Reasoning, Scenario, Score, Turn
 

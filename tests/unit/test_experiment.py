@@ -31,9 +31,9 @@ from coevo.experiment.matrix import read_experiment
 from coevo.experiment.pool import Pool, Task, failures
 from coevo.experiment.run import _tasks, check_folder, plans, to_run
 from coevo.experiment.table import SHIFTED, Measured, correlations, p_value, tabulate
-from coevo.loop.folder import RunFolder
 from coevo.maths.stats import holm
 from coevo.plan.plan import plan
+from coevo.runs.folder import RunFolder
 from coevo.scoring.summary import Row
 from tests.helpers.hostile import assert_harmless, planted
 

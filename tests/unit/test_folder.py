@@ -27,11 +27,11 @@ from coevo.config.load import load_recipe
 from coevo.errors import CheckpointError, ConfigError, StorageError
 from coevo.files import LOCK_FILE, holder_of, locked, write_atomic, writing
 from coevo.lm.lineage import atomic_directory
-from coevo.loop.folder import RunFolder
-from coevo.loop.record import with_own_data
 from coevo.loop.run import _changed, train
-from coevo.loop.streams import drop_rows, read_rows
 from coevo.plan.plan import plan
+from coevo.runs.folder import RunFolder
+from coevo.runs.record import with_own_data
+from coevo.runs.streams import drop_rows, read_rows
 from coevo.train.checkpoints import COMPLETE, _signed, last_checkpoint, newest, seal
 
 ROOT = Path(__file__).resolve().parents[2]

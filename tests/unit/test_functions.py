@@ -11,12 +11,12 @@ from coevo.config import RealText, Recipe, RewardWeights
 from coevo.config.load import load_recipe
 from coevo.data import BATTERIES, world
 from coevo.errors import CheckpointError, ConfigError, ScoreError
-from coevo.loop.record import refuse_other_parts
 from coevo.plan import functions
 from coevo.plan.plan import plan
-from coevo.scoring.audit import audit
-from coevo.scoring.rewards import Fit, rpm_reward
-from coevo.scoring.verdict import table
+from coevo.rewards.audit import audit
+from coevo.rewards.parts import Fit, rpm_reward
+from coevo.rewards.verdict import table
+from coevo.runs.record import refuse_other_parts
 from coevo.types import Score
 
 SOURCE = """

@@ -22,8 +22,8 @@ from coevo.loop.run import RUNNERS
 from coevo.loop.think import ThinkReward, _support
 from coevo.plan.plan import Counts, PhasePlan, check, plan
 from coevo.prompts import SHORT
-from coevo.scoring.rewards import simulator_reward
-from coevo.scoring.selection import Rated, best, pairs
+from coevo.rewards.parts import simulator_reward
+from coevo.rewards.selection import Rated, best, pairs
 from coevo.scoring.thinking import split, think
 from coevo.train.algorithms import TRAINERS
 from coevo.train.grpo import LOSSES

@@ -15,8 +15,8 @@ from coevo.errors import ConfigError
 from coevo.lm.likelihood import render
 from coevo.lm.lineage import identity
 from coevo.lm.loading import load_tokenizer
-from coevo.loop.record import read_resolved
 from coevo.prompts import FIELDS, INSTRUCT, SHORT, replaced
+from coevo.runs.record import read_resolved
 from coevo.scoring.probe import RUN_ROLES, probe
 from coevo.types import Scenario, Turn
 from tests.compat.families import BUILTIN

@@ -21,9 +21,9 @@ from coevo import estimates
 from coevo.config import RewardWeights
 from coevo.data import world
 from coevo.errors import ConfigError, DataError, EndpointError, ScoreError
-from coevo.scoring.completions import statuses_of, texts_of
+from coevo.rewards.completions import statuses_of, texts_of
+from coevo.rewards.served import application
 from coevo.scoring.scorer import Ask
-from coevo.scoring.served import application
 from coevo.types import Response, Scenario, Score
 
 PUBLIC = {

@@ -17,8 +17,8 @@ from coevo.errors import ConfigError
 from coevo.lm.loading import load_policy, load_tokenizer
 from coevo.plan.check import Counts, check
 from coevo.prompts import INSTRUCT
+from coevo.rewards.parts import Fit, answered, fits, regret, remi, remi_nats, rpm_reward
 from coevo.scoring.real_text import BANK, Others, Reading, draw_others, gap, guarded, parts, score
-from coevo.scoring.rewards import Fit, answered, fits, regret, remi, remi_nats, rpm_reward
 from coevo.scoring.scorer import Ask, Scorer
 from coevo.types import Scenario, Score, Turn
 

@@ -16,8 +16,8 @@ from coevo.report import audit_table, build, console_table, drift, simulator_exa
 from coevo.report.changes import verdicts
 from coevo.report.read import lost_most, read_run
 from coevo.report.tables import lines, markdown, results
+from coevo.rewards.verdict import Agreement, Member, Verdict
 from coevo.scoring.summary import Row, summarise
-from coevo.scoring.verdict import Agreement, Member, Verdict
 from coevo.types import SHIFT_OF_TAG
 from tests.helpers.hostile import HOSTILE, assert_harmless, planted
 

@@ -10,10 +10,10 @@ from coevo.config import RewardWeights, SimulatorPhase
 from coevo.config.training import BESIDE
 from coevo.errors import ScoreError
 from coevo.loop.coevolution import few_turns, replay_weights
-from coevo.scoring.gates import Naturalness, Thresholds, natural_gates, novelty, thresholds, whole
-from coevo.scoring.rewards import FURTHER_PARTS, Fit, fits, regret, repetition, rpm_reward, simulator_reward, value
+from coevo.rewards.gates import Naturalness, Thresholds, natural_gates, novelty, thresholds, whole
+from coevo.rewards.parts import FURTHER_PARTS, Fit, fits, regret, repetition, rpm_reward, simulator_reward, value
+from coevo.rewards.verdict import ALWAYS
 from coevo.scoring.scorer import Ask
-from coevo.scoring.verdict import ALWAYS
 from coevo.types import Scenario, Score, Turn
 
 PLAIN = RewardWeights(information=1.0, register_gap=1.0)

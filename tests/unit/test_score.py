@@ -28,7 +28,7 @@ from coevo.files import content_key, locked
 from coevo.lm.loading import load_base, new_adapter, save_policy
 from coevo.loop.context import LoRASeeded, Policies, seed_of
 from coevo.loop.estimator import reasoner
-from coevo.loop.folder import RunFolder
+from coevo.runs.folder import RunFolder
 from coevo.scoring.evaluate import measure
 from coevo.scoring.reasoner import ReasonedScorer, Reasoner
 from coevo.scoring.reasoner import content_key as scenario_key

@@ -10,8 +10,8 @@ import pytest
 from coevo.data import world
 from coevo.lm.loading import load_policy, load_tokenizer
 from coevo.prompts import ALL, NO_REASONING, SHORT
+from coevo.rewards.parts import Fit, fits
 from coevo.scoring import scorer as module
-from coevo.scoring.rewards import Fit, fits
 from coevo.scoring.scorer import Ask, Scorer
 
 BUILTIN = Path(str(resources.files("coevo.lm") / "builtin"))

@@ -20,8 +20,8 @@ from coevo.config.load import load_recipe
 from coevo.errors import ConfigError
 from coevo.files import writing
 from coevo.loop import tracking
-from coevo.loop.folder import RunFolder
 from coevo.loop.run import start_processes
+from coevo.runs.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = ROOT / "recipes" / "smoke.yaml"

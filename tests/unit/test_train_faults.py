@@ -24,10 +24,10 @@ from coevo.lm.lineage import tensors_hash
 from coevo.lm.loading import new_adapter, stored_dtype
 from coevo.lm.small import Shape, build_base, save_base
 from coevo.loop.context import Context, LoRASeeded
-from coevo.loop.folder import RunFolder
 from coevo.loop.phases import no_extra
 from coevo.progress import Silent
 from coevo.prompts import SHORT
+from coevo.runs.folder import RunFolder
 from coevo.train.algorithms import TRAINERS
 from coevo.train.checkpoints import COMPLETE
 from coevo.train.dpo import train_dpo

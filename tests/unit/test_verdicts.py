@@ -11,8 +11,8 @@ from coevo.maths.stats import wilson
 from coevo.report import drift
 from coevo.report.changes import verdicts
 from coevo.report.read import Run
+from coevo.rewards.verdict import Agreement, Measure, Member, Verdict, conclusion
 from coevo.scoring.claims import LEAST, beyond, doubts, less, lost, printed, scored, shown, sign
-from coevo.scoring.verdict import Agreement, Measure, Member, Verdict, conclusion
 from coevo.scoring.words import against_words, home_words, shift_words
 
 TAGS = {"IDTest": "id", "german": "user", "korean": "user", "Theater": "character", "TurnLevelComposition": "dialogue"}

@@ -18,11 +18,11 @@ from coevo.lm.lineage import identity
 from coevo.lm.loading import load_policy, load_tokenizer
 from coevo.lm.small import train_tokenizer
 from coevo.loop.context import Policies
-from coevo.loop.folder import RunFolder
 from coevo.loop.run import train
 from coevo.plan.plan import plan
 from coevo.plan.zero_shot import is_model, zero_shot_recipe
 from coevo.prompts import INSTRUCT
+from coevo.runs.folder import RunFolder
 from coevo.scoring.scorer import Ask, Scorer
 from tests.compat.families import make_base
 

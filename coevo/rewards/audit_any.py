@@ -1,6 +1,6 @@
 """The audit of any reward function: does it put the reference above bad answers? (method, section 4)
 
-Other than `coevo.scoring.audit`, which takes coevo's own reward apart, this one calls a function as TRL does and knows
+Other than `coevo.rewards.audit`, which takes coevo's own reward apart, this one calls a function as TRL does and knows
 nothing of what is in it.
 """
 
@@ -14,8 +14,8 @@ from coevo.config import Audit as Thresholds
 from coevo.data import BATTERIES, Case
 from coevo.errors import ConfigError, ScoreError
 from coevo.prompts import chat_messages
-from coevo.scoring.audit import Judged, judged_members
-from coevo.scoring.verdict import REWARD, Verdict
+from coevo.rewards.audit import Judged, judged_members
+from coevo.rewards.verdict import REWARD, Verdict
 from coevo.types import Scenario
 
 RewardFunction = Callable[..., Sequence[float | None]]

@@ -14,11 +14,11 @@ from coevo import dist
 from coevo.config import RealText, RewardWeights
 from coevo.errors import ConfigError, DataError
 from coevo.nearest import did_you_mean
-from coevo.scoring.beside import Beside
-from coevo.scoring.completions import KEY, keys_of, statuses_of, texts_of
+from coevo.rewards.beside import Beside
+from coevo.rewards.completions import KEY, keys_of, statuses_of, texts_of
+from coevo.rewards.parts import Fit, answered, fits, remi, rpm_reward
 from coevo.scoring.real_text import Others, draw_others
 from coevo.scoring.reasoner import Estimator, ReasonedScorer
-from coevo.scoring.rewards import Fit, answered, fits, remi, rpm_reward
 from coevo.scoring.scorer import Scorer, Scores
 from coevo.types import Reward, Scenario
 

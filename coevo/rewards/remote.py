@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from coevo.errors import EndpointError, ScoreError
-from coevo.scoring.completions import KEY, keys_of, statuses_of, texts_of
+from coevo.rewards.completions import KEY, keys_of, statuses_of, texts_of
 
 TIMEOUT_S = 600.0
 

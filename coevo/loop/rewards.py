@@ -16,11 +16,11 @@ from coevo.loop.estimator import others
 from coevo.loop.material import Material
 from coevo.plan.plan import PhasePlan
 from coevo.prompts import character_text
-from coevo.scoring import gates as gate
+from coevo.rewards import gates as gate
+from coevo.rewards.parts import Fit, answered, regret, repetition, simulator_reward
+from coevo.rewards.remid import REMIDReward
 from coevo.scoring.guards import fault
 from coevo.scoring.reasoner import Estimator
-from coevo.scoring.remid import REMIDReward
-from coevo.scoring.rewards import Fit, answered, regret, repetition, simulator_reward
 from coevo.scoring.scorer import Ask, Scorer
 from coevo.train.grpo import Completion
 from coevo.types import Reward, Scenario, Turn

@@ -30,7 +30,7 @@ class Beside:
         Args:
             scenarios: one a response.
             texts: the responses.
-            found: how each fits its scenario (`coevo.scoring.rewards.Fit`), or the status that says why the scorer could
+            found: how each fits its scenario (`coevo.rewards.parts.Fit`), or the status that says why the scorer could
                 not read it; nobody is then asked about it.
             references: the same of each scenario's reference.
 

@@ -25,7 +25,7 @@ from coevo.config.load import dump_recipe
 from coevo.errors import CheckpointError, ConfigError
 from coevo.files import content_key, locked, sha256_of, write_atomic, writing
 from coevo.lm.template import TODAY
-from coevo.loop.record import (
+from coevo.runs.record import (
     CODE_FILE,
     ENVIRONMENT_FILE,
     RECIPE_FILE,
@@ -35,7 +35,7 @@ from coevo.loop.record import (
     refuse_taken,
     run_key,
 )
-from coevo.loop.streams import drop_rows, dump_row, read_rows
+from coevo.runs.streams import drop_rows, dump_row, read_rows
 
 __all__ = ["STREAMS", "TIMING_FILE", "RunFolder", "dump_row", "held", "read_resolved", "read_rows"]
 

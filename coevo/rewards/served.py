@@ -14,7 +14,7 @@ from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 
 from coevo.errors import CoevoError
-from coevo.scoring.remid import REMIDReward
+from coevo.rewards.remid import REMIDReward
 from coevo.text import blank, normalised
 
 MOST = 4096

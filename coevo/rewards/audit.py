@@ -24,11 +24,11 @@ from coevo.data.battery import MEMBERS
 from coevo.errors import ScoreError
 from coevo.maths.correlation import spearman
 from coevo.maths.stats import bootstrap_mean, wilson
-from coevo.scoring.beside import Beside
+from coevo.rewards.beside import Beside
+from coevo.rewards.parts import Fit, fits, rpm_reward
+from coevo.rewards.verdict import REWARD, Agreement, Member, Verdict, alone, parts_of
 from coevo.scoring.real_text import Others
-from coevo.scoring.rewards import Fit, fits, rpm_reward
 from coevo.scoring.scorer import Scores
-from coevo.scoring.verdict import REWARD, Agreement, Member, Verdict, alone, parts_of
 from coevo.types import Scenario
 
 MARGIN_NATS = 1e-4

@@ -149,7 +149,7 @@ def rpm_reward(
         baseline: b(x), the ID parent's `remi` under the policy that began the phase; 0 for an ID scenario.
         weights: of the recipe.
         anchor: whether the scenario is ID, so that remi counts as R2 and not as negative R-EMID.
-        further: the parts beside the scorer's own, by name; see `coevo.scoring.beside`.
+        further: the parts beside the scorer's own, by name; see `coevo.rewards.beside`.
 
     Of R3, the agreement alone belongs to a response; the rest is the reasoning's, the same for all completions of a prompt.
     """
