@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from coevo.calibration.attribution import attribution
 from coevo.calibration.bounds import bounds
 from coevo.calibration.bracket import bracket
-from coevo.calibration.cache import Shelf
+from coevo.calibration.cache import Cache
 from coevo.calibration.coverage import coverage
 from coevo.calibration.settings import QUICK, Result, Settings, Tick
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["QUICK", "Settings", "calibrate"]
 
-PARTS: dict[str, Callable[[Settings, Shelf, Tick], Result]] = {
+PARTS: dict[str, Callable[[Settings, Cache, Tick], Result]] = {
     "bracket": bracket,
     "coverage": coverage,
     "bounds": bounds,
@@ -49,16 +49,16 @@ def calibrate(
         ConfigError: the folder is taken.
         ScoreError: the scorer cannot score a text.
     """
-    shelf = Shelf(out, settings)
+    cache = Cache(out, settings)
 
     def told(name: str) -> Tick:
         return lambda done, total: tick(name, done, total) if tick else None
 
-    parts = {name: compute(settings, shelf, told(name)) for name, compute in PARTS.items()}
+    parts = {name: compute(settings, cache, told(name)) for name, compute in PARTS.items()}
     if scorer is not None:
         # the one part that needs torch
         from coevo.calibration.learned import learned
 
-        parts["learned"] = learned(scorer, settings, shelf, told("learned"))
+        parts["learned"] = learned(scorer, settings, cache, told("learned"))
     verdicts = [line for part in parts.values() for line in part["verdicts"]]
     return {"settings": settings.to_dict(), **parts, "verdicts": verdicts}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coevo.calibration.cache import Shelf
+from coevo.calibration.cache import Cache
 from coevo.calibration.responders import FAILURES, GUESSES, SHARED_FAILURES
 from coevo.calibration.settings import Result, Settings, Tick, verdict
 from coevo.data.world import exact
@@ -18,9 +18,9 @@ CLEAR = 1e-6
 """Nats by which the failed component must lose more than each other one; exact sums that should be equal differ by less."""
 
 
-def attribution(settings: Settings, shelf: Shelf, tick: Tick) -> Result:
+def attribution(settings: Settings, cache: Cache, tick: Tick) -> Result:
     """Losses in u, c and d by failure and subset, for both readings of "without z" and both populations."""
-    del settings, shelf  # nothing is drawn, and it is quick
+    del settings, cache  # nothing is drawn, and it is quick
     everything = {**FAILURES, **GUESSES, **SHARED_FAILURES}
     rows: list[dict[str, Any]] = []
     readings: tuple[Reading, ...] = ("shown", "owned")

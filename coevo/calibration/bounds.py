@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from coevo.calibration.cache import Shelf
+from coevo.calibration.cache import Cache
 from coevo.calibration.responders import HOME, SHIFTED, dialled, random_responders, worst
 from coevo.calibration.settings import Result, Settings, Tick, verdict
 from coevo.data.world import exact
@@ -18,9 +18,9 @@ from coevo.maths.correlation import spearman
 from coevo.types import SHIFT_OF_TAG
 
 
-def bounds(settings: Settings, shelf: Shelf, tick: Tick) -> Result:
+def bounds(settings: Settings, cache: Cache, tick: Tick) -> Result:
     """R-EMID, B1 and B2 by responder and shift; by shift, how much of B1 was ever reached."""
-    del shelf  # quick enough to do again
+    del cache  # quick enough to do again
     named = [*dialled(), *worst()]
     responders = [*named, *random_responders(settings.random_responders, settings.seed)]
     rows = []

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from coevo.calibration.cache import Shelf
+from coevo.calibration.cache import Cache
 from coevo.calibration.responders import HOME, LAWS
 from coevo.calibration.settings import Result, Settings, Tick, verdict
 from coevo.data.world import exact
@@ -44,7 +44,7 @@ def pointwise_estimates(design: Floats, marginal: Floats | None = None) -> dict[
     return found
 
 
-def bracket(settings: Settings, shelf: Shelf, tick: Tick) -> Result:
+def bracket(settings: Settings, cache: Cache, tick: Tick) -> Result:
     """Estimates over the grid of N and K, and how often M2 and M3 hold the truth between them."""
     cases = [(law, where) for law in LAWS for where in POPULATIONS]
     each = sum(n * n * _draws(settings, n) for n in _sizes(settings))
@@ -57,7 +57,7 @@ def bracket(settings: Settings, shelf: Shelf, tick: Tick) -> Result:
         def compute(law: Responder = law, where: str = where, so_far: Callable[[int], None] = so_far) -> Result:
             return _case(law, where, settings, so_far)
 
-        results.append(shelf.part(f"bracket-{law.name}-{where}", compute))
+        results.append(cache.part(f"bracket-{law.name}-{where}", compute))
     return {"cases": results, "verdicts": _verdicts(results, settings)}
 
 

@@ -18,7 +18,7 @@ from coevo.errors import ConfigError, DataError
 QUESTION = "settings.json"
 
 
-class Shelf:
+class Cache:
     """Parts of one calibration under `root/parts`. Writes are atomic: the old file or the new one, never half of one."""
 
     def __init__(self, root: Path, settings: Settings) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from coevo.calibration.bracket import pointwise_estimates
-from coevo.calibration.cache import Shelf
+from coevo.calibration.cache import Cache
 from coevo.calibration.responders import FAILURES, HOME, SHARED_FAILURES
 from coevo.calibration.settings import Result, Settings, Tick, verdict
 from coevo.data.world import exact
@@ -47,7 +47,7 @@ class Case(NamedTuple):
     measure: str
 
 
-def coverage(settings: Settings, shelf: Shelf, tick: Tick) -> Result:
+def coverage(settings: Settings, cache: Cache, tick: Tick) -> Result:
     """Shares of draws whose interval holds the truth, by responder, subset, negatives, estimate, n and K."""
     designs = [(n, k) for n in settings.coverage_sizes for k in settings.coverage_negatives]
     total, rows = len(designs) * settings.coverage_draws, []
@@ -59,7 +59,7 @@ def coverage(settings: Settings, shelf: Shelf, tick: Tick) -> Result:
         def compute(n: int = n, k: int = k, so_far: Callable[[int], None] = so_far) -> Result:
             return {"rows": _design(n, k, settings, so_far)}
 
-        rows += shelf.part(f"coverage-{n}-{k}", compute)["rows"]
+        rows += cache.part(f"coverage-{n}-{k}", compute)["rows"]
     return {"rows": rows, "verdicts": [_verdict(rows, measure) for measure in ("remi", "remid")]}
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from coevo.calibration.attribution import ASKED, judged
-from coevo.calibration.cache import Shelf
+from coevo.calibration.cache import Cache
 from coevo.calibration.counterfactuals import Swap, swap
 from coevo.calibration.settings import Result, Settings, Tick, verdict
 from coevo.data.world.exact import COMPONENTS, Component
@@ -42,14 +42,14 @@ Array = np.ndarray[Any, Any]
 Swaps = Mapping[Component, Swap]
 
 
-def blame(scorer: Scores, scenarios: Sequence[Scenario], settings: Settings, shelf: Shelf, tick: Tick) -> Result:
+def attribute(scorer: Scores, scenarios: Sequence[Scenario], settings: Settings, cache: Cache, tick: Tick) -> Result:
     """Losses in u, c and d (A1) of responders that mistake one of them, by subset, and who is blamed in every case.
 
     Args:
         scorer: without reasoning, and trained on none of the scenarios.
         scenarios: with references, of one or several subsets.
         settings: seed and resamples are taken.
-        shelf: keeps the likelihoods.
+        cache: keeps the likelihoods.
         tick: told how many scenarios are done.
 
     Raises:
@@ -58,7 +58,7 @@ def blame(scorer: Scores, scenarios: Sequence[Scenario], settings: Settings, she
     swaps = exchanged(scenarios, settings.seed)
     tags = np.array([x.subset_tag for x in scenarios])
     deal(tags, np.ones(len(scenarios), dtype=bool), settings.seed)  # too few of a subset: said before an hour of scoring
-    nats = _score(scorer, scenarios, swaps, shelf, tick)
+    nats = _score(scorer, scenarios, swaps, cache, tick)
     lost = losses(nats)
     scored = np.array(~np.isnan(lost).any(axis=(1, 2)))
     parts = deal(tags, scored, settings.seed)
@@ -150,7 +150,7 @@ def _text(x: Scenario) -> list[Any]:
     return [x.persona, character_text(x.character), [turn.text for turn in x.dialogue], x.reference]
 
 
-def _score(scorer: Scores, scenarios: Sequence[Scenario], swaps: Sequence[Swaps], shelf: Shelf, tick: Tick) -> Floats:
+def _score(scorer: Scores, scenarios: Sequence[Scenario], swaps: Sequence[Swaps], cache: Cache, tick: Tick) -> Floats:
     """(N, 4, 4) nats; NaN for what cannot be scored. Each chunk is kept: a large scorer takes an hour for all."""
     found = []
     for start in range(0, len(scenarios), CHUNK):
@@ -160,7 +160,7 @@ def _score(scorer: Scores, scenarios: Sequence[Scenario], swaps: Sequence[Swaps]
         ]
         texts = [_text(shown) for _, settings in chunk for shown in settings]
         key = f"blame/{scorer.version}/{content_key(texts)}"
-        found.append(shelf.arrays(key, partial(_score_chunk, scorer, chunk))["nats"])
+        found.append(cache.arrays(key, partial(_score_chunk, scorer, chunk))["nats"])
         tick(start + len(chunk), len(scenarios))
     return np.concatenate(found)
 

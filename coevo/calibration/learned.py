@@ -14,7 +14,7 @@ import numpy as np
 
 from coevo.calibration.attribution import ASKED, judged
 from coevo.calibration.bracket import pointwise_estimates
-from coevo.calibration.cache import Shelf
+from coevo.calibration.cache import Cache
 from coevo.calibration.likelihoods import Scored, Stage, hear, set_stage
 from coevo.calibration.responders import FAILURES, HOME, SHARED_FAILURES, SHIFTED, dialled
 from coevo.calibration.settings import Result, Settings, Tick, verdict
@@ -37,7 +37,7 @@ Summands = Mapping[str, Floats]
 """By "density estimate negatives scale": (N,), what each text says of its context."""
 
 
-def learned(scorer: Scores, settings: Settings, shelf: Shelf, tick: Tick) -> Result:
+def learned(scorer: Scores, settings: Settings, cache: Cache, tick: Tick) -> Result:
     """Rank correlations of estimated and exact R-EMID, and who A1 blames, by a scorer.
 
     Raises:
@@ -46,7 +46,7 @@ def learned(scorer: Scores, settings: Settings, shelf: Shelf, tick: Tick) -> Res
     stage = set_stage(settings)
     asked = {law.name: (law, True) for law in (REFERENCE, *dialled())}
     asked |= {f"fails: {name}": (Responder(name, fault), False) for name, (_, fault) in EVERY_FAILURE.items()}
-    scored = hear(scorer, stage, asked, shelf, settings.seed, tick)
+    scored = hear(scorer, stage, asked, cache, settings.seed, tick)
     summands = {law.name: _summands(stage, scored[law.name]) for law in (REFERENCE, *dialled())}
     remi = {
         law.name: {key: values - summands[REFERENCE.name][key] for key, values in summands[law.name].items()}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from coevo.calibration.cache import Shelf
+from coevo.calibration.cache import Cache
 from coevo.calibration.coverage import circle
 from coevo.calibration.settings import Settings, Tick
 from coevo.data import world
@@ -87,15 +87,15 @@ def set_stage(settings: Settings) -> Stage:
 
 
 def hear(
-    scorer: Scores, stage: Stage, asked: Mapping[str, tuple[Responder, bool]], shelf: Shelf, seed: int, tick: Tick
+    scorer: Scores, stage: Stage, asked: Mapping[str, tuple[Responder, bool]], cache: Cache, seed: int, tick: Tick
 ) -> dict[str, Scored]:
-    """Every responder's texts, scored; what the shelf holds is not asked again.
+    """Every responder's texts, scored; what the cache holds is not asked again.
 
     Args:
         scorer: the scorer to judge.
         stage: scenarios and contexts.
         asked: by name, who answers, and whether the texts are wanted in the contexts of others as well.
-        shelf: keeps the likelihoods.
+        cache: keeps the likelihoods.
         seed: of the answers.
         tick: told how many likelihoods are done.
 
@@ -113,7 +113,7 @@ def hear(
         def compute(name: str = name, texts: list[str] = texts, before: int = before) -> dict[str, Any]:
             return _score(scorer, stage, texts, columns[name], lambda n: tick(before + n, total))
 
-        found[name] = Scored(texts, **shelf.arrays(f"{scorer.version[:16]}-{name}", compute))
+        found[name] = Scored(texts, **cache.arrays(f"{scorer.version[:16]}-{name}", compute))
         done += columns[name].size
         tick(done, total)
     return found

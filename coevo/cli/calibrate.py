@@ -72,15 +72,15 @@ def _attribute(options: argparse.Namespace) -> int:
         raise ConfigError("--quick makes the world's parts smaller, and --data has none of them; omit one of the two.")
     from coevo.calibration import Settings
     from coevo.calibration import file_report as report
-    from coevo.calibration.cache import Shelf
-    from coevo.calibration.file_attribution import blame
+    from coevo.calibration.cache import Cache
+    from coevo.calibration.file_attribution import attribute
     from coevo.calibration.report import console
     from coevo.diagnosis.scorers import unseen
 
     scorer, scenarios = _scorer(options.scorer), unseen(options.scorer, options.data)
     settings, pace = replace(Settings(), seed=options.seed), Pace()
-    shelf = Shelf(options.out, settings)
-    result = blame(scorer, scenarios, settings, shelf, lambda done, total: pace("attribution", done, total))
+    cache = Cache(options.out, settings)
+    result = attribute(scorer, scenarios, settings, cache, lambda done, total: pace("attribution", done, total))
     files = report.write(options.out, result)
     say("\n" + console(result))
     for file in files:

@@ -162,7 +162,7 @@ def recipe_and_folder(options: argparse.Namespace) -> tuple[Recipe, Path]:
             _refuse_taken(out)
         return recipe, out
     if options.out is not None and options.out.resolve() != options.resume.resolve():
-        raise ConfigError(f"--out {options.out}: --resume {options.resume} names the run folder already; leave --out away.")
+        raise ConfigError(f"--out {options.out}: --resume {options.resume} names the run folder already; omit --out.")
     recipe = read_resolved(options.resume)
     if options.recipe is None:
         given = read_resolved(options.resume, options.overrides)

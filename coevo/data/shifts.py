@@ -43,7 +43,7 @@ class Shifts(Protocol):
         """Put the query into the frame and give it its reference, or say why it can have none."""
         ...
 
-    def lesson(self, scenario: Scenario) -> Scenario:
+    def example(self, scenario: Scenario) -> Scenario:
         """A real scenario as the simulator's warm start shows it, so that its prompt is one of the loop's."""
         ...
 
@@ -73,8 +73,8 @@ class WorldShifts:
             return Unreadable("shift", f"the query does not show {frame.subset_tag}")
         return made
 
-    def lesson(self, scenario: Scenario) -> Scenario:
-        """See Shifts.lesson: the simulator is free to ask, so nothing is added."""
+    def example(self, scenario: Scenario) -> Scenario:
+        """See Shifts.example: the simulator is free to ask, so nothing is added."""
         return scenario
 
     def reasoning(self, scenario: Scenario) -> str:
@@ -158,8 +158,8 @@ class FileShifts:
         turns = (*frame.dialogue[:-1], Turn("user", said))
         return replace(frame, dialogue=turns, reference=parent.reference)
 
-    def lesson(self, scenario: Scenario) -> Scenario:
-        """See Shifts.lesson: a real query, to be written from notes of it."""
+    def example(self, scenario: Scenario) -> Scenario:
+        """See Shifts.example: a real query, to be written from notes of it."""
         return replace(scenario, draft=self._notes(scenario.query))
 
     def reasoning(self, scenario: Scenario) -> str:

@@ -194,7 +194,7 @@ def _reasoner(question: Question, scorer: Policy) -> Policy | None:
         if question.reasoner is not None:
             raise ConfigError(
                 f"--reasoner {question.reasoner}: the scorer of --scorer {scorer.run} was never shown a reasoning, as its "
-                "recipe does not set corl; leave --reasoner away, or give a scorer that CoRL trained."
+                "recipe does not set corl; omit --reasoner, or give a scorer that CoRL trained."
             )
         return None
     option, run = ("--reasoner", question.reasoner) if question.reasoner else ("--scorer", scorer.run)

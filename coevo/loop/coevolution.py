@@ -256,7 +256,7 @@ def run_rpm(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
     recipe, config = context.recipe, context.recipe.loop.rpm
     assert phase.iteration is not None
     parent = context.current_rpm(phase.iteration)
-    scenarios = diet(context, phase)
+    scenarios = prompt_mix(context, phase)
     reward = rpm_reward_for(context, phase, scenarios)
     model = context.load(parent, trainable=True)
     prompts = [(x.sample_id, context.prompt("rpm", x)) for x in scenarios]
@@ -265,7 +265,7 @@ def run_rpm(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
     return save_learnt(context, phase, model, parent, learnt)
 
 
-def diet(context: Context, phase: PhasePlan) -> list[Scenario]:
+def prompt_mix(context: Context, phase: PhasePlan) -> list[Scenario]:
     """The RPM's prompts in their order: ID anchors, fresh turns of this iteration, replayed ones of earlier ones."""
     config = context.recipe.loop.rpm
     assert phase.iteration is not None

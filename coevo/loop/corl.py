@@ -23,7 +23,7 @@ from coevo.loop.coevolution import scenario_of
 from coevo.loop.context import Context, seed_of
 from coevo.loop.corl_rewards import MatchReward, ReasonerReward
 from coevo.loop.estimator import keep, reasoner, reasoner_phase, scorer_phase
-from coevo.loop.phases import DROPS, Lesson, encode, lesson, no_extra, pool_rows, save_learnt
+from coevo.loop.phases import DROPS, SFTExample, encode, no_extra, pool_rows, save_learnt, sft_example
 from coevo.plan.naming import played_before
 from coevo.plan.plan import PhasePlan
 from coevo.prompts import NO_REASONING, NOTHING
@@ -67,8 +67,8 @@ def run_reasoner_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[s
     """Cold start of the reasoner on reasoned samples."""
     config = config_of(context).reasoner_sft
     cold, _ = material_of(context, phase)
-    lessons = [lesson(context.prompts, "reasoner", x, reasoning=text) for x, text in cold[: config.samples]]
-    return _tune(context, phase, resume, lessons, config)
+    examples = [sft_example(context.prompts, "reasoner", x, reasoning=text) for x, text in cold[: config.samples]]
+    return _tune(context, phase, resume, examples, config)
 
 
 def run_scorer_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def run_scorer_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str
     cold, later = material_of(context, phase)
     if phase.iteration is None:
         config = recipe.scorer_sft
-        return _tune(context, phase, resume, scorer_lessons(context, phase, cold[: config.samples], config), config)
+        return _tune(context, phase, resume, scorer_examples(context, phase, cold[: config.samples], config), config)
     config = config_of(context).scorer_tune
     chosen = _draw(later, config.samples or len(later), seed_of(recipe.seed, phase.name, "scenarios"))
     written = keep(context, reasoner(context, reasoner_phase(context, phase.iteration)), chosen)
@@ -91,8 +91,8 @@ def run_scorer_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str
         )
         model = context.load(parent, trainable=True)
         return save_learnt(context, phase, model, parent, False, why_not) | {"reasonings": statuses}
-    lessons = scorer_lessons(context, phase, usable, config)
-    return _tune(context, phase, resume, lessons, config, parent) | {"reasonings": statuses}
+    examples = scorer_examples(context, phase, usable, config)
+    return _tune(context, phase, resume, examples, config, parent) | {"reasonings": statuses}
 
 
 def run_plain_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
@@ -101,40 +101,40 @@ def run_plain_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str,
     cold, _ = material_of(context, phase)
     chosen = cold[: config.samples]
     twin = replace(phase, name=context.phase_name("sft-scorer"))
-    reasoned = scorer_lessons(context, twin, chosen, config)
+    reasoned = scorer_examples(context, twin, chosen, config)
     plain = [
-        lesson(context.prompts, "scorer", x) if taught.reasoning else taught
+        sft_example(context.prompts, "scorer", x) if taught.reasoning else taught
         for (x, _), taught in zip(chosen, reasoned, strict=True)
     ]
     return _tune(context, phase, resume, plain, config)
 
 
-def scorer_lessons(
+def scorer_examples(
     context: Context, phase: PhasePlan, reasoned: Sequence[tuple[Scenario, str]], config: ScorerSFT
-) -> list[Lesson]:
-    """Lessons with context dropout: r alone, or u, c, d or all three together with r, which would leak them (M4, A1)."""
+) -> list[SFTExample]:
+    """Examples with context dropout: r alone, or u, c, d or all three together with r, which would leak them (M4, A1)."""
     rng = random.Random(seed_of(context.recipe.seed, phase.name))
     drops = (NO_REASONING, *DROPS)
-    lessons = []
+    examples = []
     for x, text in reasoned:
         drop = rng.choice(drops) if rng.random() < config.context_dropout else NOTHING
-        lessons.append(lesson(context.prompts, "scorer", x, drop, text))
-    return lessons
+        examples.append(sft_example(context.prompts, "scorer", x, drop, text))
+    return examples
 
 
 def _tune(
     context: Context,
     phase: PhasePlan,
     resume: bool,
-    lessons: Sequence[Lesson],
+    examples: Sequence[SFTExample],
     config: Any,
     parent: str | None = None,
 ) -> dict[str, Any]:
-    encoded = encode(context, phase, lessons)
+    encoded = encode(context, phase, examples)
     model = context.load(parent, trainable=True)
     train_sft(context.job(phase, model, resume, no_extra), encoded, config)
     context.save(phase, model, parent)
-    return {"rows": len(encoded), "skipped": len(lessons) - len(encoded)}
+    return {"rows": len(encoded), "skipped": len(examples) - len(encoded)}
 
 
 def run_reasoner(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:

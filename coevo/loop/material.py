@@ -140,9 +140,9 @@ class Material:
                     "training scenarios alone; remove it from the training split, or name other test_splits."
                 )
 
-    def lesson(self, role: Role, scenario: Scenario) -> Scenario:
+    def example(self, role: Role, scenario: Scenario) -> Scenario:
         """The scenario as a role's tuning shows it."""
-        return self.source.lesson(scenario) if role == "simulator" else scenario
+        return self.source.example(scenario) if role == "simulator" else scenario
 
     def pretrain(self, config: Pretrain, seed: int) -> list[Scenario]:
         """Scenarios for a small base: the world's with noisy answers, or the training scenarios of a file."""
@@ -194,7 +194,7 @@ def _from_file(data: FileData) -> Material:
         tests = _at_most(tests, data.test)
     train, dev = train[: -data.dev], train[-data.dev :]
     source = shifts.FileShifts(train)
-    real_turns = [source.lesson(x) for x in dev]  # the gates read them as they read the simulator's
+    real_turns = [source.example(x) for x in dev]  # the gates read them as they read the simulator's
     return Material(train, dev, train, real_turns, tests, source, None, allow_overlap=data.allow_overlap)
 
 

@@ -23,7 +23,7 @@ from coevo.loop.coevolution import remid_reward, scenario_of, scenario_row
 from coevo.loop.context import Context, room, seed_of
 from coevo.loop.estimator import estimator, prepare
 from coevo.loop.material import WorldTruth
-from coevo.loop.phases import Lesson, Row, encode, lesson, no_extra, save_learnt
+from coevo.loop.phases import Row, SFTExample, encode, no_extra, save_learnt, sft_example
 from coevo.loop.rewards import RPMReward, Sample
 from coevo.loop.think import ThinkReward
 from coevo.plan.plan import PhasePlan
@@ -94,7 +94,7 @@ def run_augment(context: Context, phase: PhasePlan, resume: bool) -> dict[str, A
 def run_augmented_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
     """SFT from the base on the samples and their copies."""
     copies = [scenario_of(row) for row in read_rows(context.folder.root / "augmented.jsonl")]
-    rows = [lesson(context.prompts, "rpm", x) for x in [*_sft_samples(context), *copies]]
+    rows = [sft_example(context.prompts, "rpm", x) for x in [*_sft_samples(context), *copies]]
     return _tune(context, phase, resume, encode(context, phase, rows), context.recipe.rpm_sft)
 
 
@@ -202,7 +202,8 @@ def chosen(
     """Answers as rows for SFT, at most as many as the block takes; `scenarios` by the names that the answers have."""
     kept = _at_most(answers, config.samples, seed_of(context.recipe.seed, phase.name))
     rows = [
-        Lesson(r.sample_id, "rpm", lesson(context.prompts, "rpm", scenarios[r.sample_id]).messages, r.text) for r in kept
+        SFTExample(r.sample_id, "rpm", sft_example(context.prompts, "rpm", scenarios[r.sample_id]).messages, r.text)
+        for r in kept
     ]
     return encode(context, phase, rows)
 
@@ -273,7 +274,7 @@ def run_think_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str,
     assert corpus is not None
     reasoned = _at_most(corpus.reasoned, config.tune.samples, seed_of(context.recipe.seed, phase.name))
     rows = [
-        Lesson(x.sample_id, "thinker", context.prompts.messages("thinker", x), think(text, x.reference, config.marks))
+        SFTExample(x.sample_id, "thinker", context.prompts.messages("thinker", x), think(text, x.reference, config.marks))
         for x, text in reasoned
     ]
     return _tune(context, phase, resume, encode(context, phase, rows), config.tune)

@@ -57,7 +57,7 @@ DROPS: tuple[frozenset[Component], ...] = (NO_PERSONA, frozenset(("c",)), frozen
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class SFTExample:
     """One text that a role is taught, after a prompt."""
 
     sample_id: str
@@ -68,7 +68,9 @@ class Lesson:
     """What of the prompt is a reasoning, which has a limit of its own."""
 
 
-def lesson(prompts: Prompts, role: Role, x: Scenario, drop: frozenset[Component] = NOTHING, reasoning: str = "") -> Lesson:
+def sft_example(
+    prompts: Prompts, role: Role, x: Scenario, drop: frozenset[Component] = NOTHING, reasoning: str = ""
+) -> SFTExample:
     """What a role is taught of a scenario: its response, the user's query, or the reasoning.
 
     Args:
@@ -80,7 +82,7 @@ def lesson(prompts: Prompts, role: Role, x: Scenario, drop: frozenset[Component]
     """
     target = {"simulator": x.query, "reasoner": reasoning}.get(role, x.reference)
     shown = reasoning if role == "scorer" and not drop else ""
-    return Lesson(x.sample_id, role, prompts.messages(role, x, drop, shown), target, shown)
+    return SFTExample(x.sample_id, role, prompts.messages(role, x, drop, shown), target, shown)
 
 
 LOOKED_AT = 128
@@ -106,7 +108,7 @@ def run_pretrain(context: Context, phase: PhasePlan, resume: bool) -> dict[str, 
             train_tokenizer(texts, recipe.base.vocab).save_pretrained(work)
     dist.barrier()
     context.use_tokenizer(tokenizer_dir)
-    encoded = encode(context, phase, pretraining_lessons(context, config, scenarios))
+    encoded = encode(context, phase, pretraining_examples(context, config, scenarios))
     if context.material.truth is None:
         # a file is all the text there is: a model that learnt from its replies alone would hardly learn to write
         encoded = [(prompt[:1], prompt[1:] + response) for prompt, response in encoded]
@@ -116,13 +118,13 @@ def run_pretrain(context: Context, phase: PhasePlan, resume: bool) -> dict[str, 
     return {"rows": len(encoded)}
 
 
-def pretraining_lessons(context: Context, config: Pretrain, scenarios: Sequence[Scenario]) -> list[Lesson]:
+def pretraining_examples(context: Context, config: Pretrain, scenarios: Sequence[Scenario]) -> list[SFTExample]:
     """What a small base is taught of each scenario, by the recipe's shares."""
     material, prompts = context.material, context.prompts
     rng = random.Random(seed_of(context.recipe.seed, "pretrain-roles"))
     kinds = ("rpm", "simulator", "reasoner", "scorer", "judge")
     bounds = list(accumulate((*config.role_shares, *config.reasoning_shares)))
-    lessons = []
+    examples = []
     for x in scenarios:
         kind = kinds[bisect_right(bounds, rng.random() * bounds[-1])]
         drop = rng.choice(DROPS) if rng.random() < 0.1 else NOTHING
@@ -133,12 +135,12 @@ def pretraining_lessons(context: Context, config: Pretrain, scenarios: Sequence[
             candidate = rng.choice((sound, sound, x.reference, rng.choice(scenarios).reference))
             asked = prompts.agreement_messages(material.reasoning(x), candidate)
             statement = AGREED if material.agrees(x, candidate) else NOT_AGREED
-            lessons.append(Lesson(x.sample_id, "judge", asked, statement))
+            examples.append(SFTExample(x.sample_id, "judge", asked, statement))
         elif kind in ("rpm", "simulator"):
-            lessons.append(lesson(prompts, kind, material.lesson(kind, x), drop))  # type: ignore[arg-type]
+            examples.append(sft_example(prompts, kind, material.example(kind, x), drop))  # type: ignore[arg-type]
         else:
-            lessons.append(lesson(prompts, kind, x, reasoning=material.reasoning(x)))  # type: ignore[arg-type]
-    return lessons
+            examples.append(sft_example(prompts, kind, x, reasoning=material.reasoning(x)))  # type: ignore[arg-type]
+    return examples
 
 
 def _texts(context: Context, scenarios: Sequence[Scenario], reasoned: bool) -> Iterator[str]:
@@ -168,14 +170,14 @@ def run_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
     config, source = configs[phase.role], material.taught(phase.role)
     role: Any = "scorer" if phase.role == "second" else phase.role
     chosen = rng.sample(source, min(config.samples or len(source), len(source)))
-    rows: list[Lesson] = []
+    rows: list[SFTExample] = []
     for x in chosen:
         drop: frozenset[Component] = NOTHING
         if isinstance(config, ScorerSFT) and rng.random() < config.context_dropout:
             drop = rng.choice(DROPS)
         if isinstance(config, SimulatorSFT) and rng.random() < config.context_dropout:
             drop = NO_PERSONA
-        rows.append(lesson(context.prompts, role, material.lesson(role, x), drop))
+        rows.append(sft_example(context.prompts, role, material.example(role, x), drop))
     encoded = encode(context, phase, rows)
     if len(encoded) < config.batch_size:
         key = f"{'scorer' if phase.role == 'second' else phase.role}_sft"
@@ -190,18 +192,18 @@ def run_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
     return {"rows": len(encoded), "skipped": len(rows) - len(encoded)}
 
 
-def encode(context: Context, phase: PhasePlan, lessons: Sequence[Lesson]) -> list[Row]:
-    """Token ids of each lesson; those over the limits are counted, listed in the phase's folder, and left out.
+def encode(context: Context, phase: PhasePlan, examples: Sequence[SFTExample]) -> list[Row]:
+    """Token ids of each example; those over the limits are counted, listed in the phase's folder, and left out.
 
     Raises:
         DataError: every row is over the limits.
     """
     limits = context.recipe.limits
-    if lost := loses_text(context.tokenizer, [taught.target for taught in lessons[:LOOKED_AT]]):
+    if lost := loses_text(context.tokenizer, [taught.target for taught in examples[:LOOKED_AT]]):
         context.progress.say(f"{phase.name}: {lost}")
     kept: list[Row] = []
     skipped = []
-    for taught in lessons:
+    for taught in examples:
         text = render(context.tokenizer, taught.messages, thinks=taught.role == "thinker")
         prompt, response = encode_pair(context.tokenizer, text, taught.target)
         most = limits.prompt + (limits.reasoning + REASONING_FRAME if taught.reasoning else 0)
@@ -213,7 +215,7 @@ def encode(context: Context, phase: PhasePlan, lessons: Sequence[Lesson]) -> lis
             kept.append((prompt, response))
     if not kept:
         raise DataError(
-            f"phase {phase.name}: all {len(lessons)} samples are over limits.prompt={limits.prompt} or "
+            f"phase {phase.name}: all {len(examples)} samples are over limits.prompt={limits.prompt} or "
             f"limits.response={limits.response}/turn={limits.turn}/reasoning={limits.reasoning} tokens; raise them. "
             f"First: {skipped[:1]}"
         )
@@ -221,7 +223,9 @@ def encode(context: Context, phase: PhasePlan, lessons: Sequence[Lesson]) -> lis
         name = context.folder.phase(phase.name) / "skipped.jsonl"
         if dist.is_main():
             write_atomic(name, "".join(dump_row(row) for row in skipped))
-        context.progress.say(f"{phase.name}: {len(skipped)} of {len(lessons)} samples are over the token limits; see {name}")
+        context.progress.say(
+            f"{phase.name}: {len(skipped)} of {len(examples)} samples are over the token limits; see {name}"
+        )
     return kept
 
 

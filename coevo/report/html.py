@@ -13,7 +13,7 @@ from coevo.escape import visible
 from coevo.report import drift
 from coevo.report.changes import verdicts
 from coevo.report.read import Run, choose_turns, lost_most
-from coevo.report.tables import columns, decisions, legend, lessons, lines, stamp
+from coevo.report.tables import columns, decisions, legend, lines, simulator_sentences, stamp
 from coevo.rewards import verdict as audit
 
 CAPTIONS = {
@@ -37,7 +37,7 @@ def render(run: Run, images: Mapping[str, bytes]) -> str:
             run=run,
             stamp=stamp(run),
             legend=legend(run),
-            verdicts=[*lessons(run), *decisions(run), *verdicts(run)],
+            verdicts=[*simulator_sentences(run), *decisions(run), *verdicts(run)],
             headings=[heading for _, heading, _ in columns(run)],
             tables=[("Means per shift", lines(run, "shifts")), ("Per subset", lines(run, "subsets"))],
             figures=figures(images, CAPTIONS),

@@ -127,7 +127,7 @@ def decisions(run: Run) -> list[str]:
     return sentences
 
 
-def lessons(run: Run) -> list[str]:
+def simulator_sentences(run: Run) -> list[str]:
     """One sentence per iteration on what its simulator learnt, pair by pair on frames that it was not trained on."""
     sentences = []
     for row in run.metrics:
@@ -150,7 +150,7 @@ def read_interval(record: dict[str, float] | None) -> Measure | None:
 def markdown(run: Run) -> str:
     """table.md."""
     parts = [f"# {plain(run.name)}: before and after", *map(plain, (*run.missing, stamp(run), legend(run)))]
-    parts += map(plain, (*lessons(run), *decisions(run), *verdicts(run)))
+    parts += map(plain, (*simulator_sentences(run), *decisions(run), *verdicts(run)))
     for title, level in (("Means per shift", "shifts"), ("Per subset", "subsets")):
         table = lines(run, level)
         if table:
@@ -174,7 +174,7 @@ def results(run: Run) -> str:
         "change": run.change,
         "second_scorer": drift.to_dict(run),
         "audit": run.audit and run.audit.to_dict(),
-        "lessons": lessons(run),
+        "lessons": simulator_sentences(run),
         "decisions": decisions(run),
         "verdicts": verdicts(run),
         "missing": run.missing,
@@ -196,7 +196,7 @@ def console_table(run_dir: str | Path) -> str:
             body.append([])
     if body:
         blocks.append(align([head, *body]))
-    return "\n".join([*blocks, *lessons(run), *decisions(run), *verdicts(run), *drift.verdicts(run)])
+    return "\n".join([*blocks, *simulator_sentences(run), *decisions(run), *verdicts(run), *drift.verdicts(run)])
 
 
 def audit_table(run_dir: str | Path) -> str:

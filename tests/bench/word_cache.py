@@ -18,8 +18,8 @@ from functools import cache
 from pathlib import Path
 
 from coevo.calibration import file_report as report
-from coevo.calibration.cache import Shelf
-from coevo.calibration.file_attribution import blame
+from coevo.calibration.cache import Cache
+from coevo.calibration.file_attribution import attribute
 from coevo.calibration.report import console
 from coevo.calibration.settings import Settings
 from coevo.data import read_rpgbench
@@ -99,7 +99,7 @@ def main() -> None:
     print(scorer)
     settings = Settings(seed=options.seed)
     judged = list(read_rpgbench(options.file, options.judge))
-    result = blame(scorer, judged, settings, Shelf(options.out, settings), lambda done, total: None)
+    result = attribute(scorer, judged, settings, Cache(options.out, settings), lambda done, total: None)
     report.write(options.out, result)
     print(console(result))
 

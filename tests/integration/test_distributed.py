@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from coevo.lm.lineage import read_lineage
-from coevo.loop.coevolution import diet, draw_frames, rpm_reward_for, simulator_reward_for
+from coevo.loop.coevolution import draw_frames, prompt_mix, rpm_reward_for, simulator_reward_for
 from coevo.loop.context import Context
 from coevo.loop.material import load_material
 from coevo.plan.plan import plan
@@ -57,7 +57,7 @@ def rewards_equal_one_process(run: Path) -> int:
     rpm = phases["08-rpm-1"]
     judges = {
         "simulator": (simulator, simulator_reward_for(context, simulator, frames)),
-        "rpm": (rpm, rpm_reward_for(context, rpm, diet(context, rpm))),
+        "rpm": (rpm, rpm_reward_for(context, rpm, prompt_mix(context, rpm))),
     }
     judged = 0
     for role, (phase, judge) in judges.items():

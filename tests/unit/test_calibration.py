@@ -1,9 +1,9 @@
 """The calibration: estimates that are judged rightly, with a scorer that knows the truth as well as without one."""
 
+import functools
 import json
 import math
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from coevo.calibration import report
 from coevo.calibration.attribution import attribution, judged
 from coevo.calibration.bounds import bounds
 from coevo.calibration.bracket import bracket, pointwise_estimates
-from coevo.calibration.cache import Shelf
+from coevo.calibration.cache import Cache
 from coevo.calibration.coverage import circle, coverage
 from coevo.calibration.learned import learned
 from coevo.calibration.responders import FAILURES, SHIFTED, dialled
@@ -51,8 +51,8 @@ def unheard(done, total):
 
 
 @pytest.fixture
-def shelf(tmp_path):
-    return Shelf(tmp_path / "shelf", TINY)
+def cache(tmp_path):
+    return Cache(tmp_path / "shelf", TINY)
 
 
 # --- estimates ------------------------------------------------------------------------------------------------------
@@ -98,9 +98,9 @@ def test_middle_has_no_error_of_first_order():
     assert abs(np.mean(errors["middle"])) < 4 * noise["middle"] + 0.1 * first_order
 
 
-def test_the_span_holds_the_information_and_m1_its_own_sum(shelf):
+def test_the_span_holds_the_information_and_m1_its_own_sum(cache):
     # of three laws with I above, below and well below log N - 2 = 2.1: N = 60 is small, so M1 is judged by its error alone
-    result = bracket(replace(TINY, main_draws=10, resamples=200), shelf, unheard)
+    result = bracket(replace(TINY, main_draws=10, resamples=200), cache, unheard)
     by_name = {(case["law"], case["negatives"]): case for case in result["cases"]}
     assert len(by_name) == 14
     assert min(case["main"]["span_holds"] for case in by_name.values()) == 1.0
@@ -111,11 +111,11 @@ def test_the_span_holds_the_information_and_m1_its_own_sum(shelf):
     assert reference["infonce"] <= math.log(60) < 10.506 < reference["l1out"] < reference["club"]
 
 
-def test_intervals_hold_the_truth_about_as_often_as_they_say(shelf):
+def test_intervals_hold_the_truth_about_as_often_as_they_say(cache):
     # 32 draws of 80 cases and measures; a share of 95 % has a standard deviation of 0.039 in a case, and less on average,
     # although the cases of one draw depend on each other. At n = 40 percentile intervals are a little narrow.
     settings = replace(TINY, coverage_sizes=(40,), coverage_draws=32, resamples=200)
-    rows = coverage(settings, shelf, unheard)["rows"]
+    rows = coverage(settings, cache, unheard)["rows"]
     for estimate in ("club", "learned_marginal"):
         shares = [row["covers_truth"] for row in rows if row["estimate"] == estimate]
         assert 0.90 <= np.mean(shares) <= 0.98
@@ -140,9 +140,9 @@ def b1(entropy, components, responses):
     return math.sqrt(2 / 3) * entropy * sum(math.sqrt(d) for d in components) + 8 * sum(responses) ** 0.25
 
 
-def test_b1_of_the_references_is_by_hand(shelf):
+def test_b1_of_the_references_is_by_hand(cache):
     # no divergence of responses, one component at ln 2, H = 2 H(Y*|x): sqrt(2/3) * 2 * 2.229 * sqrt(ln 2) = 3.03
-    result = bounds(replace(TINY, random_responders=0), shelf, unheard)
+    result = bounds(replace(TINY, random_responders=0), cache, unheard)
     slight = {row["tag"]: row for row in result["rows"] if row["responder"] == "guesses under shift"}
     assert set(slight) == set(SHIFTED)
     home, away = only("IDTest"), only("Theater")
@@ -155,12 +155,12 @@ def test_b1_of_the_references_is_by_hand(shelf):
     assert all(row["reached"] <= 1 for row in result["rows"])
 
 
-def test_b1_is_all_but_reached_on_the_world_by_a_responder_that_guesses(shelf):
+def test_b1_is_all_but_reached_on_the_world_by_a_responder_that_guesses(cache):
     # R-EMI is 0 at home and -I = -8.868 where all is guessed; replies are distributed as the references in both, so that
     # the last term is 0. H = H(Y*|x) + H(Y) = 2.229 + 11.098: B1 = sqrt(2/3) * 13.33 * sqrt(ln 2) = 9.06.
     row = next(
         row
-        for row in bounds(replace(TINY, random_responders=0), shelf, unheard)["rows"]
+        for row in bounds(replace(TINY, random_responders=0), cache, unheard)["rows"]
         if (row["responder"], row["tag"]) == ("guesses under shift", "Theater")
     )
     assert row["remid"] == pytest.approx(8.868, abs=1e-3)
@@ -193,8 +193,8 @@ def test_b1_is_no_bound_for_one_reply_to_everything():
 # --- attribution ----------------------------------------------------------------------------------------------------
 
 
-def test_exact_a1_blames_the_failed_component(shelf):
-    result = attribution(TINY, shelf, unheard)
+def test_exact_a1_blames_the_failed_component(cache):
+    result = attribution(TINY, cache, unheard)
     shown = [row for row in result["rows"] if row["reading"] == "shown" and row["failure"] in FAILURES]
     assert len(shown) == 2 * 12 * len(FAILURES) and all(row["right"] for row in shown)
     english = [row for row in result["rows"] if row["failure"] == "English to all"]
@@ -245,7 +245,7 @@ class Perfect:
         return Score(total, n_tokens)
 
 
-@cache
+@functools.cache
 def reply_of(text):
     return tuple(read_replies([text])[0].tolist())
 
@@ -254,7 +254,7 @@ def reply_of(text):
 def judged_scorer(tmp_path_factory):
     root = tmp_path_factory.mktemp("calibration")
     settings = replace(TINY, scenarios=4, k=2)
-    return learned(Perfect(), settings, Shelf(root, settings), unheard)
+    return learned(Perfect(), settings, Cache(root, settings), unheard)
 
 
 def test_a_perfect_scorer_estimates_what_the_exact_density_does(judged_scorer):
@@ -299,7 +299,7 @@ def test_what_cannot_be_scored_is_named(tmp_path):
             return Score(math.nan, 9, "too_long")
 
     with pytest.raises(ScoreError, match=r"IDTest-0000\d' is too_long in the context of .* limits\.prompt"):
-        learned(Short(), TINY, Shelf(tmp_path, TINY), unheard)
+        learned(Short(), TINY, Cache(tmp_path, TINY), unheard)
 
 
 def test_the_cast_has_eight_responders_and_a_spread_of_truths():
@@ -342,10 +342,10 @@ def test_an_interrupted_scorer_goes_on(tmp_path):
 
     scorer = Stops()
     with pytest.raises(KeyboardInterrupt):
-        learned(scorer, TINY, Shelf(tmp_path, TINY), unheard)
+        learned(scorer, TINY, Cache(tmp_path, TINY), unheard)
     assert len(list((tmp_path / "parts").glob("*.npz"))) == 1  # 24 scenarios x (5 + 1 + 1) likelihoods of the references
     rest = Perfect()
-    learned(rest, TINY, Shelf(tmp_path, TINY), unheard)
+    learned(rest, TINY, Cache(tmp_path, TINY), unheard)
     # the references are kept; eight responders with contrasts and eight failures without are asked for
     assert rest.asked == 24 * (8 * 7 + 8 * 5)
 

@@ -22,7 +22,7 @@ from coevo.lm.small import Shape, build_base, train_tokenizer
 from coevo.loop import corl
 from coevo.loop.coevolution import scenario_row
 from coevo.loop.material import load_material
-from coevo.loop.phases import Lesson, encode, lesson, pretraining_lessons
+from coevo.loop.phases import SFTExample, encode, pretraining_examples, sft_example
 from coevo.plan.naming import estimator_kinds, played_before, rounds_at
 from coevo.plan.plan import Counts, PhasePlan, check, plan
 from coevo.prompts import AGREED, ALL, NO_PERSONA, NO_REASONING, NOT_AGREED, SHORT
@@ -133,7 +133,7 @@ def test_without_a_whole_reasoning_there_is_a_status_and_no_number(scorer: Score
 def test_known_reasonings_are_not_written_again(scorer: Scorer) -> None:
     known = {content_key(XS[0]): Reasoning("topic: x")}
     reasoned = ReasonedScorer(scorer, writer(known=known))
-    # the diet renames scenarios; what a reasoning depends on is their content
+    # the prompt_mix renames scenarios; what a reasoning depends on is their content
     renamed = replace(XS[0], sample_id="other#3", reference="another")
     assert reasoned.reasoner.reason([renamed])[0].text == "topic: x"
     reasoned.score([Ask(XS[2], "y")])
@@ -180,53 +180,54 @@ PHASE = PhasePlan("02-sft-scorer", "tune", "scorer", None, 1, 1, 1, 1, None)
 
 def test_context_dropout_drops_the_reasoning_with_every_component() -> None:
     config = ScorerSFT(context_dropout=0.5)
-    lessons = corl.scorer_lessons(context(small()), PHASE, [(x, world.oracle_reasoning(x)) for x in XS] * 40, config)
+    examples = corl.scorer_examples(context(small()), PHASE, [(x, world.oracle_reasoning(x)) for x in XS] * 40, config)
     kinds = Counter()
-    for taught in lessons:
+    for taught in examples:
         prompt = "".join(message["content"] for message in taught.messages)
         dropped = [taught.messages[0]["content"].count("-\n") or "User: -" in prompt, taught.messages[1]["content"] == "-"]
         kinds["reasoning" if taught.reasoning else "dropped" if any(dropped) else "r alone or c"] += 1
         assert not (taught.reasoning and any(dropped))
     # half of 1,440 keep all; of the other half one in five loses r alone. Four standard deviations: 4 · sqrt(1440 / 4) = 76
     assert abs(kinds["reasoning"] - 720) < 76
-    assert sum("must have" in taught.messages[-1]["content"] for taught in lessons) == kinds["reasoning"]
+    assert sum("must have" in taught.messages[-1]["content"] for taught in examples) == kinds["reasoning"]
 
 
 def test_lessons_teach_each_role_its_own_text() -> None:
     x = XS[0]
     assert (
-        lesson(SHORT, "reasoner", x, reasoning=R).target == R and lesson(SHORT, "reasoner", x, reasoning=R).reasoning == ""
+        sft_example(SHORT, "reasoner", x, reasoning=R).target == R
+        and sft_example(SHORT, "reasoner", x, reasoning=R).reasoning == ""
     )
-    assert lesson(SHORT, "scorer", x, reasoning=R).target == lesson(SHORT, "rpm", x).target == x.reference
-    assert lesson(SHORT, "scorer", x, ALL, R).reasoning == "", "the prompt shows none, so it has no room for one"
-    assert lesson(SHORT, "simulator", x).target == x.query
+    assert sft_example(SHORT, "scorer", x, reasoning=R).target == sft_example(SHORT, "rpm", x).target == x.reference
+    assert sft_example(SHORT, "scorer", x, ALL, R).reasoning == "", "the prompt shows none, so it has no room for one"
+    assert sft_example(SHORT, "simulator", x).target == x.query
 
 
 def test_pretraining_teaches_reasonings_only_where_it_is_asked_to() -> None:
     plain = Pretrain(samples=400)
     here = context(small())
     scenarios = here.material.pretrain(plain, 0)
-    roles = Counter(taught.role for taught in pretraining_lessons(here, plain, scenarios))
+    roles = Counter(taught.role for taught in pretraining_examples(here, plain, scenarios))
     assert set(roles) == {"rpm", "simulator"}
     shares = plain.model_copy(update={"reasoning_shares": (0.3, 0.4, 0.3)})
-    lessons = pretraining_lessons(here, shares, scenarios)
-    assert set(Counter(taught.role for taught in lessons)) == {"rpm", "simulator", "reasoner", "scorer", "judge"}
-    stated = Counter(taught.target for taught in lessons if taught.role == "judge")
+    examples = pretraining_examples(here, shares, scenarios)
+    assert set(Counter(taught.role for taught in examples)) == {"rpm", "simulator", "reasoner", "scorer", "judge"}
+    stated = Counter(taught.target for taught in examples if taught.role == "judge")
     # half the candidates are sound, a quarter the scenario's own noisy reply, 0.8^5 = 1/3 of them right, and a quarter
     # another's, hardly ever right: 1/2 + 1/12 = 0.58 of about 400 · 0.3 / 2 = 60, with a deviation of 0.06
     assert set(stated) == {AGREED, NOT_AGREED} and stated[AGREED] / stated.total() == pytest.approx(0.58, abs=0.15)
-    for taught in lessons:
+    for taught in examples:
         if taught.role == "reasoner":
             assert taught.target.startswith("language: ")
 
 
 def test_a_reasoning_has_a_limit_of_its_own_and_what_is_over_it_is_listed(scorer: Scorer, tmp_path: Path) -> None:
     said: list[str] = []
-    long = lesson(SHORT, "reasoner", XS[1], reasoning="topic: " + "sea " * 200)
-    lessons = [
-        lesson(SHORT, "reasoner", XS[0], reasoning=R),
-        lesson(SHORT, "scorer", XS[0], reasoning=R),
-        Lesson("judged", "judge", SHORT.agreement_messages(R, XS[0].reference), AGREED),
+    long = sft_example(SHORT, "reasoner", XS[1], reasoning="topic: " + "sea " * 200)
+    examples = [
+        sft_example(SHORT, "reasoner", XS[0], reasoning=R),
+        sft_example(SHORT, "scorer", XS[0], reasoning=R),
+        SFTExample("judged", "judge", SHORT.agreement_messages(R, XS[0].reference), AGREED),
         long,
     ]
     plain = len(encode_prompt(scorer.tokenizer, render(scorer.tokenizer, SHORT.messages("scorer", XS[0]))))
@@ -239,7 +240,7 @@ def test_a_reasoning_has_a_limit_of_its_own_and_what_is_over_it_is_listed(scorer
         folder=SimpleNamespace(phase=lambda name: tmp_path),
         progress=SimpleNamespace(say=said.append),
     )
-    rows = encode(here, PHASE, lessons)  # type: ignore[arg-type]
+    rows = encode(here, PHASE, examples)  # type: ignore[arg-type]
     texts = [scorer.tokenizer.decode(response[:-1]) for _, response in rows]
     assert texts == [R, XS[0].reference, AGREED]
     assert len(rows[1][0]) > limits["prompt"]

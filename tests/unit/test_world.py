@@ -261,11 +261,11 @@ def test_a_files_simulator_writes_from_notes_in_the_loop_as_in_its_warm_start() 
         replace(first, sample_id=f"a{i}", dialogue=(Turn("user", q),)) for i, q in enumerate([*asked, *["The?"] * 76])
     ]
     source = FileShifts(parents)
-    notes = [source.lesson(x).draft for x in parents[:4]]
+    notes = [source.example(x).draft for x in parents[:4]]
     # one word alone stands in more than one of twenty queries
     assert notes == ["i know way to padua", "way is long wind is cold", "who", "你 好 帕 多 瓦 在 哪 里"]
     assert [source.frame(x, "WordLevelComposition", random.Random(0)).draft for x in parents[:4]] == notes
-    assert source.lesson(parents[5]).draft == "the", "a query of nothing else is kept"
+    assert source.example(parents[5]).draft == "the", "a query of nothing else is kept"
 
 
 def test_file_shifts_carry_the_parents_reference() -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from coevo.calibration import file_report as report
-from coevo.calibration.cache import Shelf
+from coevo.calibration.cache import Cache
 from coevo.calibration.counterfactuals import name, swap
-from coevo.calibration.file_attribution import CASES, CHUNK, blame, deal, exchanged, losses
+from coevo.calibration.file_attribution import CASES, CHUNK, attribute, deal, exchanged, losses
 from coevo.calibration.report import console
 from coevo.calibration.settings import Settings
 from coevo.cli import main
@@ -153,7 +153,7 @@ def test_cases_are_disjoint_and_at_least_twenty():
 def test_a_scorer_that_reads_everything_blames_the_swapped_component(tmp_path):
     # what is spoken of is worth 1, 2 and 4 nats, shown or not beside the others: the mistaken component loses just that
     scenarios, scorer = everyone(100), Keywords()
-    result = blame(scorer, scenarios, SETTINGS, Shelf(tmp_path, SETTINGS), unheard)
+    result = attribute(scorer, scenarios, SETTINGS, Cache(tmp_path, SETTINGS), unheard)
     assert len(result["cases"]) == 3 * CASES and all(case["right"] for case in result["cases"])
     assert [v["found"] for v in result["verdicts"]] == ["20 of 20"] * 3 and all(v["holds"] for v in result["verdicts"])
     worth = {(r["component"], r["tag"]): {z: one["value"] for z, one in r["lost"].items()} for r in result["losses"]}
@@ -163,10 +163,10 @@ def test_a_scorer_that_reads_everything_blames_the_swapped_component(tmp_path):
     assert {z: use["value"] for z, use in result["uses"].items()} == {"u": 1.0, "c": 2.0, "d": 4.0}
     assert result["unscored"] == [] and result["shared"]["d"] == [0, 0, 200]
     asked = scorer.asked
-    assert blame(scorer, scenarios, SETTINGS, Shelf(tmp_path, SETTINGS), unheard) == result and scorer.asked == asked
+    assert attribute(scorer, scenarios, SETTINGS, Cache(tmp_path, SETTINGS), unheard) == result and scorer.asked == asked
     # another text in one place is another question
     changed = [replace(scenarios[0], persona="Ann, a figure. Has said: something else"), *scenarios[1:]]
-    blame(scorer, changed, SETTINGS, Shelf(tmp_path, SETTINGS), unheard)
+    attribute(scorer, changed, SETTINGS, Cache(tmp_path, SETTINGS), unheard)
     assert scorer.asked > asked
 
 
@@ -178,22 +178,22 @@ def test_what_was_scored_before_an_interruption_is_kept(tmp_path):
             return super().score(asks)
 
     with pytest.raises(KeyboardInterrupt):
-        blame(Stopped(), everyone(100), SETTINGS, Shelf(tmp_path, SETTINGS), unheard)
+        attribute(Stopped(), everyone(100), SETTINGS, Cache(tmp_path, SETTINGS), unheard)
     resumed, fresh = Keywords(), Keywords()
-    result = blame(resumed, everyone(100), SETTINGS, Shelf(tmp_path, SETTINGS), unheard)
-    assert result == blame(fresh, everyone(100), SETTINGS, Shelf(tmp_path / "fresh", SETTINGS), unheard)
+    result = attribute(resumed, everyone(100), SETTINGS, Cache(tmp_path, SETTINGS), unheard)
+    assert result == attribute(fresh, everyone(100), SETTINGS, Cache(tmp_path / "fresh", SETTINGS), unheard)
     assert resumed.asked == fresh.asked - CHUNK * 16
 
 
 def test_too_few_of_a_subset_are_refused_before_anything_is_scored(tmp_path):
     scorer = Keywords()
     with pytest.raises(DataError, match="take 100"):
-        blame(scorer, everyone(99), SETTINGS, Shelf(tmp_path, SETTINGS), unheard)
+        attribute(scorer, everyone(99), SETTINGS, Cache(tmp_path, SETTINGS), unheard)
     assert scorer.asked == 0
 
 
 def test_a_scorer_that_does_not_read_personas_fails(tmp_path):
-    result = blame(Keywords({"u": 0.0, "c": 2.0, "d": 4.0}), everyone(100), SETTINGS, Shelf(tmp_path, SETTINGS), unheard)
+    result = attribute(Keywords({"u": 0.0, "c": 2.0, "d": 4.0}), everyone(100), SETTINGS, Cache(tmp_path, SETTINGS), unheard)
     assert [v["found"] for v in result["verdicts"]] == ["0 of 20", "20 of 20", "20 of 20"]
     assert [v["holds"] for v in result["verdicts"]] == [False, True, True]
 
@@ -204,13 +204,13 @@ def test_what_cannot_be_scored_is_left_out_and_listed(tmp_path):
             long = ask.scenario.sample_id.startswith("german-7") and ask.drop == NOTHING
             return Score(math.nan, 5, "too_long") if long else super()._one(ask)
 
-    result = blame(Short(), everyone(120), SETTINGS, Shelf(tmp_path, SETTINGS), unheard)
+    result = attribute(Short(), everyone(120), SETTINGS, Cache(tmp_path, SETTINGS), unheard)
     assert result["unscored"] == ["german-7", *(f"german-{i}" for i in range(70, 80))]
     assert result["losses"][0]["n"] == 229 and all(case["right"] for case in result["cases"])
 
 
 def test_the_report_says_what_was_seen(tmp_path):
-    result = blame(Keywords(), everyone(100), SETTINGS, Shelf(tmp_path, SETTINGS), unheard)
+    result = attribute(Keywords(), everyone(100), SETTINGS, Cache(tmp_path, SETTINGS), unheard)
     files = report.write(tmp_path, result)
     assert [file.name for file in files] == ["attribution.json", "attribution.md"]
     assert json.loads(files[0].read_text()) == result
