@@ -13,7 +13,7 @@ import shlex
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Self
@@ -56,7 +56,7 @@ _TRIES, _PAUSE_S = 5, 0.1
 """At a lock: its holder may just be ending."""
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
+def write_atomic(path: Path, content: str | bytes) -> Path:
     """Writes a file so that a kill or a power cut leaves the old one or the new one: temporary file, fsync, rename.
 
     Raises:
@@ -64,7 +64,8 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    # two processes may write the same report at once
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with writing(path):
         try:
             with temporary.open("wb") as file:
@@ -76,6 +77,20 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             temporary.unlink(missing_ok=True)
             raise
         fsync(path.parent)
+    return path
+
+
+def only_leftovers(folder: Path, names: Collection[str], whole: Collection[str] = ()) -> bool:
+    """Whether a folder has nothing in it but what a kill leaves while these files are written for the first time.
+
+    Args:
+        folder: to look at.
+        names: of the files.
+        whole: those that may be there, as they are written before the one that counts.
+    """
+    names_there = {file.name for file in folder.iterdir()} - {LOCK_FILE, *whole}
+    halves = {name for name in names_there for one in names if name.startswith(f".{one}.") and name.endswith(".tmp")}
+    return names_there == halves
 
 
 def fsync(path: Path) -> None:
@@ -350,8 +365,7 @@ def check_out(out: Path, mark: str, made_by: str) -> None:
     if os.path.lexists(out) and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; expected a folder.")
     # a kill at the very beginning leaves the lock
-    begun = {LOCK_FILE, f".{mark}.tmp"}
-    if out.is_dir() and {file.name for file in out.iterdir()} - begun and not (out / mark).is_file():
+    if out.is_dir() and not only_leftovers(out, [mark]) and not (out / mark).is_file():
         raise ConfigError(f"--out {out} exists, is not empty, and no {made_by} made it; choose another folder.")
     above = next(folder for folder in (out, *out.absolute().parents) if os.path.lexists(folder))
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):

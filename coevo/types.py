@@ -8,6 +8,10 @@ from typing import Any, Literal
 
 Shift = Literal["id", "user", "character", "dialogue"]
 
+Component = Literal["u", "c", "d"]
+"""A part of a scenario: user persona, character, dialogue."""
+COMPONENTS: tuple[Component, ...] = ("u", "c", "d")
+
 SHIFT_OF_TAG: dict[str, Shift] = {
     "german": "user",
     "spanish": "user",

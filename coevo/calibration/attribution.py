@@ -9,8 +9,9 @@ from coevo.calibration.cache import Cache
 from coevo.calibration.responders import FAILURES, GUESSES, SHARED_FAILURES
 from coevo.calibration.settings import Result, Settings, Tick, verdict
 from coevo.data.world import exact
-from coevo.data.world.exact import COMPONENTS, POOL, TAGS, Component, Reading, only
+from coevo.data.world.exact import POOL, TAGS, Reading, only
 from coevo.data.world.responders import Fault, Responder
+from coevo.types import COMPONENTS, Component
 
 ASKED = 0.95
 """Cases of a hundred that must be attributed rightly: 19 of 20."""

@@ -20,7 +20,7 @@ from coevo.data.world.draws import draw_contexts, draw_replies, log_marginal, lo
 from coevo.data.world.exact import POOL, Population, only
 from coevo.data.world.responders import Responder
 from coevo.maths.information import Floats, circulant_offsets, full_design, outside
-from coevo.maths.stats import bootstrap_mean, seed_of
+from coevo.maths.stats import bootstrap_mean, stratum_seed
 
 POPULATIONS: Mapping[str, Population] = {"subset": only(HOME), "pool": POOL}
 ESTIMATES = ("club", "l1out", "infonce", "middle", "learned_marginal")
@@ -88,7 +88,7 @@ def _draws(settings: Settings, n: int) -> int:
 
 def _draw(law: Responder, population: Population, n: int, settings: Settings, place: int) -> dict[str, Any]:
     """One experiment: estimates by K, and the span of the limits with all contexts."""
-    seed = seed_of(settings.seed, law.name, "-".join(population), str(n), str(place))
+    seed = stratum_seed(settings.seed, law.name, "-".join(population), str(n), str(place))
     rng = np.random.default_rng(seed)
     contexts = draw_contexts(population, n, rng)
     replies = draw_replies(law, contexts, rng)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from coevo.calibration.settings import Result, Settings
 from coevo.errors import ConfigError, DataError
+from coevo.files import write_atomic
 
 QUESTION = "settings.json"
 
@@ -38,13 +38,13 @@ class Cache:
         elif root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise ConfigError(f"--out {root} exists and holds no calibration; expected a folder that is new or empty.")
         self._parts.mkdir(parents=True, exist_ok=True)
-        write(question, wanted.encode())
+        write_atomic(question, wanted.encode())
 
     def part(self, name: str, compute: Callable[[], Result]) -> Result:
         """A part's result, computed unless it is there."""
         path = self._path(name, "json")
         if not path.exists():
-            write(path, (json.dumps(compute(), allow_nan=False) + "\n").encode())
+            write_atomic(path, (json.dumps(compute(), allow_nan=False) + "\n").encode())
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
@@ -56,20 +56,10 @@ class Cache:
         if not path.exists():
             buffer = io.BytesIO()
             np.savez_compressed(buffer, allow_pickle=False, **compute())
-            write(path, buffer.getvalue())
+            write_atomic(path, buffer.getvalue())
         with np.load(path, allow_pickle=False) as stored:
             return dict(stored)
 
     def _path(self, name: str, suffix: str) -> Path:
         # a name has a responder's in it, which need not be a file's
         return self._parts / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.{suffix}"
-
-
-def write(path: Path, content: bytes) -> None:
-    """Writes beside the target, syncs, and renames over it."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -16,9 +16,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from coevo.data.world.exact import Component
 from coevo.prompts import character_text
-from coevo.types import Scenario
+from coevo.types import Component, Scenario
 
 _NAME_END = re.compile(r"[,.;:\n，。；：]")
 

@@ -23,7 +23,7 @@ from coevo.data.world.draws import Contexts, Ints, draw_even, draw_replies, log_
 from coevo.data.world.exact import POOL, TAGS, Population, only
 from coevo.data.world.responders import REFERENCE, Fault, Responder
 from coevo.maths.information import Floats, circulant_offsets, neighbours
-from coevo.maths.stats import interval, mean_draws, seed_of
+from coevo.maths.stats import interval, mean_draws, stratum_seed
 
 RESPONDERS: tuple[Responder, ...] = (
     Responder("any 0.3", Fault(0.3)),
@@ -123,7 +123,7 @@ def _drawn_from(tag: str, negatives: str, n: int) -> Population:
 
 def _draw(n: int, k: int, settings: Settings, place: int) -> dict[Case, tuple[float, float, float]]:
     """One experiment: by case its value, and the limits of its interval."""
-    seed = seed_of(settings.seed, "coverage", str(n), str(k), str(place))
+    seed = stratum_seed(settings.seed, "coverage", str(n), str(k), str(place))
     rng = np.random.default_rng(seed)
     contexts = draw_even(TAGS, n, rng)
     everyone = np.arange(len(contexts))

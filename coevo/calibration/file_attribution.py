@@ -19,15 +19,14 @@ from coevo.calibration.attribution import ASKED, judged
 from coevo.calibration.cache import Cache
 from coevo.calibration.counterfactuals import Swap, swap
 from coevo.calibration.settings import Result, Settings, Tick, verdict
-from coevo.data.world.exact import COMPONENTS, Component
 from coevo.errors import DataError
 from coevo.files import content_key
 from coevo.maths.information import Floats, component_remi
-from coevo.maths.stats import bootstrap_mean, seed_of
+from coevo.maths.stats import bootstrap_mean, stratum_seed
 from coevo.prompts import character_text
 from coevo.scoring.evaluate import Scores
 from coevo.scoring.scorer import Ask
-from coevo.types import Scenario
+from coevo.types import COMPONENTS, Component, Scenario
 
 CASES = 20
 """Cases a component at least: every subset is dealt into as many disjoint parts as that takes."""
@@ -141,7 +140,7 @@ def deal(tags: Array, scored: Array, seed: int) -> dict[tuple[str, int], Array]:
                 f"of at least {FEWEST} scenarios each, take {n_parts * FEWEST}. Give a file with more of it or without it, "
                 "or take a scorer whose run has larger limits."
             )
-        shuffled = np.random.default_rng(seed_of(seed, tag)).permutation(places)
+        shuffled = np.random.default_rng(stratum_seed(seed, tag)).permutation(places)
         parts |= {(tag, part): chosen for part, chosen in enumerate(np.array_split(shuffled, n_parts))}
     return parts
 
@@ -187,7 +186,7 @@ def _uses(reference: Floats, settings: Settings) -> dict[Component, dict[str, fl
 def _loss(component: Component, tag: str, lost: Floats, settings: Settings) -> Result:
     """Mean losses with intervals, and by how much the mistaken component loses more than each other one."""
     own = COMPONENTS.index(component)
-    seed = seed_of(settings.seed, tag)
+    seed = stratum_seed(settings.seed, tag)
 
     def mean(values: Floats) -> dict[str, float]:
         return bootstrap_mean(values, settings.resamples, seed).to_dict()

@@ -9,7 +9,7 @@ from typing import Any
 
 from coevo.calibration.report import table
 from coevo.escape import plain
-from coevo.report.write import write_bytes
+from coevo.files import write_atomic
 
 Result = Mapping[str, Any]
 INTRODUCTION = (
@@ -28,7 +28,7 @@ def write(out: Path, result: Result) -> list[Path]:
     """
     text = json.dumps(result, indent=1, allow_nan=False) + "\n"
     files = {"attribution.json": text.encode(), "attribution.md": markdown(result).encode()}
-    return [write_bytes(out / name, content) for name, content in files.items()]
+    return [write_atomic(out / name, content) for name, content in files.items()]
 
 
 def markdown(result: Result) -> str:

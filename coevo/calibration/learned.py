@@ -20,13 +20,14 @@ from coevo.calibration.responders import FAILURES, HOME, SHARED_FAILURES, SHIFTE
 from coevo.calibration.settings import Result, Settings, Tick, verdict
 from coevo.data.world import exact
 from coevo.data.world.draws import log_design, log_marginal, read_replies
-from coevo.data.world.exact import COMPONENTS, POOL, TAGS, only
+from coevo.data.world.exact import POOL, TAGS, only
 from coevo.data.world.responders import REFERENCE, Responder
 from coevo.maths.correlation import spearman
 from coevo.maths.information import Floats
 from coevo.maths.stats import interval, mean_draws
-from coevo.prompts import ALL, NOTHING, Component
+from coevo.prompts import ALL, NOTHING, Part
 from coevo.scoring.evaluate import Scores
+from coevo.types import COMPONENTS
 
 TRUTHS = ("definition, subset", "definition, pool", "scored, subset", "scored, pool")
 DEFAULT = ("club", "sum")
@@ -200,7 +201,7 @@ def _rank_verdicts(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _attribution(stage: Stage, scored: Mapping[str, Scored]) -> list[dict[str, Any]]:
     """Who is blamed for each failure, in each subset where it shows."""
 
-    def used(name: str, z: Component) -> Floats:
+    def used(name: str, z: Part) -> Floats:
         return scored[name].without(NOTHING) - scored[name].without(frozenset((z,)))
 
     rows = []

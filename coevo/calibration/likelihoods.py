@@ -13,16 +13,16 @@ from coevo.calibration.coverage import circle
 from coevo.calibration.settings import Settings, Tick
 from coevo.data import world
 from coevo.data.world.draws import Contexts, Ints, read_contexts
-from coevo.data.world.exact import COMPONENTS, TAGS
+from coevo.data.world.exact import TAGS
 from coevo.data.world.responders import REFERENCE, Responder
 from coevo.errors import ScoreError
 from coevo.maths.information import Floats
-from coevo.prompts import ALL, NOTHING, Component
+from coevo.prompts import ALL, NOTHING, Part
 from coevo.scoring.evaluate import Scores
 from coevo.scoring.scorer import Ask
-from coevo.types import Scenario
+from coevo.types import COMPONENTS, Scenario
 
-SINGLE: tuple[frozenset[Component], ...] = (NOTHING, ALL, *(frozenset((z,)) for z in COMPONENTS))
+SINGLE: tuple[frozenset[Part], ...] = (NOTHING, ALL, *(frozenset((z,)) for z in COMPONENTS))
 """What each text is scored without, in its own scenario: the first columns of its likelihoods."""
 ASKS_PER_CALL = 2048
 
@@ -68,7 +68,7 @@ class Scored:
             first = last
         raise KeyError(negatives)
 
-    def without(self, drop: frozenset[Component]) -> Floats:
+    def without(self, drop: frozenset[Part]) -> Floats:
         """(N,), nats, in their own contexts without some components."""
         return self.nats[:, SINGLE.index(drop)]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from coevo.calibration.settings import NAMES
 from coevo.escape import plain
-from coevo.report.write import write_bytes
+from coevo.files import write_atomic
 
 Result = Mapping[str, Any]
 MEASURES = {"remi": "R-EMI", "remid": "R-EMID"}
@@ -57,7 +57,7 @@ def write(out: Path, result: Result) -> list[Path]:
 
     text = json.dumps(_plain(result), indent=1, allow_nan=False) + "\n"
     files = {"calibration.json": text.encode(), "calibration.md": markdown(result).encode()}
-    return [write_bytes(out / name, content) for name, content in (files | draw(result)).items()]
+    return [write_atomic(out / name, content) for name, content in (files | draw(result)).items()]
 
 
 def console(result: Result) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
-from coevo.data.world.exact import TAGS, Component
+from coevo.data.world.exact import TAGS
 from coevo.data.world.lexicon import SLOT_ATTRIBUTE
 from coevo.data.world.responders import REFERENCE, SOUND, Fault, Responder, under
-from coevo.types import SHIFT_OF_TAG, Shift
+from coevo.types import SHIFT_OF_TAG, Component, Shift
 
 HOME = "IDTest"
 SHIFTED: tuple[str, ...] = tuple(SHIFT_OF_TAG)

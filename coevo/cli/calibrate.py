@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coevo.cli.console import Commands, command, is_main, path, say, whole
+from coevo.cli.console import Commands, command, path, say, whole
+from coevo.cli.progress import ConsoleProgress
 from coevo.errors import ConfigError
-from coevo.escape import visible
+from coevo.progress import Stage
 
 if TYPE_CHECKING:
     from coevo.scoring.scorer import Scorer
@@ -49,13 +49,14 @@ def _calibrate(options: argparse.Namespace) -> int:
     if options.data is not None:
         return _attribute(options)
     # numpy, matplotlib and, for a scorer, torch: help stays quick without them
-    from coevo.calibration import QUICK, Settings, calibrate, report
+    from coevo.calibration import PARTS, QUICK, Settings, calibrate, report
 
     scorer = None
     if options.scorer is not None:
         scorer = _scorer(options.scorer)
     settings = replace(QUICK if options.quick else Settings(), seed=options.seed)
-    result = calibrate(options.out, settings, scorer, Pace())
+    names = [*PARTS, *(["learned"] if scorer else [])]
+    result = calibrate(options.out, settings, scorer, Parts(names))
     files = report.write(options.out, result)
     say("\n" + report.console(result))
     for file in files:
@@ -78,7 +79,7 @@ def _attribute(options: argparse.Namespace) -> int:
     from coevo.diagnosis.scorers import unseen
 
     scorer, scenarios = _scorer(options.scorer), unseen(options.scorer, options.data)
-    settings, pace = replace(Settings(), seed=options.seed), Pace()
+    settings, pace = replace(Settings(), seed=options.seed), Parts(["attribution"])
     cache = Cache(options.out, settings)
     result = attribute(scorer, scenarios, settings, cache, lambda done, total: pace("attribution", done, total))
     files = report.write(options.out, result)
@@ -107,29 +108,20 @@ def _scorer(run: Path) -> Scorer:
     return found
 
 
-class Pace:
-    """Draws how far each part is: one moving line on a terminal, a line now and then in a log."""
+class Parts:
+    """A calibration's parts as the display of a run's pace has them."""
 
-    def __init__(self, every_s: float = 10.0) -> None:
-        self._live = sys.stdout.isatty()
-        self._every_s = 0.2 if self._live else every_s
-        self._part = ""
-        self._began = self._shown = time.monotonic()
+    def __init__(self, names: Sequence[str]) -> None:
+        self._progress = ConsoleProgress([Stage(name, None) for name in names])
+        self._part, self._done = "", 0
 
     def __call__(self, part: str, done: int, total: int) -> None:
         """Told after each unit of a part."""
-        now = time.monotonic()
         if part != self._part:
-            # the first unit's own time is not known; it is small
-            self._part, self._began, self._shown = part, now, now
-        ended = done >= total
-        if not is_main() or (now - self._shown < self._every_s and not ended):
-            return
-        self._shown = now
-        elapsed = now - self._began
-        left = f", about {elapsed * (total - done) / done:.0f} s to go" if done and not ended else ""
-        text = f"{part}: {done / total:.0%} in {elapsed:.0f} s{left}"
-        end = "\n" if ended or not self._live else ""
-        text = visible(text)
-        sys.stdout.write(f"\r\x1b[2K{text}{end}" if self._live else f"{text}\n")
-        sys.stdout.flush()
+            self._progress.phase(part, total)
+            self._part, self._done = part, 0
+        self._progress.advance(done - self._done)
+        self._done = done
+        if done >= total:
+            self._progress.done(part)
+            self._part = ""

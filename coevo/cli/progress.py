@@ -12,6 +12,10 @@ from coevo.cli.console import is_main, say
 from coevo.escape import visible
 
 
+COUNTABLE = 1_000_000
+"""From so many units on, a share says more than a number."""
+
+
 class Timed(Protocol):
     """What is known beforehand of a phase of a run, or of a stage of a diagnosis."""
 
@@ -83,7 +87,9 @@ class ConsoleProgress:
             return
         self._shown = now
         note = f" · {self._note}" if self._note else ""
-        place = f"[{self._place(self._name)}] {self._name} {self._steps.done}/{self._units}{note}"
+        counted = self._units < COUNTABLE
+        done = f"{self._steps.done}/{self._units}" if counted else f"{self._steps.done / self._units:.0%}"
+        place = f"[{self._place(self._name)}] {self._name} {done}{note}"
         self._line(f"{place} · {self._duration(now - self._began)}{self._remaining(self._steps.left(now))}")
 
     def _remaining(self, begun_s: float | None) -> str:

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from coevo.config import Evaluation
-from coevo.maths.bound import COMPONENTS, Bound, emid_bound
+from coevo.maths.bound import Bound, emid_bound
 from coevo.maths.divergence import Divergence
-from coevo.maths.stats import Floats, seed_of
-from coevo.prompts import Component, character_text
+from coevo.maths.stats import Floats, stratum_seed
+from coevo.prompts import Part, character_text
 from coevo.scoring.claims import LEAST, beyond, scored, sign
 from coevo.scoring.summary import Row, difference, remid_margin, summarise
 from coevo.scoring.words import WORDS, against_words, coverage_words, home_words, likelier_words, shift_words
-from coevo.types import Scenario, shift_of
+from coevo.types import COMPONENTS, Scenario, shift_of
 
 if TYPE_CHECKING:
     from coevo.scoring.evaluate import Measurement
@@ -90,7 +90,7 @@ def comparisons(tags: Sequence[str], embedded: Embedded, seed: int) -> Iterator[
 def _some(places: np.ndarray, seed: int, name: str) -> np.ndarray:
     if len(places) <= MOST_ROWS:
         return places
-    chosen = np.random.default_rng(seed_of(seed, "divergence", name)).choice(places, MOST_ROWS, replace=False)
+    chosen = np.random.default_rng(stratum_seed(seed, "divergence", name)).choice(places, MOST_ROWS, replace=False)
     return np.sort(chosen)
 
 
@@ -106,7 +106,7 @@ def diagnose(
     divergences: Mapping[Which, Divergence],
     config: Evaluation,
     seed: int,
-    used: Mapping[Component, Floats] | None = None,
+    used: Mapping[Part, Floats] | None = None,
 ) -> dict[str, Any]:
     """The diagnosis of every model, as plain JSON.
 
@@ -199,7 +199,7 @@ def _model(
 
 
 def _uses(
-    scenarios: Sequence[Scenario], used: Mapping[Component, Floats], config: Evaluation, seed: int
+    scenarios: Sequence[Scenario], used: Mapping[Part, Floats], config: Evaluation, seed: int
 ) -> dict[str, dict[str, Any]]:
     """What the references use of each component, by subset and by shift; null where it is not known."""
     nats = {z: used.get(z, np.full(len(scenarios), np.nan)) for z in COMPONENTS}

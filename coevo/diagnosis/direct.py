@@ -22,14 +22,14 @@ from coevo.lm.embedding import Embedder
 from coevo.loop.context import seed_of
 from coevo.maths.divergence import Divergence, representation_jsd
 from coevo.maths.stats import Floats, bootstrap_mean
-from coevo.prompts import Component, character_text
+from coevo.prompts import Part, character_text
 from coevo.scoring.evaluate import Measurement, assemble, plan, uses
-from coevo.scoring.readings import ASKS_PER_CALL, COMPONENTS
+from coevo.scoring.readings import ASKS_PER_CALL
 from coevo.scoring.reasoner import Estimator, ReasonedScorer
 from coevo.scoring.scorer import Scores
 from coevo.scoring.summary import summarise
 from coevo.text import blank, normalised
-from coevo.types import Response, Scenario, Score
+from coevo.types import COMPONENTS, Response, Scenario, Score
 
 Answers = str | Path | Sequence[str] | Sequence[Response] | Mapping[str, str] | Mapping[str, Sequence[Response]]
 
@@ -130,7 +130,7 @@ def _measured(
     config: Evaluation,
     seed: int,
     progress: Callable[[int, int], None] | None,
-) -> tuple[dict[str, Measurement], dict[Component, Floats]]:
+) -> tuple[dict[str, Measurement], dict[Part, Floats]]:
     cache: dict[str, Any] = {}
     measured, used = {}, {}
     for model, responses in by_model.items():

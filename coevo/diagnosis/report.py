@@ -30,8 +30,8 @@ def build(folder: str | Path) -> list[Path]:
     # drawing is slow to import, and the sentences do without
     from coevo.diagnosis.plots import draw
     from coevo.diagnosis.tables import LEGEND, csv_text, markdown, stamp, tables
+    from coevo.files import write_atomic
     from coevo.report.html import environment, figures
-    from coevo.report.write import write_bytes
 
     folder = Path(folder)
     result = read_result(folder)
@@ -45,7 +45,7 @@ def build(folder: str | Path) -> list[Path]:
     files["report.html"] = page.encode()
     for name in CAPTIONS.keys() - images.keys():
         (folder / name).unlink(missing_ok=True)
-    return [write_bytes(folder / name, content) for name, content in files.items()]
+    return [write_atomic(folder / name, content) for name, content in files.items()]
 
 
 def read_result(folder: Path) -> Record:

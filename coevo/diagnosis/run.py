@@ -39,13 +39,12 @@ from coevo.maths.divergence import Divergence
 from coevo.maths.stats import bootstrap_mean
 from coevo.plan.zero_shot import is_model
 from coevo.progress import Progress, Silent
-from coevo.prompts import Component, character_text
+from coevo.prompts import Part, character_text
 from coevo.records import Number
 from coevo.runs.folder import RunFolder, dump_row, held
 from coevo.scoring.claims import shown, sign
 from coevo.scoring.evaluate import Measurement, assemble, plan, uses
-from coevo.scoring.reasoner import Estimator, ReasonedScorer, Reasoner, Written
-from coevo.scoring.reasoner import content_key as scenario_key
+from coevo.scoring.reasoner import Estimator, ReasonedScorer, Reasoner, Written, scenario_key
 from coevo.scoring.scorer import Ask, PromptKey, Scorer
 from coevo.scoring.summary import summarise
 from coevo.types import Reasoning, Scenario, Score
@@ -195,7 +194,7 @@ def _estimator(request: Request, policies: Policies, reasoned: Written | None) -
 
 def _measure(
     request: Request, estimator: Estimator, store: Store, progress: Progress
-) -> tuple[dict[str, Measurement], dict[Component, Floats]]:
+) -> tuple[dict[str, Measurement], dict[Part, Floats]]:
     """Every model under one design, and the references' use of each component; they are scored once, with the first."""
     config, seed, scenarios = request.recipe.evaluation, _seed(request), request.answers.scenarios
     cache: dict[str, Any] = {}
@@ -316,7 +315,7 @@ def _lost_notes(request: Request, policies: Policies) -> list[str]:
     return [lost[0].upper() + lost[1:]] if lost else []
 
 
-def unread(used: Mapping[Component, Mapping[str, float]], scale: str) -> list[str]:
+def unread(used: Mapping[Part, Mapping[str, float]], scale: str) -> list[str]:
     """Components of which even the references use nothing that shows: there is nothing that a model could lose."""
     words = {"u": "persona", "c": "character", "d": "dialogue"}
     unread = [f"{words[z]} (R-EMI_{z}): {shown(record, scale)}" for z, record in used.items() if sign(record, scale) <= 0]

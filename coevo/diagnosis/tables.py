@@ -20,7 +20,7 @@ MEASURES: Columns = (
     ("likelihood_gap", "R-EMI + M"),
     ("remid", "R-EMID"),
 )
-COMPONENTS: Columns = (
+COMPONENT_COLUMNS: Columns = (
     ("component_u", "R-EMI_u"),
     ("component_c", "R-EMI_c"),
     ("component_d", "R-EMI_d"),
@@ -74,8 +74,8 @@ def tables(result: Record) -> list[Table]:
         _measures(result, "shifts", "Means per shift", MEASURES),
         _measures(result, "subsets", "Per subset", MEASURES),
         *([_measures(result, "shifts", "Per token: means per shift", PER_TOKEN)] if result["scale"] == "sum" else []),
-        _measures(result, "shifts", "By component of the context: means per shift", COMPONENTS),
-        _measures(result, "subsets", "By component of the context: per subset", COMPONENTS),
+        _measures(result, "shifts", "By component of the context: means per shift", COMPONENT_COLUMNS),
+        _measures(result, "subsets", "By component of the context: per subset", COMPONENT_COLUMNS),
         _differences(result),
         _risks(result),
         _divergences(result),
@@ -211,7 +211,7 @@ def _case(row: Mapping[str, Any]) -> str:
 def _csv_headings() -> list[str]:
     headings = ["model", "level", "name", "shift", "n", "scored", "negatives_least", "negatives_most"]
     headings += ["estimator", "scale", "negatives", "k", "resamples"]
-    headings += [f"{key}{end}" for key, _ in (*MEASURES, *COMPONENTS, *PER_TOKEN) for end in ("", "_low", "_high")]
+    headings += [f"{key}{end}" for key, _ in (*MEASURES, *COMPONENT_COLUMNS, *PER_TOKEN) for end in ("", "_low", "_high")]
     headings += ["bound", "bound_u", "bound_c", "bound_d", "bound_response", "bound_raw"]
     return headings + [f"jsd_{kind}_{key}" for kind in (*(k for k, _ in KINDS), "gap", "response") for key in DIVERGENCE]
 
@@ -221,7 +221,7 @@ def _csv_row(result: Record, model: str, level: str, name: str, entry: Record) -
     shift = name if level == "shifts" else entry["shift"]
     row = [model, level.removesuffix("s"), name, shift, entry["n"], entry["statuses"].get("ok", 0), least, most]
     row += [result[key] for key in ("estimator", "scale", "negatives", "k", "resamples")]
-    for key, _ in (*MEASURES, *COMPONENTS, *PER_TOKEN):
+    for key, _ in (*MEASURES, *COMPONENT_COLUMNS, *PER_TOKEN):
         record = measure(entry, key) or {}
         row += [record.get(part) for part in ("value", "low", "high")]
     bound, raw = entry.get("bound") or {"shares": {}}, entry.get("bound_raw") or {}

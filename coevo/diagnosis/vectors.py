@@ -22,8 +22,7 @@ from coevo.loop.context import Policies
 from coevo.maths.divergence import Divergence, representation_jsd
 from coevo.progress import Progress
 from coevo.prompts import character_text
-from coevo.scoring.evaluate import COMPONENTS
-from coevo.types import Response
+from coevo.types import COMPONENTS, Response
 
 TEXTS = 256
 """Embeddings between two writes to disk."""

@@ -14,8 +14,8 @@ from typing import Any
 from coevo.escape import plain, plain_code, spreadsheet
 from coevo.experiment.read import result
 from coevo.experiment.table import SHIFTED, SHIFTS
+from coevo.files import write_atomic
 from coevo.layout import align
-from coevo.report.write import write_bytes
 from coevo.scoring.claims import lost, scored, shown
 
 Record = dict[str, Any]
@@ -80,7 +80,7 @@ def build(folder: Path) -> list[Path]:
     }
     for name in CAPTIONS.keys() - images.keys():
         (folder / "report" / name).unlink(missing_ok=True)
-    return [write_bytes(folder / "report" / name, content) for name, content in files.items()]
+    return [write_atomic(folder / "report" / name, content) for name, content in files.items()]
 
 
 def parts(found: Mapping[str, Any]) -> list[tuple[str, tuple[str, str]]]:

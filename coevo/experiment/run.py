@@ -19,7 +19,7 @@ from coevo.errors import ConfigError
 from coevo.experiment.adopt import adopt, digests, has_phase
 from coevo.experiment.matrix import ASKED_FILE, Cell, Experiment, cell_of, judged_of, scores_of
 from coevo.experiment.pool import Outcome, Pool, Task
-from coevo.files import locked, write_atomic
+from coevo.files import locked, only_leftovers, write_atomic
 from coevo.loop.material import load_material
 from coevo.plan.plan import Counts, PhasePlan, count, plan
 from coevo.runs.folder import RunFolder, dump_row, read_resolved, read_rows
@@ -68,8 +68,7 @@ def check_folder(experiment: Experiment, out: Path) -> None:
     if os.path.lexists(out) and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; expected a folder.")
     # a kill at the very beginning leaves the lock
-    begun = {LOCK_FILE, f".{ASKED_FILE}.tmp"}
-    if out.is_dir() and {file.name for file in out.iterdir()} - begun and not (out / ASKED_FILE).is_file():
+    if out.is_dir() and not only_leftovers(out, [ASKED_FILE]) and not (out / ASKED_FILE).is_file():
         raise ConfigError(f"--out {out} exists, is not empty, and holds no experiment; choose another folder.")
     for cell in (*experiment.estimators, *experiment.cells):
         root = out / cell.name

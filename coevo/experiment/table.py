@@ -20,7 +20,7 @@ import numpy as np
 
 from coevo.errors import DataError
 from coevo.maths.correlation import Correlation, Kind, coefficient, correlate
-from coevo.maths.stats import Floats, Ints, Measure, holm, interval, run_multipliers, seed_of, student
+from coevo.maths.stats import Floats, Ints, Measure, holm, interval, run_multipliers, stratum_seed, student
 from coevo.scoring.summary import Row
 from coevo.types import shift_of
 
@@ -138,7 +138,7 @@ class _Draws:
             if rows.keys() != expected:
                 raise DataError(f"{method}, seed {number}: its scenarios are not those of the others; measure it anew.")
         self._means: dict[str, dict[str, _Level]] = {
-            tag: self._subset(tag, resamples, seed_of(seed, tag)) for tag in self.tags
+            tag: self._subset(tag, resamples, stratum_seed(seed, tag)) for tag in self.tags
         }
         self._id_remi = self._mean([tag for tag in self.tags if shift_of(tag) == "id"], "remi")
 
@@ -202,12 +202,12 @@ class _Chance:
     """Draws of what seeds vary, beside those of scenarios; with one seed there are none."""
 
     def __init__(self, n_methods: int, n_seeds: int, resamples: int, seed: int) -> None:
-        self._multipliers_rs = run_multipliers(n_seeds, resamples, seed_of(seed, "seeds"))
+        self._multipliers_rs = run_multipliers(n_seeds, resamples, stratum_seed(seed, "seeds"))
         self._freedom = (n_methods - 1) * (n_seeds - 1)
         self._t_r = self._own_t_r = None
         if self._freedom:
-            self._t_r = student(self._freedom, resamples, seed_of(seed, "differences"))
-            self._own_t_r = student(n_seeds - 1, resamples, seed_of(seed, "differences"))
+            self._t_r = student(self._freedom, resamples, stratum_seed(seed, "differences"))
+            self._own_t_r = student(n_seeds - 1, resamples, stratum_seed(seed, "differences"))
 
     def level(self, one: _Level, place: int) -> Floats:
         """Draws (R,) of one method's level."""

@@ -9,10 +9,10 @@ from typing import Any
 from coevo.config.rubric import OVERALL
 from coevo.errors import DataError
 from coevo.escape import plain
+from coevo.files import write_atomic
 from coevo.layout import align
 from coevo.records import read_json
 from coevo.report.result_shapes import JUDGEMENTS
-from coevo.report.write import write_bytes
 
 RESULT_FILE, TABLE_FILE = "summary.json", "summary.md"
 ABSENT = "–"
@@ -33,7 +33,7 @@ def build(folder: str | Path) -> list[Path]:
     for title, rows in tables(result):
         parts += [f"## {plain(title)}", _markdown(rows)]
     parts.append("## Counts\n\n" + "\n".join(f"- {plain(line)}" for line in counts(result)))
-    return [write_bytes(folder / TABLE_FILE, ("\n\n".join(parts) + "\n").encode())]
+    return [write_atomic(folder / TABLE_FILE, ("\n\n".join(parts) + "\n").encode())]
 
 
 def read_result(folder: Path) -> Record:

@@ -16,7 +16,7 @@ import numpy as np
 from coevo.config.rubric import OVERALL, Rubric
 from coevo.judge.parse import Choice
 from coevo.judge.session import Answer, Judgement
-from coevo.maths.stats import Floats, interval, mean_draws, seed_of
+from coevo.maths.stats import Floats, interval, mean_draws, stratum_seed
 from coevo.types import shift_of
 
 TIE = "tie"
@@ -154,7 +154,7 @@ def _position(rows: Sequence[Compared], resamples: int, seed: int) -> dict[str, 
     pairs = [list(row.points.values()) for row in rows]
     bias = [math.fsum((a - b) / 2 for a, b in points) / len(points) for points in pairs]
     agree = [math.fsum(a == b for a, b in points) / len(points) for points in pairs]
-    draws = mean_draws(np.array([bias, agree]).T, resamples, seed_of(seed, "position"))
+    draws = mean_draws(np.array([bias, agree]).T, resamples, stratum_seed(seed, "position"))
     return {name: _entry(values, draws[:, m]) for m, (name, values) in enumerate((("bias", bias), ("agreement", agree)))}
 
 
@@ -166,7 +166,7 @@ def _by_subset(
     by_tag = {tag: [row for row in rows if row.subset_tag == tag] for tag in tags}
     values_NM = {tag: np.array([values(row) for row in own if row.status == "ok"]) for tag, own in by_tag.items()}
     draws_RM = {
-        tag: mean_draws(known, resamples, seed_of(seed, "judge", tag)) for tag, known in values_NM.items() if len(known)
+        tag: mean_draws(known, resamples, stratum_seed(seed, "judge", tag)) for tag, known in values_NM.items() if len(known)
     }
     subsets = {
         tag: {"shift": shift_of(tag), **_counts(own), "means": _means(names, [values_NM[tag]], [draws_RM.get(tag)])}

@@ -16,6 +16,7 @@ from coevo.files import write_atomic
 from coevo.loop.beside import beside
 from coevo.loop.context import Context, seed_of
 from coevo.loop.estimator import estimator, others, prepare
+from coevo.loop.material import REAL_TURNS
 from coevo.loop.phases import pool_rows, save_learnt
 from coevo.loop.rewards import Judges, RPMReward, Sample, SimulatorReward, draw_frame, passes
 from coevo.maths.stats import bootstrap_mean
@@ -37,8 +38,6 @@ FRESH_POWER = 0.5
 """Fresh turns are drawn by rank of regret to this power: the half with most regret has 7 in 10 of the draws. What the RPM
 answers as well as the reference has next to nothing to teach."""
 LEARNT_RESAMPLES = 2000
-REAL_TURNS = 512
-"""Real user turns that the gates' thresholds are read off."""
 
 
 def scenario_row(x: Scenario) -> dict[str, Any]:

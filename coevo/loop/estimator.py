@@ -14,7 +14,7 @@ from coevo.loop.context import Context, Policies, seed_of
 from coevo.plan.naming import estimator_kinds, reasoner_kind, scorer_kind
 from coevo.runs.folder import dump_row, read_rows
 from coevo.scoring.real_text import Others, draw_others
-from coevo.scoring.reasoner import Estimator, ReasonedScorer, Reasoner, content_key
+from coevo.scoring.reasoner import Estimator, ReasonedScorer, Reasoner, scenario_key
 from coevo.types import Reasoning, Scenario
 
 BATCH = 256
@@ -91,7 +91,7 @@ def prepare(context: Context, scorer: Estimator, scenarios: Sequence[Scenario]) 
 
 def keep(context: Context, writer: Reasoner, scenarios: Sequence[Scenario]) -> list[Reasoning]:
     """The reasonings of scenarios in their order; those that are new are written, shared out, and kept in the run folder."""
-    keys = [content_key(x) for x in scenarios]
+    keys = [scenario_key(x) for x in scenarios]
     missing = {key: x for key, x in zip(keys, scenarios, strict=True) if key not in writer.known}
 
     def work(share: Sequence[Scenario]) -> list[Reasoning]:

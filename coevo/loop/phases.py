@@ -40,7 +40,7 @@ from coevo.prompts import (
     NO_PERSONA,
     NOT_AGREED,
     NOTHING,
-    Component,
+    Part,
     Prompts,
     Role,
 )
@@ -53,7 +53,7 @@ from coevo.train.sft import train_sft
 from coevo.types import Scenario, Score
 
 Row = tuple[list[int], list[int]]
-DROPS: tuple[frozenset[Component], ...] = (NO_PERSONA, frozenset(("c",)), frozenset(("d",)), ALL)
+DROPS: tuple[frozenset[Part], ...] = (NO_PERSONA, frozenset(("c",)), frozenset(("d",)), ALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class SFTExample:
 
 
 def sft_example(
-    prompts: Prompts, role: Role, x: Scenario, drop: frozenset[Component] = NOTHING, reasoning: str = ""
+    prompts: Prompts, role: Role, x: Scenario, drop: frozenset[Part] = NOTHING, reasoning: str = ""
 ) -> SFTExample:
     """What a role is taught of a scenario: its response, the user's query, or the reasoning.
 
@@ -172,7 +172,7 @@ def run_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
     chosen = rng.sample(source, min(config.samples or len(source), len(source)))
     rows: list[SFTExample] = []
     for x in chosen:
-        drop: frozenset[Component] = NOTHING
+        drop: frozenset[Part] = NOTHING
         if isinstance(config, ScorerSFT) and rng.random() < config.context_dropout:
             drop = rng.choice(DROPS)
         if isinstance(config, SimulatorSFT) and rng.random() < config.context_dropout:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from coevo.errors import ScoreError
+from coevo.types import COMPONENTS, Component
 
-Component = Literal["u", "c", "d"]
-COMPONENTS: tuple[Component, ...] = ("u", "c", "d")
 _ROUNDING = 1e-9
 """Nats by which a JSD may leave [0, ln 2] and still be taken for its end."""
 

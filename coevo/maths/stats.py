@@ -53,7 +53,7 @@ class Measure:
     _repr_html_ = to_markdown
 
 
-def seed_of(seed: int, *names: str) -> list[int]:
+def stratum_seed(seed: int, *names: str) -> list[int]:
     """A seed for one named stratum, the same on every machine: strata are resampled independently of each other."""
     return [seed, *(zlib.crc32(name.encode()) for name in names)]
 

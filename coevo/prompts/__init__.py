@@ -26,15 +26,15 @@ from coevo.errors import ConfigError
 from coevo.types import Scenario
 
 Role = Literal["rpm", "thinker", "scorer", "simulator", "reasoner"]
-Component = Literal["u", "c", "d", "r"]
+Part = Literal["u", "c", "d", "r"]
 SetName = Literal["short", "instruct"]
 
 ABSENT = "-"
 """The mark of absence that context dropout puts in place of a component (method M4)."""
-ALL: frozenset[Component] = frozenset(("u", "c", "d"))
-NOTHING: frozenset[Component] = frozenset()
-NO_PERSONA: frozenset[Component] = frozenset(("u",))
-NO_REASONING: frozenset[Component] = frozenset(("r",))
+ALL: frozenset[Part] = frozenset(("u", "c", "d"))
+NOTHING: frozenset[Part] = frozenset()
+NO_PERSONA: frozenset[Part] = frozenset(("u",))
+NO_REASONING: frozenset[Part] = frozenset(("r",))
 AGREED, NOT_AGREED = "Yes, all of it.", "No, not all of it."
 """What is stated of a candidate: that it has everything that the reasoning lists, or not."""
 
@@ -77,7 +77,7 @@ class Prompts:
         return hashlib.sha256(json.dumps([self.texts, self.asked_by], ensure_ascii=False).encode()).hexdigest()
 
     def messages(
-        self, role: Role, scenario: Scenario, drop: Collection[Component] = NOTHING, reasoning: str = ""
+        self, role: Role, scenario: Scenario, drop: Collection[Part] = NOTHING, reasoning: str = ""
     ) -> list[dict[str, str]]:
         """Chat messages that ask `role` for its next text, with the components in `drop` replaced by the mark of absence.
 
@@ -116,7 +116,7 @@ class Prompts:
             return [system, *dialogue]
         return [system, *dialogue, {"role": "system", "content": self._render("scorer", {"reasoning": reasoning})}]
 
-    def _simulator(self, scenario: Scenario, seen: dict[str, Any], drop: Collection[Component]) -> list[dict[str, str]]:
+    def _simulator(self, scenario: Scenario, seen: dict[str, Any], drop: Collection[Part]) -> list[dict[str, str]]:
         history = [] if "d" in drop else scenario.dialogue[:-1]
         fields = seen | {"turns": history, "draft": scenario.draft}
         if not history or "turns" in _variables(dict(self.texts)["simulator"]):

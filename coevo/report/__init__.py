@@ -20,14 +20,14 @@ def build(run_dir: str | Path) -> list[Path]:
         DataError: the folder is not a run folder, or a file in it is broken.
     """
     # drawing is slow to import, and the console table does without
+    from coevo.files import write_atomic
     from coevo.report.html import render
     from coevo.report.plots import draw
     from coevo.report.tables import markdown, results
-    from coevo.report.write import write_bytes
 
     run = read_run(run_dir)
     images = draw(run)
     files = {"table.md": markdown(run).encode(), "results.json": results(run).encode()}
     files |= images
     files["report.html"] = render(run, images).encode()
-    return [write_bytes(run.path / "report" / name, content) for name, content in files.items()]
+    return [write_atomic(run.path / "report" / name, content) for name, content in files.items()]

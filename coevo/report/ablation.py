@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from coevo.errors import CheckpointError
+from coevo.files import write_atomic
 from coevo.records import read_lines
 from coevo.report.shapes import READING
-from coevo.report.write import write_bytes
 from coevo.scoring.ablation import Reading, markdown, tabulate
 
 
@@ -28,7 +28,7 @@ def pooled(folders: Sequence[Path], resamples: int = 2000, seed: int = 0) -> dic
 def write(table: dict[str, Any], out: Path) -> list[Path]:
     """Writes `ablation.json` and `ablation.md` into a folder."""
     texts = {"ablation.json": json.dumps(table, indent=1, ensure_ascii=False) + "\n", "ablation.md": markdown(table)}
-    return [write_bytes(out / name, text.encode()) for name, text in texts.items()]
+    return [write_atomic(out / name, text.encode()) for name, text in texts.items()]
 
 
 def _read(folder: Path) -> list[Reading]:

@@ -9,7 +9,6 @@ from pydantic import Field, TypeAdapter, model_validator
 from coevo.records import Count, Number, Shape
 from coevo.report.shapes import Counted, Levels, Shift, Subset, wrong
 
-Component = Literal["u", "c", "d"]
 Span = Annotated[list[Count], Field(min_length=2, max_length=2)] | None
 
 

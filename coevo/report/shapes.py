@@ -11,8 +11,9 @@ from pydantic_core import PydanticCustomError
 from coevo.config import Evaluation, RealText, RewardWeights
 from coevo.records import Count, Number, Shape
 from coevo.rewards.verdict import REWARD, parts_of
-from coevo.scoring.summary import COMPONENTS, EXACT, MEASURES
+from coevo.scoring.summary import EXACT, MEASURES
 from coevo.scoring.summary import Row as ScenarioRow
+from coevo.types import COMPONENTS
 
 
 class Measure(Shape):

@@ -12,14 +12,10 @@ from coevo.config import FileData, HubBase, RealText, Recipe, RewardWeights
 from coevo.config.load import load_recipe
 from coevo.config.rubric import load_rubric
 from coevo.errors import CheckpointError, ConfigError
-from coevo.files import LOCK_FILE, content_key, holder_of, sha256_of
+from coevo.files import content_key, holder_of, only_leftovers, sha256_of
 from coevo.plan.functions import source_hashes
 
 RECIPE_FILE, ENVIRONMENT_FILE, CODE_FILE = "resolved.yaml", "environment.json", "code.diff"
-_BEFORE_THE_RECIPE = frozenset(
-    (LOCK_FILE, ENVIRONMENT_FILE, CODE_FILE, *(f".{name}.tmp" for name in (ENVIRONMENT_FILE, CODE_FILE, RECIPE_FILE)))
-)
-"""What a kill while a folder is made leaves in it; nothing that a run needs."""
 
 
 def refuse_taken(root: Path) -> None:
@@ -28,7 +24,9 @@ def refuse_taken(root: Path) -> None:
     Raises:
         ConfigError: the folder is not empty.
     """
-    if not root.is_dir() or all(file.name in _BEFORE_THE_RECIPE for file in root.iterdir()):
+    # a kill while the folder is made leaves nothing that a run needs
+    written = (ENVIRONMENT_FILE, CODE_FILE, RECIPE_FILE)
+    if not root.is_dir() or only_leftovers(root, written, whole=(ENVIRONMENT_FILE, CODE_FILE)):
         return
     holder = holder_of(root)
     if holder is not None:

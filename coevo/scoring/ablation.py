@@ -17,7 +17,7 @@ import numpy as np
 
 from coevo.errors import ScoreError
 from coevo.escape import plain
-from coevo.maths.stats import Floats, bootstrap, interval, run_multipliers, seed_of
+from coevo.maths.stats import Floats, bootstrap, interval, run_multipliers, stratum_seed
 from coevo.scoring.claims import LEAST
 from coevo.types import Score, shift_of
 
@@ -95,7 +95,7 @@ def tabulate(runs: Sequence[Sequence[Reading]], resamples: int, seed: int) -> di
         members = [scenario for scenario in scenarios if shift_of(scenario[1]) == shift]
         if members:
             scores = [[[table[(*member, v)] for v in variants] for member in members] for table in tables]
-            entries[shift] = _entry(scores, variants, resamples, seed_of(seed, shift))
+            entries[shift] = _entry(scores, variants, resamples, stratum_seed(seed, shift))
     return {"unit": "perplexity per token", "runs": len(runs), "resamples": resamples, "seed": seed, "shifts": entries}
 
 

@@ -25,8 +25,8 @@ import numpy as np
 from coevo.config import Evaluation
 from coevo.errors import ScoreError
 from coevo.maths.information import Agg, circulant_offsets, neighbours, random_pairs
-from coevo.maths.stats import Floats, seed_of
-from coevo.prompts import ALL, NO_REASONING, NOTHING, Component
+from coevo.maths.stats import Floats, stratum_seed
+from coevo.prompts import ALL, NO_REASONING, NOTHING, Part
 from coevo.scoring.guards import fault
 from coevo.scoring.readings import (
     ASKS_PER_CALL,
@@ -76,7 +76,7 @@ class Plan:
     released: bool
     """Whether negatives are random pairs and likelihoods are per token."""
 
-    def contexts(self, place: int) -> list[tuple[Scenario, frozenset[Component]]]:
+    def contexts(self, place: int) -> list[tuple[Scenario, frozenset[Part]]]:
         """What the texts of one scenario are asked under: own, negatives, own without r, own without each component."""
         own = self.scenarios[place]
         others = [(self.scenarios[other], NOTHING) for other in self.negatives[place]]
@@ -205,7 +205,7 @@ def assemble(planned: Plan, scores: Sequence[Score], cache: Cache, truth: Truth 
     ]
 
 
-def uses(planned: Plan, cache: Cache) -> dict[Component, Floats]:
+def uses(planned: Plan, cache: Cache) -> dict[Part, Floats]:
     """What of each component there is to lose: I_z of the references (A1), nats, (N,), NaN where it could not be scored.
 
     Args:
@@ -261,12 +261,12 @@ def _negatives(scenarios: Sequence[Scenario], config: Evaluation, seed: int) -> 
                 "evaluate more of it, or set evaluation.estimator=learned_marginal."
             )
         if released:
-            drawn = int(np.random.default_rng(seed_of(seed, name)).integers(2**31))
+            drawn = int(np.random.default_rng(stratum_seed(seed, name)).integers(2**31))
             for context, response in random_pairs(len(places), RELEASED_PAIRS, drawn).tolist():
                 negatives[places[response]].append(places[context])
             continue
         # a random order mixes the subsets of a pool, which come one after another
-        circle = np.array(places)[np.random.default_rng(seed_of(seed, name)).permutation(len(places))]
+        circle = np.array(places)[np.random.default_rng(stratum_seed(seed, name)).permutation(len(places))]
         contexts = neighbours(len(places), circulant_offsets(len(places), config.k, seed))
         for position, place in enumerate(circle):
             negatives[place] = circle[contexts[position]].tolist()

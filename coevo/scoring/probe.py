@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from coevo.errors import ConfigError
 from coevo.lm.likelihood import render
 from coevo.lm.template import opens_thought
-from coevo.prompts import NOTHING, Component, Prompts, Role, judge_again
+from coevo.prompts import NOTHING, Part, Prompts, Role, judge_again
 from coevo.scoring.thinking import MARKS
 from coevo.types import Scenario, Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_NO_DIALOGUE: frozenset[Component] = frozenset(("d",))
+_NO_DIALOGUE: frozenset[Part] = frozenset(("d",))
 _TURNS = [f"Zqturn{number:02}" for number in range(1, 14)]
 _WHOLE = Scenario(
     "probe",

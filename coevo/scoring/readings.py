@@ -11,14 +11,12 @@ import numpy as np
 
 from coevo.maths.information import component_remi, emi, outside
 from coevo.maths.stats import Floats
-from coevo.prompts import Component
 from coevo.scoring.summary import Row
-from coevo.types import Scenario, Score
+from coevo.types import COMPONENTS, Scenario, Score
 
 if TYPE_CHECKING:
     from coevo.scoring.evaluate import Plan
 
-COMPONENTS: tuple[Component, ...] = ("u", "c", "d")
 N_PLAIN = 1 + len(COMPONENTS)
 """Contexts at a block's end in which no reasoning is shown: the own one, and the own one without each component (A1)."""
 ASKS_PER_CALL = 16384

@@ -19,7 +19,7 @@ from itertools import islice
 from coevo.config import RealText
 from coevo.prompts import character_text
 from coevo.scoring import guards
-from coevo.scoring.reasoner import content_key
+from coevo.scoring.reasoner import scenario_key
 from coevo.types import Scenario
 
 BANK = 8
@@ -55,14 +55,14 @@ class Others:
 
     def of(self, scenario: Scenario) -> list[Scenario]:
         """The negatives of a scenario, never its own content or its parent."""
-        key = content_key(scenario)
-        foreign = [x for x in self.bank if content_key(x) != key and x.sample_id != scenario.parent]
+        key = scenario_key(scenario)
+        foreign = [x for x in self.bank if scenario_key(x) != key and x.sample_id != scenario.parent]
         return random.Random(f"{self.seed}/{key}").sample(foreign, min(self.k, len(foreign)))
 
 
 def draw_others(usable: Callable[[Scenario], bool], scenarios: Sequence[Scenario], config: RealText, seed: int) -> Others:
     """A bank drawn by a seed from the usable scenarios: `BANK` of different content, or twice the negatives asked for."""
-    distinct = list({content_key(x): x for x in scenarios}.values())
+    distinct = list({scenario_key(x): x for x in scenarios}.values())
     shuffled = random.Random(seed).sample(distinct, len(distinct))
     bank = islice(filter(usable, shuffled), max(BANK, 2 * config.negatives))
     return Others(tuple(bank), config.negatives, seed)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def content_key(scenario: Scenario) -> str:
+def scenario_key(scenario: Scenario) -> str:
     """What a reasoning depends on, hashed: persona, character and dialogue, not the sample's name or reference."""
     turns = [(turn.role, turn.text) for turn in scenario.dialogue]
     character = scenario.character if isinstance(scenario.character, str) else dict(scenario.character)
@@ -41,13 +41,13 @@ class Reasoner:
     max_prompt: int
     max_new_tokens: int
     known: MutableMapping[str, Reasoning] = field(default_factory=dict)
-    """By `content_key`; filled by the caller alone, so that what is written does not depend on what came before."""
+    """By `scenario_key`; filled by the caller alone, so that what is written does not depend on what came before."""
     temperature: float = 0.0
     """0 is greedy; above it, a reasoning is drawn by a seed of its scenario's content."""
 
     def reason(self, scenarios: Sequence[Scenario]) -> list[Reasoning]:
         """The reasoning of each scenario, in order: known, or written now, equal scenarios once."""
-        keys = [content_key(x) for x in scenarios]
+        keys = [scenario_key(x) for x in scenarios]
         missing = {key: x for key, x in zip(keys, scenarios, strict=True) if key not in self.known}
         found = dict(zip(missing, self.write(list(missing.values())), strict=True))
         return [found[key] if key in found else self.known[key] for key in keys]
@@ -63,7 +63,7 @@ class Reasoner:
             [prompts[place] for place in room],
             max_new_tokens=self.max_new_tokens,
             temperature=self.temperature,
-            seeds=[int(content_key(scenarios[place])[:8], 16) % 2**31 for place in room],
+            seeds=[int(scenario_key(scenarios[place])[:8], 16) % 2**31 for place in room],
         )
         result = [Reasoning("", "too_long", 0.0)] * len(scenarios)
         for place, text in zip(room, written, strict=True):
@@ -77,11 +77,11 @@ class Written:
 
     version: str
     known: Mapping[str, Reasoning]
-    """By `content_key`."""
+    """By `scenario_key`."""
 
     def reason(self, scenarios: Sequence[Scenario]) -> list[Reasoning]:
         """The reasoning of each scenario, in order."""
-        return [self.known[content_key(x)] for x in scenarios]
+        return [self.known[scenario_key(x)] for x in scenarios]
 
 
 @dataclass(frozen=True)

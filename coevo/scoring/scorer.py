@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from coevo.lm.likelihood import encode_prompt, encode_response, render, score_pairs
-from coevo.prompts import NO_REASONING, NOTHING, Component, Prompts, Role
+from coevo.prompts import NO_REASONING, NOTHING, Part, Prompts, Role
 from coevo.types import Scenario, Score
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from coevo.lm.embedding import Embedder
 
 
-PromptKey = tuple[int, frozenset[Component], str]
+PromptKey = tuple[int, frozenset[Part], str]
 """What two asks that share a prompt have in common: scenario object, dropped components, shown reasoning."""
 
 
@@ -26,7 +26,7 @@ class Ask:
 
     scenario: Scenario
     text: str
-    drop: Collection[Component] = NOTHING
+    drop: Collection[Part] = NOTHING
     reasoning: str = ""
     """r, shown where nothing is dropped; empty for none."""
 

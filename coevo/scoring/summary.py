@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from coevo.config import Evaluation
-from coevo.maths.stats import Floats, Measure, interval, mean_draws, seed_of
-from coevo.types import shift_of
+from coevo.maths.stats import Floats, Measure, interval, mean_draws, stratum_seed
+from coevo.types import COMPONENTS, shift_of
 
-COMPONENTS = ("u", "c", "d")
 MEASURES = ("mi_response", "mi_reference", "remi", "register_gap", "likelihood_gap")
 PER_TOKEN = ("remi_per_token", "register_gap_per_token")
 """R-EMI and M of nats per token, each text by its own length: on real text, where lengths differ, beside the sums."""
@@ -76,7 +75,7 @@ def summarise(rows: Sequence[Row], config: Evaluation, seed: int, *, model: str,
     """
     tags = list(dict.fromkeys(row.subset_tag for row in rows))
     by_tag = {tag: [row for row in rows if row.subset_tag == tag] for tag in tags}
-    estimates = {tag: _subset(by_tag[tag], config.resamples, seed_of(seed, tag)) for tag in tags}
+    estimates = {tag: _subset(by_tag[tag], config.resamples, stratum_seed(seed, tag)) for tag in tags}
     id_remi = _mean([estimates[tag].get("remi") for tag in tags if shift_of(tag) == "id"])
     subsets, shifts = {}, {}
     for tag in tags:
@@ -130,7 +129,7 @@ def remid_margin(rows: Sequence[Row], config: Evaluation, seed: int, first: str,
     for shift in (second, first):
         tags = dict.fromkeys(row.subset_tag for row in rows if shift_of(row.subset_tag) == shift)
         by_tag = {tag: [row for row in rows if row.subset_tag == tag] for tag in tags}
-        estimates = [_estimate(by_tag[tag], "remi", config.resamples, seed_of(seed, tag)) for tag in tags]
+        estimates = [_estimate(by_tag[tag], "remi", config.resamples, stratum_seed(seed, tag)) for tag in tags]
         means.append(_mean(estimates))
     assert means[0] is not None and means[1] is not None, "a margin is of two shifts with scored rows"
     return interval(means[0].value - means[1].value, means[0].draws - means[1].draws)

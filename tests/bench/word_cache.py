@@ -23,10 +23,9 @@ from coevo.calibration.file_attribution import attribute
 from coevo.calibration.report import console
 from coevo.calibration.settings import Settings
 from coevo.data import read_rpgbench
-from coevo.data.world.exact import COMPONENTS
 from coevo.prompts import character_text
 from coevo.scoring.scorer import Ask
-from coevo.types import Scenario, Score
+from coevo.types import COMPONENTS, Scenario, Score
 
 END = "</s>"
 UNSEEN = 20_000

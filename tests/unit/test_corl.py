@@ -27,7 +27,7 @@ from coevo.plan.naming import estimator_kinds, played_before, rounds_at
 from coevo.plan.plan import Counts, PhasePlan, check, plan
 from coevo.prompts import AGREED, ALL, NO_PERSONA, NO_REASONING, NOT_AGREED, SHORT
 from coevo.scoring.agreement import agreement_nats
-from coevo.scoring.reasoner import ReasonedScorer, Reasoner, content_key
+from coevo.scoring.reasoner import ReasonedScorer, Reasoner, scenario_key
 from coevo.scoring.scorer import Ask, Scorer
 from coevo.types import Reasoning, Scenario, Score
 
@@ -131,13 +131,13 @@ def test_without_a_whole_reasoning_there_is_a_status_and_no_number(scorer: Score
 
 
 def test_known_reasonings_are_not_written_again(scorer: Scorer) -> None:
-    known = {content_key(XS[0]): Reasoning("topic: x")}
+    known = {scenario_key(XS[0]): Reasoning("topic: x")}
     reasoned = ReasonedScorer(scorer, writer(known=known))
     # the prompt_mix renames scenarios; what a reasoning depends on is their content
     renamed = replace(XS[0], sample_id="other#3", reference="another")
     assert reasoned.reasoner.reason([renamed])[0].text == "topic: x"
     reasoned.score([Ask(XS[2], "y")])
-    assert [XS[2].sample_id] == WRITTEN and set(known) == {content_key(XS[0])}, "what is asked in passing is not kept"
+    assert [XS[2].sample_id] == WRITTEN and set(known) == {scenario_key(XS[0])}, "what is asked in passing is not kept"
 
 
 def test_a_scenario_without_room_is_not_written_for(scorer: Scorer) -> None:
@@ -254,8 +254,8 @@ def test_the_scenarios_of_a_phase_come_from_training_and_have_names_of_their_own
     drawn = corl.grpo_scenarios(here, replace(PHASE, name="04-reasoner-1"), 50)
     assert len({x.sample_id for x in drawn}) == 50
     cold, later = corl.material_of(here, PHASE)
-    assert {content_key(x) for x in drawn} == {content_key(x) for x in later}, "20 later scenarios, again and again"
-    assert not {content_key(x) for x, _ in cold} & {content_key(x) for x in later}
+    assert {scenario_key(x) for x in drawn} == {scenario_key(x) for x in later}, "20 later scenarios, again and again"
+    assert not {scenario_key(x) for x, _ in cold} & {scenario_key(x) for x in later}
     with pytest.raises(Exception, match=r"none of 20 scenarios fits limits\.prompt"):
         corl.grpo_scenarios(context(recipe, fits=lambda role, x: False), PHASE, 5)
 

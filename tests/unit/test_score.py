@@ -30,8 +30,7 @@ from coevo.loop.context import LoRASeeded, Policies, seed_of
 from coevo.loop.estimator import reasoner
 from coevo.runs.folder import RunFolder
 from coevo.scoring.evaluate import measure
-from coevo.scoring.reasoner import ReasonedScorer, Reasoner
-from coevo.scoring.reasoner import content_key as scenario_key
+from coevo.scoring.reasoner import ReasonedScorer, Reasoner, scenario_key
 from coevo.scoring.scorer import Scorer
 from coevo.types import Reasoning, Response
 from tests.helpers.hostile import assert_harmless, planted

@@ -14,7 +14,7 @@ from coevo.maths.stats import (
     bootstrap_stratified,
     mean_draws,
     run_multipliers,
-    seed_of,
+    stratum_seed,
     wilson,
 )
 
@@ -98,9 +98,9 @@ def test_mean_over_subsets_weighs_subsets_alike_and_keeps_their_variances():
 
 
 def test_seeds_of_strata_differ_by_name_only():
-    assert seed_of(1, "german") == seed_of(1, "german")
-    assert seed_of(1, "german") != seed_of(1, "korean")
-    assert seed_of(1, "german") != seed_of(2, "german")
+    assert stratum_seed(1, "german") == stratum_seed(1, "german")
+    assert stratum_seed(1, "german") != stratum_seed(1, "korean")
+    assert stratum_seed(1, "german") != stratum_seed(2, "german")
 
 
 def test_unscored_values_are_the_callers_to_leave_out():

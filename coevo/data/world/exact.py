@@ -32,16 +32,14 @@ import numpy as np
 from coevo.data.world.generator import TURN_TAG, WORD_TAG, support
 from coevo.data.world.lexicon import KINDS, REAL_KIND, SLOT_ATTRIBUTE, SLOTS
 from coevo.data.world.responders import REFERENCE, Fault, Floats, Responder, table
-from coevo.types import SHIFT_OF_TAG
+from coevo.types import SHIFT_OF_TAG, Component
 
-Component = Literal["u", "c", "d"]
 Population = Mapping[str, float]
 """Subset tag -> its weight; they sum to 1."""
 Reading = Literal["shown", "owned"]
 """What is gone without z: `shown`, what no other component shows, as for a reader with the rest of the text before them;
 `owned`, all that z owns, as if the rest did not betray it."""
 
-COMPONENTS: tuple[Component, ...] = ("u", "c", "d")
 SHOWS: dict[Component, tuple[str, ...]] = {
     "u": ("language", "manner", "calling"),
     "c": ("kind", "craft"),
