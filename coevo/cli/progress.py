@@ -11,7 +11,6 @@ from typing import Protocol
 from coevo.cli.console import is_main, say
 from coevo.escape import visible
 
-
 COUNTABLE = 1_000_000
 """From so many units on, a share says more than a number."""
 

@@ -7,14 +7,12 @@ from coevo.config.inputs import (
     WorldData,
 )
 from coevo.config.loop import (
-    RPMPPO,
     CoRL,
     Loop,
     ReasonerPhase,
     RPMPhase,
     SimulatorKeys,
     SimulatorPhase,
-    SimulatorPPO,
 )
 from coevo.config.recipe import (
     REASONING_FRAME,
@@ -41,7 +39,6 @@ __all__ = [
     "GRPO",
     "REASONING_FRAME",
     "REQUEST_TO_THINK",
-    "RPMPPO",
     "SFT",
     "Audit",
     "CoRL",
@@ -60,7 +57,6 @@ __all__ = [
     "RewardWeights",
     "ScorerSFT",
     "SimulatorKeys",
-    "SimulatorPPO",
     "SimulatorPhase",
     "SimulatorSFT",
     "SmallBase",

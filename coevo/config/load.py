@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from coevo.config.loop import RPMPPO, RPMPhase, SimulatorPhase, SimulatorPPO
+from coevo.config.loop import RPM_PHASES, SIMULATOR_PHASES
 from coevo.config.methods import METHOD_BLOCKS
 from coevo.config.recipe import Evaluation, FileData, HubBase, Model, RealText, Recipe, RewardWeights, SmallBase, WorldData
 from coevo.errors import ConfigError
@@ -132,8 +132,8 @@ _UNIONS: dict[tuple[str, ...], _Union] = {
     ("data",): _Union("kind", {"world": WorldData, "file": FileData}),
     ("base",): _Union("kind", {"small": SmallBase, "hub": HubBase}),
     ("method",): _Union("kind", METHOD_BLOCKS),
-    ("loop", "simulator"): _Union("algorithm", {"grpo": SimulatorPhase, "ppo": SimulatorPPO}),
-    ("loop", "rpm"): _Union("algorithm", {"grpo": RPMPhase, "ppo": RPMPPO}),
+    ("loop", "simulator"): _Union("algorithm", SIMULATOR_PHASES),
+    ("loop", "rpm"): _Union("algorithm", RPM_PHASES),
 }
 _REWARDS: dict[str, type[Model]] = {"plain": RewardWeights, "real_text": RealText}
 """By what pydantic calls the blocks of the reward's weights."""

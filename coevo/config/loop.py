@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
@@ -11,18 +12,20 @@ from coevo.config.methods import (
     distinct_names,
 )
 from coevo.config.training import (
+    ALGORITHMS,
     GRPO,
-    PPO,
     SFT,
     Count,
     Model,
     Positive,
     Rate,
+    Rewarded,
     RewardWeights,
     ScorerSFT,
     Share,
     Weight,
     Weights,
+    with_algorithm,
 )
 from coevo.types import PLAIN_SHIFTS, SHIFT_OF_TAG
 
@@ -63,16 +66,11 @@ class SimulatorKeys(Model):
         return self
 
 
-class SimulatorPhase(SimulatorKeys, GRPO):
-    """The adversary, by GRPO."""
-
-    steps: Positive = 40
-
-
-class SimulatorPPO(SimulatorKeys, PPO):
-    """The adversary, by PPO."""
-
-    steps: Positive = 40
+SIMULATOR_PHASES = {
+    name: with_algorithm(f"Simulator{name.upper()}", SimulatorKeys, name, "The adversary.", steps=(Positive, 40))
+    for name in ALGORITHMS
+}
+"""algorithm -> block `loop.simulator`."""
 
 
 class ReasonerWeights(Model):
@@ -164,12 +162,11 @@ class RPMKeys(Model):
         return self
 
 
-class RPMPhase(RPMKeys, GRPO):
-    """The role-playing model against the shifts of this iteration, by GRPO."""
-
-
-class RPMPPO(RPMKeys, PPO):
-    """The role-playing model against the shifts of this iteration, by PPO."""
+RPM_PHASES = {
+    name: with_algorithm(f"RPM{name.upper()}", RPMKeys, name, "The role-playing model against the shifts of this iteration.")
+    for name in ALGORITHMS
+}
+"""algorithm -> block `loop.rpm`."""
 
 
 def _algorithm(block: Any) -> Any:
@@ -177,6 +174,23 @@ def _algorithm(block: Any) -> Any:
     if isinstance(block, dict):
         return block.get("algorithm", "grpo")
     return getattr(block, "algorithm", "grpo")
+
+
+def _either(phases: Mapping[str, type[Any]]) -> Any:
+    """A phase by whichever algorithm its block names."""
+    members = tuple(Annotated[phase, Tag(name)] for name, phase in phases.items())
+    return Annotated[Union[members], Discriminator(_algorithm)]  # noqa: UP007  # made of what is there
+
+
+if TYPE_CHECKING:
+
+    class SimulatorPhase(SimulatorKeys, Rewarded):
+        """What all of its classes have."""
+
+    class RPMPhase(RPMKeys, Rewarded):
+        """What all of its classes have."""
+else:
+    SimulatorPhase, RPMPhase = _either(SIMULATOR_PHASES), _either(RPM_PHASES)
 
 
 class Loop(Model):
@@ -194,10 +208,8 @@ class Loop(Model):
     """A new RPM is kept only if its R-EMI on held-out ID scenarios fell by no more than this."""
     frozen_simulator: bool = False
     """The simulator stays as its warm start left it: no simulator phases, and that one writes every harvest."""
-    simulator: Annotated[
-        Annotated[SimulatorPhase, Tag("grpo")] | Annotated[SimulatorPPO, Tag("ppo")], Discriminator(_algorithm)
-    ] = SimulatorPhase()
-    rpm: Annotated[Annotated[RPMPhase, Tag("grpo")] | Annotated[RPMPPO, Tag("ppo")], Discriminator(_algorithm)] = RPMPhase()
+    simulator: SimulatorPhase = SIMULATOR_PHASES["grpo"]()
+    rpm: RPMPhase = RPM_PHASES["grpo"]()
 
     @field_validator("shifts")
     @classmethod

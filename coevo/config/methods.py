@@ -7,11 +7,25 @@ methods on one recipe share their SFT model, scorer and audit.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from coevo.config.training import GRPO, PPO, SFT, Count, Model, Positive, Rate, RewardWeights, Share, Weight, Weights
+from coevo.config.training import (
+    ALGORITHMS,
+    GRPO,
+    SFT,
+    Count,
+    Model,
+    Positive,
+    Rate,
+    Rewarded,
+    RewardWeights,
+    Share,
+    Weight,
+    Weights,
+    with_algorithm,
+)
 
 Way = Literal["paraphrase", "persona", "translation"]
 Sections = tuple[Annotated[str, Field(pattern=r"^[^\s:]+$")], ...]
@@ -111,20 +125,22 @@ class DPO(Sampled):
         return self
 
 
-class OnlineGRPO(GRPO):
-    """GRPO of the RPM on ID scenarios, with the RPM's reward; no simulator, no shifts."""
+_Learner = Rewarded if TYPE_CHECKING else Model
 
-    kind: Literal["grpo"]
+
+class Online(_Learner):
+    """An algorithm that learns from rewards, on ID scenarios, with the RPM's reward; no simulator, no shifts."""
+
+    kind: str
     weights: Weights = RewardWeights()
     """`information: 0` is plain likelihood; with both it has the mutual information's term; `agreement` makes it full."""
 
 
-class OnlinePPO(PPO):
-    """PPO of the RPM on ID scenarios, with the RPM's reward; no simulator, no shifts."""
-
-    kind: Literal["ppo"]
-    weights: Weights = RewardWeights()
-    """As of `grpo`."""
+ONLINE = {
+    name: with_algorithm(f"Online{name.upper()}", Online, name, Online.__doc__ or "", kind=(Literal[name], ...))  # type: ignore[valid-type]
+    for name in ALGORITHMS
+}
+"""algorithm -> its block as a method."""
 
 
 class Thinking(Model):
@@ -178,14 +194,19 @@ def _by_name(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
-Method = Annotated[
-    Annotated[
-        Coevolution | PlainSFT | AugmentedSFT | RejectionSFT | DPO | OnlineGRPO | OnlinePPO | ThinkSFT | ThinkGRPO,
-        Field(discriminator="kind"),
-    ],
-    BeforeValidator(_by_name),
-]
-METHOD_BLOCKS: dict[str, type[Model]] = {
-    get_args(block.model_fields["kind"].annotation)[0]: block for block in get_args(get_args(Method)[0])
-}
+BLOCKS: tuple[type[Any], ...] = (
+    Coevolution,
+    PlainSFT,
+    AugmentedSFT,
+    RejectionSFT,
+    DPO,
+    *ONLINE.values(),
+    ThinkSFT,
+    ThinkGRPO,
+)
+if TYPE_CHECKING:
+    Method = Any
+else:
+    Method = Annotated[Annotated[Union[BLOCKS], Field(discriminator="kind")], BeforeValidator(_by_name)]  # noqa: UP007
+METHOD_BLOCKS: dict[str, type[Model]] = {get_args(block.model_fields["kind"].annotation)[0]: block for block in BLOCKS}
 """kind -> its block, in the order of the union."""

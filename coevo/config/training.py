@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -109,6 +109,10 @@ class SimulatorSFT(SFT):
 class Rewarded(Model):
     """What every algorithm shares that samples completions and learns from their rewards."""
 
+    if TYPE_CHECKING:
+        algorithm: str
+        """Each has its own name as its only value and default."""
+
     steps: Positive = 60
     """Times that completions are sampled and learnt from."""
     prompts: Positive = 12
@@ -206,6 +210,26 @@ def _function_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r}: expected package.module:function")
     return name
+
+
+ALGORITHMS: dict[str, type[Rewarded]] = {"grpo": GRPO, "ppo": PPO}
+"""Algorithms that learn from rewards, by the name that a recipe gives them; each can train the RPM, in the loop and alone,
+and the simulator. What trains is the row of the same name in `coevo.train.algorithms.TRAINERS`."""
+
+
+def with_algorithm(name: str, keys: type[Model], algorithm: str, about: str, **defaults: tuple[Any, Any]) -> type[Any]:
+    """A block that has a phase's own keys and an algorithm's.
+
+    Args:
+        name: of the class.
+        keys: the phase's own.
+        algorithm: a name in `ALGORITHMS`.
+        about: what the phase does, a sentence.
+        defaults: key -> (type, default), where the phase needs another default.
+    """
+    values = {"__module__": keys.__module__, "__doc__": about, **{key: value for key, (_, value) in defaults.items()}}
+    values["__annotations__"] = {key: kind for key, (kind, _) in defaults.items()}
+    return type(name, (keys, ALGORITHMS[algorithm]), values)
 
 
 Functions = dict[Annotated[str, AfterValidator(_function_name)], Weight]

@@ -14,7 +14,7 @@ import numpy as np
 
 from coevo import dist
 from coevo.config import SFT
-from coevo.config.methods import DPO, OnlineGRPO, OnlinePPO, RejectionSFT, Sampled, ThinkGRPO, ThinkSFT
+from coevo.config.methods import DPO, Online, RejectionSFT, Sampled, ThinkGRPO, ThinkSFT
 from coevo.errors import DataError, ScoreError
 from coevo.files import write_atomic
 from coevo.lm.likelihood import encode_prompt, encode_response
@@ -253,7 +253,7 @@ def _at_most(rows: Sequence[Any], most: int | None, seed: int) -> list[Any]:
 def run_online(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
     """The policy learns from its own answers to ID prompts: from the SFT model, or from the one that thinks first."""
     config = context.recipe.method
-    assert isinstance(config, OnlineGRPO | OnlinePPO | ThinkGRPO)
+    assert isinstance(config, Online | ThinkGRPO)
     thinks = isinstance(config, ThinkGRPO)
     role: Role = "thinker" if thinks else "rpm"
     parent = context.phase_name("think-sft" if thinks else "sft-rpm")

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from coevo.config.methods import (
     DPO,
+    ONLINE,
     AugmentedSFT,
     Coevolution,
-    OnlineGRPO,
-    OnlinePPO,
+    Online,
     PlainSFT,
     RejectionSFT,
     ThinkGRPO,
@@ -49,7 +49,7 @@ def dpo(planner: Planner, method: DPO) -> None:
     planner.train("dpo", "dpo", method.tune, planner.at_most(method.tune, prompts), 2 * planner.costs.response)
 
 
-def online(planner: Planner, method: OnlineGRPO | OnlinePPO) -> None:
+def online(planner: Planner, method: Online) -> None:
     """The online one."""
     planner.online(method.kind, "online", method, planner.costs.response)
 
@@ -71,8 +71,7 @@ PHASES: dict[type[Any], Callable[[Planner, Any], None]] = {
     AugmentedSFT: augmented_sft,
     RejectionSFT: rejection_sft,
     DPO: dpo,
-    OnlineGRPO: online,
-    OnlinePPO: online,
+    **dict.fromkeys(ONLINE.values(), online),
     ThinkSFT: think_sft,
     ThinkGRPO: think_grpo,
 }

@@ -136,7 +136,9 @@ def test_overrides_are_dotted_and_typed_by_yaml(tmp_path: Path) -> None:
     recipe = load_recipe(path, ["seed=5", "loop.rpm.steps=7", "lora=null", "loop.shifts=[german, Theater]"])
     assert (recipe.seed, recipe.loop.rpm.steps, recipe.lora) == (5, 7, None)
     assert recipe.loop.shifts == ("german", "Theater")
-    assert recipe.loop.simulator == config.SimulatorPhase(), "an override leaves its neighbours at their defaults"
+    assert recipe.loop.simulator == config.loop.SIMULATOR_PHASES["grpo"](), (
+        "an override leaves its neighbours at their defaults"
+    )
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,7 @@ def test_bad_overrides(override: str, expected: str, tmp_path: Path) -> None:
 def test_an_algorithm_is_chosen_by_name_and_keeps_what_the_phase_is(tmp_path: Path) -> None:
     path = _recipe(tmp_path, "name: x\nloop: {rpm: {steps: 7, id_share: 0.5}}")
     recipe = load_recipe(path, ["loop.rpm.algorithm=ppo", "loop.rpm.epochs=2"])
-    assert recipe.loop.rpm == config.RPMPPO(steps=7, id_share=0.5, epochs=2)
+    assert recipe.loop.rpm == config.loop.RPM_PHASES["ppo"](steps=7, id_share=0.5, epochs=2)
     assert recipe.loop.simulator.algorithm == "grpo"
     assert load_recipe(_recipe(tmp_path, dump_recipe(recipe))) == recipe
 

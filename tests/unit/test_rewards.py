@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from coevo.config import RewardWeights, SimulatorPhase
+from coevo.config import RewardWeights
+from coevo.config.loop import SIMULATOR_PHASES
 from coevo.config.training import BESIDE
 from coevo.errors import ScoreError
 from coevo.loop.coevolution import few_turns, replay_weights
@@ -119,13 +120,13 @@ def test_thresholds_are_quantiles_of_real_turns() -> None:
     # each real query has 4 tokens: full log q = -4, -8, -12 so fluency -1, -2, -3; without the persona 6 nats less
     real = [Scenario(str(k), "T", "T", "Ann", "Ada", (Turn("user", f"q{k}"),), "y") for k in (1, 2, 3)]
     table = Table({(f"q{k}", drop): -4.0 * k - 6.0 * drop for k in (1, 2, 3) for drop in (False, True)})
-    limits = thresholds(table, real, SimulatorPhase(fluency_quantile=0.5, persona_quantile=0.0))
+    limits = thresholds(table, real, SIMULATOR_PHASES["grpo"](fluency_quantile=0.5, persona_quantile=0.0))
     assert (limits.fluency, limits.persona) == (-2.0, 6.0)
     assert natural_gates(Naturalness(-1.5, 6.5), limits) == {"fluency": 1.0, "persona": 1.0}
     assert natural_gates(Naturalness(-2.5, 5.5), limits) == {"fluency": 0.0, "persona": 0.0}
     assert natural_gates(Naturalness(math.nan, math.nan), Thresholds(-9.0, -9.0)) == {"fluency": 0.0, "persona": 0.0}
     with pytest.raises(ScoreError, match="None of 0 real user turns"):
-        thresholds(table, [], SimulatorPhase())
+        thresholds(table, [], SIMULATOR_PHASES["grpo"]())
 
 
 def test_repetition() -> None:
