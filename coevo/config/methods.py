@@ -125,7 +125,10 @@ class DPO(Sampled):
         return self
 
 
-_Learner = Rewarded if TYPE_CHECKING else Model
+if TYPE_CHECKING:
+    _Learner = Rewarded
+else:
+    _Learner = Model
 
 
 class Online(_Learner):
