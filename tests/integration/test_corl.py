@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import coevo as library
 from coevo.lm.lineage import read_lineage
 from coevo.runs.folder import read_rows
 from coevo.scoring.ablation import VARIANTS
@@ -123,6 +124,13 @@ def test_a_diagnosis_of_the_runs_own_responses_has_the_runs_own_numbers(run: Pat
             assert found[name] == (entry[name] and pytest.approx(entry[name], abs=1e-4)), (tag, name)
     written = sum(mine["reasoner"]["reasonings"].values())
     assert written == len(rows) and "reasoner" in (out / "result.md").read_text()
+    # and from Python, with the reasoner loaded beside the scorer
+    asked = {"k": mine["k"], "resamples": mine["resamples"], "divergences": False}
+    found = library.diagnose(library.load_scorer(run), library.load_scenarios(data), responses, **asked)
+    assert found.reasoned and found.record["scorer"] == mine["scorer"]
+    for name, shift in found.models["rpm"].shifts.items():
+        other = mine["models"]["rpm"]["shifts"][name]["remi"]
+        assert shift.remi is not None and shift.remi.to_dict() == pytest.approx(other, abs=1e-4)
 
 
 @pytest.mark.slow

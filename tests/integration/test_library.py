@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import operator
+import re
 import subprocess
 import sys
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import coevo
@@ -119,3 +122,48 @@ def test_the_example_audits_a_reward(data: Path, tmp_path: Path) -> None:
     assert failed.returncode == 1 and "The reward fails" in failed.stdout and "padding" in failed.stdout, failed.stderr
     passed = example("audit_any_reward.py", "--data", data / "world.json", "--reward", "mine:exact", folder=tmp_path)
     assert passed.returncode == 0 and "The reward passes" in passed.stdout, passed.stderr
+
+
+def blocks(page: str) -> list[str]:
+    """The Python of a page, in its order."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture
+def as_documented(run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the pages speak of."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "scorer").symlink_to(run)
+    (tmp_path / "dialogues.json").symlink_to(data / "world.json")
+    (tmp_path / "responses.jsonl").symlink_to(data / "mine.jsonl")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_readmes_script_goes_from_files_to_remid(as_documented: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (script,) = [block for block in blocks("README.md") if "import coevo" in block]
+    assert len([line for line in script.splitlines() if line.strip()]) <= 10
+    exec(compile(script, "README.md", "exec"), {})  # noqa: S102
+    said = capsys.readouterr().out
+    assert "with reasoning: False" in said
+    assert re.search(r"mine user R-EMI -?\d+\.\d\d \[.*\] M .* R-EMID -?\d+\.\d\d \[", said)
+
+
+def test_the_python_page_does_what_it_says(as_documented: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    own, others = -rng.random(20), -5 - rng.random((20, 3))
+    names: dict[str, Any] = {
+        "my_reward": lambda completions, reference, **_: list(map(operator.eq, completions, reference)),
+        "log_q_own": own, "log_q_others": others, "log_q_ref": own + 0.1, "log_q_ref_others": others,
+    }  # fmt: skip
+    likelihoods = coevo.estimates.Likelihoods(own, others=others)
+    names |= {"said_shifted": likelihoods, "ideal_shifted": likelihoods}
+    ran = 0
+    for block in blocks("docs/python.md"):
+        # those need a model of the reader's own, or another library; the examples and tests/unit/test_adapters.py run them
+        if "GRPOTrainer" not in block and "verifiers" not in block:
+            exec(compile(block, "docs/python.md", "exec"), names)  # noqa: S102
+            ran += 1
+    assert ran == 3 and "user " in capsys.readouterr().out
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    assert [name for name in coevo.__all__ if f"`{name}" not in page] == []
