@@ -28,17 +28,20 @@ def keys_of(columns: Mapping[str, Any], n: int) -> Sequence[str]:
         )
     if len(keys) != n:
         raise ScoreError(f"reward: {n} completions and {len(keys)} {KEY}s; expected one each.")
+    wrong = next((key for key in keys if not isinstance(key, str)), None)
+    if wrong is not None:
+        raise ScoreError(f"reward: a {KEY} is {wrong!r}; expected the scenario's name, a text.")
     found: Sequence[str] = keys
     return found
 
 
 def texts_of(completions: Sequence[Any]) -> list[str]:
-    """Each completion as text: itself, or the content of the last of its chat messages.
+    """Each completion as text: itself, or the content of the last of its chat messages. Half a surrogate pair becomes "?".
 
     Raises:
         ScoreError: something else.
     """
-    return [normalised(_text(completion)) for completion in completions]
+    return [normalised(_text(one).encode("utf-8", "replace").decode()) for one in completions]
 
 
 def _text(completion: Any) -> str:

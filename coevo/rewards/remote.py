@@ -12,6 +12,8 @@ from coevo.errors import EndpointError, ScoreError
 from coevo.rewards.completions import KEY, keys_of, statuses_of, texts_of
 
 TIMEOUT_S = 600.0
+AT_ONCE = 1024
+"""Completions of one request."""
 
 
 class RemoteReward:
@@ -43,15 +45,19 @@ class RemoteReward:
             EndpointError: the server is not there, or says why it cannot answer.
         """
         texts = texts_of(completions)
-        asked = {
-            KEY: list(keys_of(columns, len(texts))),
-            "completions": texts,
-            "statuses": statuses_of(texts, completion_ids, self._end_ids),
-        }
-        found = self._post("/reward", asked)
+        keys, statuses = keys_of(columns, len(texts)), statuses_of(texts, completion_ids, self._end_ids)
+        rewards: list[float | None] = []
+        self.parts = []
+        for start in range(0, len(texts), AT_ONCE):
+            some = slice(start, start + AT_ONCE)
+            rewards += self._asked(list(keys[some]), texts[some], statuses[some])
+        return rewards
+
+    def _asked(self, keys: list[str], texts: list[str], statuses: Sequence[str]) -> list[float | None]:
+        found = self._post("/reward", {KEY: keys, "completions": texts, "statuses": statuses})
         if len(found.get("rewards", ())) != len(texts) or len(found.get("parts", ())) != len(texts):
             raise EndpointError(f"{self._url}: expected {len(texts)} rewards with their parts; it gave others.")
-        self.parts = found["parts"]
+        self.parts += found["parts"]
         return found["rewards"]  # type: ignore[no-any-return]
 
     def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,17 +10,20 @@ from __future__ import annotations
 from threading import Lock
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from coevo.errors import CoevoError
+from coevo.rewards.completions import texts_of
 from coevo.rewards.remid import REMIDReward
-from coevo.text import blank, normalised
+from coevo.text import blank
 
 MOST = 4096
 """Completions that one request may hold."""
-LONGEST = 100_000
-"""Characters of one completion."""
+LONGEST = 1_000_000
+"""Characters of one completion; what is longer than the scorer reads has the status `too_long`."""
 Text = Annotated[str, Field(max_length=LONGEST)]
 
 
@@ -42,13 +45,20 @@ def application(reward: REMIDReward) -> FastAPI:
     # one model, and torch's kernels use all cores as it is
     lock = Lock()
 
+    @app.exception_handler(RequestValidationError)
+    async def refused(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"][1:]) or "the body"
+        said = f"{place}: {first['msg']}; expected sample_id, completions and, perhaps, statuses, a list each."
+        return JSONResponse({"detail": said.encode("utf-8", "replace").decode()}, 422)
+
     @app.get("/health")
     def health() -> dict[str, Any]:
         return {"scenarios": len(reward.scenarios), "scorer": reward.version}
 
     @app.post("/reward")
     def rewarded(batch: Batch) -> dict[str, Any]:
-        texts = [normalised(text) for text in batch.completions]
+        texts = texts_of(batch.completions)
         statuses = batch.statuses or ["ok"] * len(texts)
         if not len(batch.sample_id) == len(texts) == len(statuses):
             sizes = f"{len(batch.sample_id)} sample_ids, {len(texts)} completions and {len(statuses)} statuses"

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import uvicorn
+from fastapi.testclient import TestClient
 
 import coevo
 from coevo import estimates
@@ -215,6 +216,7 @@ def test_a_reward_can_be_pickled_and_gives_the_same() -> None:
         ({"completions": ["a"], "topic": ["x"]}, ScoreError, "'topic' came"),
         ({"completions": ["a", "b"], "sample_id": ["IDTest-00000"]}, ScoreError, "2 completions and 1 sample_ids"),
         ({"completions": ["a"], "sample_id": ["IDTest-0000O"]}, DataError, "no scenario is called 'IDTest-0000O', of 16"),
+        ({"completions": ["a"], "sample_id": [3]}, ScoreError, "a sample_id is 3; expected the scenario's name"),
         ({"completions": [3], "sample_id": ["IDTest-00000"]}, ScoreError, "a completion is a int; expected a text"),
         ({"completions": [[]], "sample_id": ["IDTest-00000"]}, ScoreError, "a completion is a list; expected a text"),
     ],
@@ -222,6 +224,24 @@ def test_a_reward_can_be_pickled_and_gives_the_same() -> None:
 def test_calls_that_cannot_be(call: dict[str, object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         coevo.REMIDReward(Letters(), XS, PLAIN)(prompts=[""], **call)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ('{"sample_id": "x"', "JSON decode error"),
+        ('{"sample_id": ["a"], "completions": [1]}', "completions.0: Input should be a valid string"),
+        ('{"sample_id": ["a"], "completions": ["a"], "more": "\\ud800"}', "more: Extra inputs"),
+        ('{"sample_id": ["\\ud800"], "completions": ["a"]}', "sample_id.0: Input should be a valid string"),
+        ('{"sample_id": ["a"], "completions": []}', "1 sample_ids, 0 completions"),
+        ('{"sample_id": ["a"], "completions": ["a"], "statuses": ["fine"]}', "statuses.0"),
+    ],
+)
+def test_requests_that_cannot_be(body: str, message: str) -> None:
+    client = TestClient(application(coevo.REMIDReward(Letters(), XS, PLAIN)))
+    answer = client.post("/reward", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422 and message in answer.json()["detail"]
+    assert client.get("/health").json() == {"scenarios": len(XS), "scorer": "letters"}
 
 
 def test_two_scenarios_of_one_name() -> None:
@@ -262,6 +282,9 @@ def test_the_same_through_http() -> None:
         assert remote.parts == [dict(parts) for parts in reward.parts]
         with pytest.raises(EndpointError, match="no scenario is called 'nobody'"):
             remote(prompts=[""], completions=["a"], sample_id=["nobody"])
+        # more than one request's worth, half a surrogate pair, and too long for the scorer
+        many = ["abc"] * 1100 + ["\ud800"] + ["a" * 600]
+        assert asked(remote, list(many)) == asked(reward, list(many)) and len(remote.parts) == 1102
     with pytest.raises(EndpointError, match="is coevo reward --serve running there"):
         asked(remote, texts)
     with pytest.raises(ScoreError, match="is no address"):
