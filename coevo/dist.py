@@ -1,29 +1,37 @@
-"""The few collective operations that coevo needs, which are the identity in a single process."""
+"""The few collective operations that coevo needs, which are the identity in a single process.
+
+Torch is not imported here: where nobody has, there is no process group either.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Hashable, Sequence
 from itertools import chain
-from typing import TypeVar
-
-import torch.distributed as dist
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def _running() -> bool:
-    return dist.is_available() and dist.is_initialized()
+    group = _group()
+    return group is not None and group.is_available() and group.is_initialized()
+
+
+def _group() -> Any:
+    """`torch.distributed`, if anybody has imported it."""
+    return sys.modules.get("torch.distributed")
 
 
 def rank() -> int:
     """This process's number, 0 in a single process."""
-    return dist.get_rank() if _running() else 0
+    return _group().get_rank() if _running() else 0
 
 
 def world_size() -> int:
     """How many processes share the work."""
-    return dist.get_world_size() if _running() else 1
+    return _group().get_world_size() if _running() else 1
 
 
 def is_main() -> bool:
@@ -34,7 +42,7 @@ def is_main() -> bool:
 def barrier() -> None:
     """Waits until every process is here."""
     if _running():
-        dist.barrier()
+        _group().barrier()
 
 
 def gather(rows: Sequence[T]) -> list[T]:
@@ -42,7 +50,7 @@ def gather(rows: Sequence[T]) -> list[T]:
     if not _running():
         return list(rows)
     parts: list[list[T]] = [[] for _ in range(world_size())]
-    dist.all_gather_object(parts, list(rows))
+    _group().all_gather_object(parts, list(rows))
     return [row for part in parts for row in part]
 
 

@@ -13,7 +13,6 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -24,6 +23,7 @@ from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from coevo.errors import ConfigError
 from coevo.nearest import did_you_mean
+from coevo.prompts import TODAY
 
 Messages = list[dict[str, str]]
 
@@ -32,8 +32,6 @@ ARGUMENTS = "coevo_template_arguments"
 _OURS = {"messages", "add_generation_prompt", "tools", "documents", "continue_final_message"}
 """Arguments that are no one's to give: they decide what is asked."""
 
-TODAY = datetime(2024, 7, 26)
-"""The day that every template is told it is; Llama's own default. With the true one, likelihoods would change every day."""
 SWITCHES = ("enable_thinking", "thinking")
 """Names of a switch for a thought before the answer: of Qwen, GLM and SmolLM; of DeepSeek and Granite."""
 REMEDY = (

@@ -14,6 +14,7 @@ import re
 import traceback
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
@@ -41,6 +42,8 @@ AGREED, NOT_AGREED = "Yes, all of it.", "No, not all of it."
 SCORED, COMPARED = "scores", "better"
 """The field of a judge's JSON object that holds the scores, or the better reply, by dimension."""
 
+TODAY = datetime(2024, 7, 26)
+"""The day that every template is told it is; Llama's own default. With the true one, likelihoods would change every day."""
 MOST_PROMPT = 20_000
 """Characters of a text of a recipe's: more is no prompt, and would not fit into the record of a run."""
 FIELDS: Mapping[str, tuple[str, ...]] = {

@@ -24,7 +24,7 @@ from coevo.config import Recipe
 from coevo.config.load import dump_recipe
 from coevo.errors import CheckpointError, ConfigError
 from coevo.files import content_key, locked, sha256_of, write_atomic, writing
-from coevo.lm.template import TODAY
+from coevo.prompts import TODAY
 from coevo.runs.record import (
     CODE_FILE,
     ENVIRONMENT_FILE,
