@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -229,7 +230,10 @@ def with_algorithm(name: str, keys: type[Model], algorithm: str, about: str, **d
     """
     values = {"__module__": keys.__module__, "__doc__": about, **{key: value for key, (_, value) in defaults.items()}}
     values["__annotations__"] = {key: kind for key, (kind, _) in defaults.items()}
-    return type(name, (keys, ALGORITHMS[algorithm]), values)
+    made = type(name, (keys, ALGORITHMS[algorithm]), values)
+    # a recipe goes to other processes by pickle, which finds classes by name
+    setattr(sys.modules[keys.__module__], name, made)
+    return made
 
 
 Functions = dict[Annotated[str, AfterValidator(_function_name)], Weight]
@@ -311,7 +315,7 @@ class RealText(_Parts):
     Summed nats pay for short and bland answers there, which any scorer finds likely. See `coevo.scoring.real_text`.
     """
 
-    kind: Literal["real_text"]
+    kind: Literal["real_text"] = "real_text"
     contrast: Weight = 1.0
     """D1: how much likelier the response is in its own context than in others' (CLUB)."""
     marginal: Weight = 0.3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +115,15 @@ def _in_models(responses: Sequence[Response], scenarios: Sequence[Scenario]) -> 
     return {name: _in_order(rows, scenarios, name) for name, rows in by_model.items()}
 
 
+def _read(response: Response) -> Response:
+    """As a file's response is read: without white space at its ends, and empty where nothing else is left."""
+    text = normalised(response.text)
+    status = "empty" if response.status == "ok" and blank(text) else response.status
+    return replace(response, text=text, status=status)
+
+
 def _in_order(responses: Sequence[Response], scenarios: Sequence[Scenario], model: str) -> list[Response]:
-    by_id = {response.sample_id: response for response in responses}
+    by_id = {response.sample_id: _read(response) for response in responses}
     unknown = sorted(by_id.keys() - {x.sample_id for x in scenarios})
     if unknown or len(by_id) < len(responses):
         why = f"no scenario is called {unknown[0]!r}" if unknown else "two responses to one scenario"

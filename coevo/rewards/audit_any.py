@@ -97,7 +97,9 @@ def _judged(
         worth: dict[str, dict[str, float] | str] = {}
         for text in mine:
             value = next(values)
-            worth[text] = "unscored" if value is None else {REWARD: value}
+            # a right answer without a number is not above a bad one; a bad one without a number is below
+            none = {REWARD: -math.inf} if text in case.good else "unscored"
+            worth[text] = none if value is None else {REWARD: value}
         if not isinstance(worth[case.scenario.reference], str):
             found.append(Judged(case, worth))
     return found

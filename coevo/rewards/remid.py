@@ -64,8 +64,14 @@ class REMIDReward:
         Raises:
             ConfigError: two scenarios of one name, or too few that the scorer can read for R6.
         """
+        wrong = [token for token in end_ids if isinstance(token, bool) or not isinstance(token, int)]
+        if wrong:
+            raise ConfigError(
+                f"REMIDReward: end_ids holds {wrong[0]!r}; expected numbers of tokens, such as tokenizer.eos_token_id. A "
+                "tokenizer without one gives None: leave end_ids empty, or name the token that ends an answer."
+            )
         self.scorer = scorer
-        self.weights = RealText(kind="real_text") if weights is None else weights
+        self.weights = RealText() if weights is None else weights
         self.scenarios = {x.sample_id: x for x in scenarios}
         if len(self.scenarios) < len(scenarios):
             twice = Counter(x.sample_id for x in scenarios).most_common(1)[0][0]

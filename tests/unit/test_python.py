@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from fastapi.testclient import TestClient
 import coevo
 from coevo import estimates
 from coevo.config import RewardWeights
+from coevo.config.load import parse_recipe
 from coevo.data import world
 from coevo.errors import ConfigError, DataError, EndpointError, ScoreError
 from coevo.rewards.completions import statuses_of, texts_of
@@ -386,3 +388,41 @@ def test_a_diagnosis_that_cannot_be(
 def test_no_result_to_read(tmp_path) -> None:
     with pytest.raises(DataError, match="no such file; give the folder"):
         coevo.Diagnosis.read(tmp_path)
+
+
+# --- what an attacker found ---------------------------------------------------------------------------------------------
+
+
+def test_a_response_is_read_as_a_text_is() -> None:
+    blank = [Response(x.sample_id, "\u200b ", "model") for x in XS]
+    found = coevo.diagnose(Letters(), XS, blank, divergences=False, k=2, resamples=50)
+    assert found.models["model"].shifts["id"].statuses == {"empty": 6}
+    ended = [Response(x.sample_id, x.reference + "\n", "model") for x in XS]
+    found = coevo.diagnose(Letters(), XS, ended, divergences=False, k=2, resamples=50)
+    assert found.models["model"].shifts["id"].remi.value == pytest.approx(0.0)
+
+
+def test_a_right_answer_without_a_number_is_not_above_a_bad_one() -> None:
+    def reward(completions: list[str], reference: list[str], **_: object) -> list[float | None]:
+        pairs = zip(completions, reference, strict=True)
+        return [1.0 if text == ideal else None if text.endswith("Yes.") else 0.5 for text, ideal in pairs]
+
+    found = coevo.audit(reward, [replace(x, alternatives=(f"{x.reference} Yes.",)) for x in XS])
+    assert not found.passed and found.members["loop"].good["reward"].value == 0.0
+
+
+@pytest.mark.parametrize("ends", [[None], ["<|im_end|>"], [True]])
+def test_tokens_that_can_end_nothing(ends: list[object]) -> None:
+    with pytest.raises(ConfigError, match="end_ids holds .*; expected numbers of tokens"):
+        coevo.REMIDReward(Letters(), XS, PLAIN, end_ids=ends)  # type: ignore[arg-type]
+
+
+def test_a_recipe_can_be_pickled_whatever_its_algorithm() -> None:
+    # a loaded scorer carries its recipe, to find its base
+    for method in ("coevolution", "grpo", "ppo"):
+        recipe = parse_recipe({"name": "x", "method": method, "loop": {"rpm": {"algorithm": "ppo"}}}, "recipe")
+        assert pickle.loads(pickle.dumps(recipe)) == recipe  # noqa: S301
+
+
+def test_weights_for_real_text_need_no_kind() -> None:
+    assert coevo.RealText() == coevo.RealText(kind="real_text")
