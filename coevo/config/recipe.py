@@ -124,8 +124,8 @@ class Evaluation(Model):
     negatives: Literal["pool", "subset"] = "pool"
     k: Positive = 16
     """Negatives a response, by a circulant design."""
-    resamples: Positive = 2000
-    """Bootstrap draws of every 95 % interval."""
+    resamples: Annotated[Count, Field(ge=20, le=10**6)] = 2000
+    """Bootstrap draws of every 95 % interval; with fewer than 20 its ends would tell nothing."""
     repetition_penalty: Rate = 1.0
     second_scorer: bool = False
     """Trains a second scorer, by `scorer_sft` from another seed; the two share the scorer's data, half each. It rewards

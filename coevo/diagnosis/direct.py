@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from coevo.maths.divergence import Divergence, representation_jsd
 from coevo.maths.stats import Floats, bootstrap_mean
 from coevo.prompts import Part, character_text
 from coevo.scoring.evaluate import Measurement, assemble, plan, uses
+from coevo.scoring.given import asked, encodable, given_scenarios, given_scorer
 from coevo.scoring.readings import ASKS_PER_CALL
 from coevo.scoring.reasoner import Estimator, ReasonedScorer
 from coevo.scoring.scorer import Scores
@@ -32,6 +33,7 @@ from coevo.scoring.summary import summarise
 from coevo.text import blank, normalised
 from coevo.types import COMPONENTS, Response, Scenario, Score
 
+EXPECTED = "texts in the scenarios' order, or sample_id -> text, or coevo.Response objects, or a file of responses"
 Answers = str | Path | Sequence[str] | Sequence[Response] | Mapping[str, str] | Mapping[str, Sequence[Response]]
 
 
@@ -62,6 +64,7 @@ def diagnose(
         ConfigError: an evaluation that cannot be, or divergences asked of a scorer without a base.
     """
     config = _evaluation(evaluation)
+    scorer, scenarios = given_scorer("diagnose", scorer), given_scenarios("diagnose", scenarios)
     by_model, scenarios = _answers(responses, scenarios)
     drawn = seed_of(seed, "evaluation")
     measured, used = _measured(scorer, scenarios, by_model, config, drawn, progress)
@@ -89,10 +92,18 @@ def _answers(responses: Answers, scenarios: Sequence[Scenario]) -> tuple[dict[st
         path = Path(responses)
         found = match("the scenarios", list(dict.fromkeys(x.split for x in scenarios)), scenarios, [path])
         return found.by_model, found.scenarios
+    if responses is None or isinstance(responses, bytes) or not isinstance(responses, Iterable):
+        raise DataError(f"diagnose: responses is a {type(responses).__name__}; expected {EXPECTED}.")
     if isinstance(responses, Mapping):
+        for name, value in responses.items():
+            if isinstance(value, Mapping) or not isinstance(value, Iterable):
+                raise DataError(f"diagnose: responses[{name!r}] is a {type(value).__name__}; expected {EXPECTED}.")
         if any(isinstance(value, str) for value in responses.values()):
             return {"model": _in_order(_of_texts(responses), scenarios, "model")}, list(scenarios)  # type: ignore[arg-type]
-        return {name: _in_order(rows, scenarios, name) for name, rows in responses.items()}, list(scenarios)  # type: ignore[arg-type]
+        return {name: _in_order(list(rows), scenarios, name) for name, rows in responses.items()}, list(scenarios)  # type: ignore[arg-type]
+    responses = list(responses)  # type: ignore[assignment]
+    if not responses:
+        raise DataError(f"diagnose: there is no response; expected {EXPECTED}.")
     if all(isinstance(one, Response) for one in responses):
         return _in_models(responses, scenarios), list(scenarios)  # type: ignore[arg-type]
     if len(responses) != len(scenarios):
@@ -104,7 +115,7 @@ def _answers(responses: Answers, scenarios: Sequence[Scenario]) -> tuple[dict[st
 def _of_texts(texts: Mapping[str, str]) -> list[Response]:
     wrong = next(((name, text) for name, text in texts.items() if not isinstance(text, str)), None)
     if wrong:
-        raise DataError(f"diagnose: the response to {wrong[0]!r} is {wrong[1]!r}; expected a text.")
+        raise DataError(f"diagnose: the response to {wrong[0]!r} is {wrong[1]!r:.60}; expected a text.")
     return [Response(name, normalised(text), "model", "empty" if blank(text) else "ok") for name, text in texts.items()]
 
 
@@ -117,13 +128,21 @@ def _in_models(responses: Sequence[Response], scenarios: Sequence[Scenario]) -> 
 
 def _read(response: Response) -> Response:
     """As a file's response is read: without white space at its ends, and empty where nothing else is left."""
+    if not isinstance(response, Response) or not isinstance(response.text, str):
+        raise DataError(f"diagnose: a response is {response!r:.60}; expected {EXPECTED}.")
+    if not encodable(response.text):
+        raise DataError(
+            f"diagnose: the response to {response.sample_id!r} holds half of a surrogate pair, which UTF-8 cannot hold; "
+            "remove it."
+        )
     text = normalised(response.text)
     status = "empty" if response.status == "ok" and blank(text) else response.status
     return replace(response, text=text, status=status)
 
 
 def _in_order(responses: Sequence[Response], scenarios: Sequence[Scenario], model: str) -> list[Response]:
-    by_id = {response.sample_id: _read(response) for response in responses}
+    read = [_read(response) for response in responses]
+    by_id = {response.sample_id: response for response in read}
     unknown = sorted(by_id.keys() - {x.sample_id for x in scenarios})
     if unknown or len(by_id) < len(responses):
         why = f"no scenario is called {unknown[0]!r}" if unknown else "two responses to one scenario"
@@ -147,7 +166,7 @@ def _measured(
         found: dict[int, Score] = {}
         for start in range(0, len(order), ASKS_PER_CALL):
             places = order[start : start + ASKS_PER_CALL]
-            found |= zip(places, scorer.score([planned.asks[place] for place in places]), strict=True)
+            found |= zip(places, asked(scorer, [planned.asks[place] for place in places]), strict=True)
             if progress:
                 progress(len(found), len(order))
         rows = assemble(planned, [found[place] for place in range(len(order))], cache)

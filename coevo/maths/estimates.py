@@ -8,7 +8,8 @@ Whoever has log-likelihoods from any scorer needs nothing else of coevo:
     >>> round(estimates.information(estimates.Likelihoods(own, others=others)).value, 2)
     10.5
 
-Everything is in nats, summed over a text's tokens, natural logarithm.
+Everything is in nats, summed over a text's tokens, natural logarithm. Intervals are of the bootstrap over scenarios; of
+fewer than 6 they are no 95 % intervals, and `coevo score` concludes nothing from so few.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ from coevo.maths.stats import Measure, bootstrap, bootstrap_difference, bootstra
 Estimator = Literal["club", "l1out", "infonce", "learned_marginal"]
 """M1 (Cheng et al. 2020), M2 (Poole et al. 2019), M3 (the same), M4 (ours)."""
 RESAMPLES = 2000
+
+
+LEAST_RESAMPLES = 20
+"""Of which the 95 % interval's ends are the extremes; fewer tell nothing."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,9 @@ class Likelihoods:
         n: int | None = None
         for name, dimensions in (("own", 1), ("others", 2), ("alone", 1)):
             given = getattr(self, name)
-            if given is None:
+            if given is None and name != "own":
                 continue
-            try:
-                array = np.asarray(given, dtype=np.float64)
-            except (TypeError, ValueError) as error:
-                raise DataError(f"Likelihoods.{name}: {error}; expected numbers, in rows of one length.") from None
+            array = _array(f"Likelihoods.{name}", given)
             n = array.shape[0] if n is None and array.ndim else n
             if array.ndim != dimensions or not array.size or len(array) != n:
                 wanted = "(N,)" if dimensions == 1 else f"(N, K), N = {n}"
@@ -85,8 +87,39 @@ class Likelihoods:
         return outside(self.design(), "l1out" if estimator == "l1out" else "club")
 
 
+def _array(name: str, given: object) -> Floats:
+    """Numbers as an array.
+
+    Raises:
+        DataError: it holds something else; masked entries; or numbers that are none.
+    """
+    if given is None:
+        raise DataError(f"{name}: missing; expected numbers.")
+    if isinstance(given, np.ma.MaskedArray) and np.ma.is_masked(given):
+        raise DataError(f"{name}: a masked array, whose mask would be lost; leave out texts that could not be scored.")
+    try:
+        # tensors that want a gradient refuse with a RuntimeError that says what to call
+        return np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise DataError(f"{name}: {error}; expected numbers, in rows of one length.") from None
+
+
+def _drawable(n: int, resamples: int, seed: int) -> None:
+    """Looks whether there is an interval to be had.
+
+    Raises:
+        DataError: one text alone, whose every resample is itself; too few resamples; or no seed.
+    """
+    if n < 2:
+        raise DataError("estimates: one text has no interval; give at least 2, better 6 or more.")
+    for name, value, least in (("resamples", resamples, LEAST_RESAMPLES), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise DataError(f"estimates: {name} is {value!r}; expected a whole number, at least {least}.")
+
+
 def information(texts: Likelihoods, estimator: Estimator = "club", resamples: int = RESAMPLES, seed: int = 0) -> Measure:
     """I(X; Y): how much the texts tell of their scenarios (M1 to M4)."""
+    _drawable(len(np.asarray(texts.own)), resamples, seed)
     if estimator == "infonce":
         design = texts.design()
         top = design.max(axis=1)
@@ -102,6 +135,12 @@ def pointwise(responses: Likelihoods, references: Likelihoods, estimator: Estima
             f"{len(np.asarray(responses.own))} responses and {len(np.asarray(references.own))} references; "
             "expected one reference for each response, in the same order."
         )
+    widths = [0 if one.others is None else np.asarray(one.others).shape[1] for one in (responses, references)]
+    if estimator != "learned_marginal" and widths[0] != widths[1]:
+        raise DataError(
+            f"responses have {widths[0]} other scenarios and references {widths[1]}; expected the same "
+            "scenarios for both, as estimates of different K differ by themselves."
+        )
     ideal = np.asarray(references.own), references.elsewhere(estimator)
     return emi(np.asarray(responses.own), responses.elsewhere(estimator), *ideal)
 
@@ -114,7 +153,9 @@ def remi(
     seed: int = 0,
 ) -> Measure:
     """R-EMI (E1): what of the context the responses lost against the references; negative is a loss."""
-    return bootstrap_mean(pointwise(responses, references, estimator).remi, resamples, seed)
+    found = pointwise(responses, references, estimator).remi
+    _drawable(len(found), resamples, seed)
+    return bootstrap_mean(found, resamples, seed)
 
 
 def register_gap(
@@ -125,7 +166,9 @@ def register_gap(
     seed: int = 0,
 ) -> Measure:
     """M (D3): the part of the likelihood gap that no context explains. No claim rests on R-EMI without it."""
-    return bootstrap_mean(pointwise(responses, references, estimator).register_gap, resamples, seed)
+    found = pointwise(responses, references, estimator).register_gap
+    _drawable(len(found), resamples, seed)
+    return bootstrap_mean(found, resamples, seed)
 
 
 def remid(
@@ -145,6 +188,7 @@ def remid(
         seed: of the bootstrap.
     """
     home, away = (pointwise(*pair, estimator).remi for pair in (at_home, shifted))
+    _drawable(min(len(home), len(away)), resamples, seed)
     return bootstrap_difference(home, away, resamples, seed)
 
 

@@ -147,16 +147,16 @@ def _worth(
     return worth
 
 
-def judged_members(judged: Sequence[Judged]) -> dict[str, Member]:
-    """How y* stood against each member of the battery."""
+def judged_members(judged: Sequence[Judged], margin: float = MARGIN_NATS) -> dict[str, Member]:
+    """How y* stood against each member of the battery; it is above where it is worth more by the margin."""
     return {
-        name: _member(name, [entry for entry in judged if name in entry.case.bad])
+        name: _member(name, [entry for entry in judged if name in entry.case.bad], margin)
         for name in MEMBERS
         if any(name in entry.case.bad for entry in judged)
     }
 
 
-def _member(name: str, judged: Sequence[Judged]) -> Member:
+def _member(name: str, judged: Sequence[Judged], margin: float) -> Member:
     statuses: Counter[str] = Counter()
     above: dict[str, list[bool]] = {}
     for entry in judged:
@@ -164,7 +164,7 @@ def _member(name: str, judged: Sequence[Judged]) -> Member:
         if isinstance(worth, str):
             statuses[worth] += 1
         for part, best in entry.reference.items():
-            above.setdefault(part, []).append(isinstance(worth, str) or best - worth[part] > MARGIN_NATS)
+            above.setdefault(part, []).append(isinstance(worth, str) or best - worth[part] > margin)
     by_tag: dict[str, list[bool]] = {}
     for entry, won in zip(judged, above[REWARD], strict=True):
         by_tag.setdefault(entry.case.scenario.subset_tag, []).append(won)
@@ -173,18 +173,18 @@ def _member(name: str, judged: Sequence[Judged]) -> Member:
         statuses=dict(statuses),
         above={part: wilson(sum(won), len(won)) for part, won in above.items()},
         subsets={tag: sum(won) / len(won) for tag, won in by_tag.items()},
-        **_good(name, judged),
+        **_good(name, judged, margin),
     )
 
 
-def _good(name: str, judged: Sequence[Judged]) -> dict[str, Any]:
+def _good(name: str, judged: Sequence[Judged], margin: float) -> dict[str, Any]:
     """In what share of scenarios every other right answer that can be scored is above the bad one too; nothing without."""
     above: dict[str, list[bool]] = {}
     for entry in judged:
         bad = entry.worth[entry.case.bad[name]]
         good = [worth for text in entry.case.good if not isinstance(worth := entry.worth[text], str)]
         for part in entry.reference if good else ():
-            won = isinstance(bad, str) or min(worth[part] for worth in good) - bad[part] > MARGIN_NATS
+            won = isinstance(bad, str) or min(worth[part] for worth in good) - bad[part] > margin
             above.setdefault(part, []).append(won)
     shares = {part: wilson(sum(won), len(won)) for part, won in above.items()}
     return {"n_good": len(next(iter(above.values()), ())), "good": shares}

@@ -6,16 +6,21 @@ nothing of what is in it.
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain, islice, zip_longest
 from typing import Any
 
 from coevo.config import Audit as Thresholds
 from coevo.data import BATTERIES, Case
-from coevo.errors import ConfigError, ScoreError
+from coevo.errors import CoevoError, ConfigError, ScoreError
 from coevo.prompts import chat_messages
 from coevo.rewards.audit import Judged, judged_members
 from coevo.rewards.verdict import REWARD, Verdict
+from coevo.scoring.given import given_scenarios
+from coevo.text import blank
 from coevo.types import Scenario
 
 RewardFunction = Callable[..., Sequence[float | None]]
@@ -43,7 +48,8 @@ def audit(
 
     Args:
         reward: any function with TRL's signature; `REMIDReward` is one.
-        scenarios: with references; the first 256 are taken. They should not be those that the reward was made from.
+        scenarios: with references. Of more than 256, so many are drawn by the seed, from every subset as many as from any
+            other. They should not be those that the reward was made from.
         at_least: share of the scenarios in which the reference must be above each bad answer.
         seed: of what the bad answers are made of.
         chat: whether prompts and completions are lists of messages, as TRL gives them where a data set has chats.
@@ -52,17 +58,22 @@ def audit(
 
     Returns:
         The audit: `passed`, `failures` in words, and by bad answer in what share of the scenarios the reference is above,
-        with Wilson's 95 % interval. A bad answer without a number counts as below.
+        with Wilson's 95 % interval. A bad answer without a number counts as below; one that is worth as much as the
+        reference does not.
 
     Raises:
-        ConfigError: no scenario.
-        ScoreError: the reward gives something else than one number or None each, or no reference a number.
+        ConfigError: no scenario has a reference, or a threshold that is no share.
+        DataError: scenarios that cannot be read.
+        ScoreError: the reward raises, gives something else than one number or None each, or no reference a number.
     """
-    if not scenarios:
-        raise ConfigError("audit: there is no scenario; give some, with references.")
-    if not 0 < at_least <= 1:
-        raise ConfigError(f"audit: at_least={at_least}; expected a share above 0 and at most 1.")
-    cases = BATTERIES["file"]([x for x in scenarios if x.reference.strip()][:SCENARIOS], seed)
+    if isinstance(at_least, bool) or not isinstance(at_least, int | float) or not 0 < at_least <= 1:
+        raise ConfigError(f"audit: at_least={at_least!r}; expected a share above 0 and at most 1.")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise ConfigError(f"audit: seed={seed!r}; expected a whole number.")
+    drawn = _drawn([x for x in given_scenarios("audit", scenarios) if not blank(x.reference)], seed)
+    if not drawn:
+        raise ConfigError("audit: no scenario has a reference to compare bad answers with; give some that have.")
+    cases = BATTERIES["file"](drawn, seed)
     judged: list[Judged] = []
     for start in range(0, len(cases), CASES_PER_CALL):
         batch = cases[start : start + CASES_PER_CALL]
@@ -80,10 +91,22 @@ def audit(
         agreement_at_least=Thresholds().agreement,
         n=len(judged),
         unscored=len(cases) - len(judged),
-        members=judged_members(judged),
+        members=judged_members(judged, margin=0.0),  # nobody knows in what unit, or how fine, it is
         agreement={},
         n_graded=0,
     )
+
+
+def _drawn(scenarios: Sequence[Scenario], seed: int) -> list[Scenario]:
+    """At most so many, in the order given: turn by turn one of each subset, so that none is left out."""
+    if len(scenarios) <= SCENARIOS:
+        return list(scenarios)
+    by_tag: dict[str, list[Scenario]] = {}
+    for x in random.Random(f"coevo audit/{seed}").sample(scenarios, len(scenarios)):
+        by_tag.setdefault(x.subset_tag, []).append(x)
+    rounds = chain.from_iterable(zip_longest(*by_tag.values()))
+    names = {x.sample_id for x in islice((x for x in rounds if x is not None), SCENARIOS)}
+    return [x for x in scenarios if x.sample_id in names]
 
 
 def _judged(
@@ -113,16 +136,50 @@ def _asked(
 ) -> list[float | None]:
     rows = [{"sample_id": x.sample_id, "reference": x.reference, **(columns(x) if columns else {})} for x, _ in pairs]
     names = rows[0].keys()
+    if uneven := next((x for (x, _), row in zip(pairs, rows, strict=True) if row.keys() != names), None):
+        raise ScoreError(
+            f"audit: columns gave scenario {uneven.sample_id!r} other names than {pairs[0][0].sample_id!r} "
+            f"({', '.join(names)}); expected the same for all."
+        )
     messages = [chat_messages(x) for x, _ in pairs]
-    given = reward(
-        prompts=messages if chat else ["\n\n".join(one["content"] for one in prompt) for prompt in messages],
-        completions=[[{"role": "assistant", "content": text}] if chat else text for _, text in pairs],
+    asked = {
+        "prompts": messages if chat else ["\n\n".join(one["content"] for one in prompt) for prompt in messages],
+        "completions": [[{"role": "assistant", "content": text}] if chat else text for _, text in pairs],
         **{name: [row[name] for row in rows] for name in names},
-    )
-    values = list(given)
+    }
+    try:
+        given = reward(**asked)
+    except CoevoError:
+        raise
+    except Exception as error:
+        raise ScoreError(
+            f"audit: the reward ended with {type(error).__name__}: {error}; it was called as TRL calls one, with "
+            f"{', '.join(asked)}. What it needs besides can be given with columns."
+        ) from error
+    values = _listed(given)
     if len(values) != len(pairs):
         raise ScoreError(f"audit: the reward gave {len(values)} numbers for {len(pairs)} completions; expected one each.")
     return [_number(value, *pair) for value, pair in zip(values, pairs, strict=True)]
+
+
+def _listed(given: Any) -> list[Any]:
+    """What a reward gave, as a list.
+
+    Raises:
+        ScoreError: it is none.
+    """
+    if inspect.isawaitable(given):
+        if inspect.iscoroutine(given):
+            given.close()
+        raise ScoreError(
+            "audit: the reward is asynchronous; give a function that awaits it, such as "
+            "lambda **asked: asyncio.run(reward(**asked))."
+        )
+    if hasattr(given, "tolist"):  # tensors and arrays
+        given = given.tolist()
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise ScoreError(f"audit: the reward gave {given!r:.60}; expected a list of one number or None each completion.")
+    return list(given)
 
 
 def _number(value: Any, scenario: Scenario, text: str) -> float | None:
@@ -131,13 +188,13 @@ def _number(value: Any, scenario: Scenario, text: str) -> float | None:
         return None
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.inf
     if math.isnan(number):
         return None
     if math.isinf(number):
         raise ScoreError(
-            f"audit: the reward gave {value!r} for scenario {scenario.sample_id} and the completion {text[:60]!r}; expected "
-            "a finite number, or None."
+            f"audit: the reward gave {value!r:.60} for scenario {scenario.sample_id} and the completion {text[:60]!r}; "
+            "expected a finite number, or None."
         )
     return number

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from coevo.config import RealText, ReasonerPhase, RewardWeights
 from coevo.prompts import ALL, NO_REASONING, NOTHING
 from coevo.scoring import real_text
+from coevo.scoring.given import asked
 from coevo.scoring.real_text import Others, Reading
 from coevo.scoring.scorer import Ask, Scores
 from coevo.types import Reasoning, Reward, Scenario, Score
@@ -58,7 +59,7 @@ def fits(
     asks = [Ask(x, y, drop) for drop in drops for x, y in pairs]
     negatives = {id(x): others.of(x) for x in scenarios} if others else {}
     foreign = [negatives.get(id(x), []) for x in scenarios]
-    scores = scorer.score(asks + [Ask(x, y) for xs, y in zip(foreign, texts, strict=True) for x in xs])
+    scores = asked(scorer, asks + [Ask(x, y) for xs, y in zip(foreign, texts, strict=True) for x in xs])
     found, rest = [], iter(scores[len(asks) :])
     for place, (x, y) in enumerate(pairs):
         elsewhere = [next(rest) for _ in foreign[place]]

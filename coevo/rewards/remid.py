@@ -6,7 +6,6 @@ baseline b(x). TRL calls it as it stands; a run of coevo wraps it for logging; `
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -15,8 +14,9 @@ from coevo.config import RealText, RewardWeights
 from coevo.errors import ConfigError, DataError
 from coevo.nearest import did_you_mean
 from coevo.rewards.beside import Beside
-from coevo.rewards.completions import KEY, keys_of, statuses_of, texts_of
+from coevo.rewards.completions import keys_of, statuses_of, texts_of
 from coevo.rewards.parts import Fit, answered, fits, remi, rpm_reward
+from coevo.scoring.given import given_scenarios, given_scorer
 from coevo.scoring.real_text import Others, draw_others
 from coevo.scoring.reasoner import Estimator, ReasonedScorer
 from coevo.scoring.scorer import Scorer, Scores
@@ -62,7 +62,8 @@ class REMIDReward:
             seed: of that draw.
 
         Raises:
-            ConfigError: two scenarios of one name, or too few that the scorer can read for R6.
+            ConfigError: no scorer, or too few scenarios that it can read for R6.
+            DataError: no scenario, two of one name, or one that cannot be read.
         """
         wrong = [token for token in end_ids if isinstance(token, bool) or not isinstance(token, int)]
         if wrong:
@@ -70,12 +71,10 @@ class REMIDReward:
                 f"REMIDReward: end_ids holds {wrong[0]!r}; expected numbers of tokens, such as tokenizer.eos_token_id. A "
                 "tokenizer without one gives None: leave end_ids empty, or name the token that ends an answer."
             )
-        self.scorer = scorer
+        self.scorer = given_scorer("REMIDReward", scorer)
+        scenarios = given_scenarios("REMIDReward", scenarios)
         self.weights = RealText() if weights is None else weights
         self.scenarios = {x.sample_id: x for x in scenarios}
-        if len(self.scenarios) < len(scenarios):
-            twice = Counter(x.sample_id for x in scenarios).most_common(1)[0][0]
-            raise ConfigError(f"REMIDReward: two scenarios are called {twice!r}; expected a {KEY} of its own for each.")
         self.others = others or self._drawn(scenarios, seed)
         self.references: dict[str, Fit | str] = {}
         """By sample_id: how y* fits, or the status that says why it cannot be scored."""
@@ -120,7 +119,8 @@ class REMIDReward:
             columns: the data set's; `sample_id` names each completion's scenario.
 
         Returns:
-            A reward each; None for what cannot be scored, which TRL leaves out of a group.
+            A reward each; None for what cannot be scored, which TRL leaves out of a group. `last` says why: `empty`,
+            `too_long`, `reasoning`, or, of the scenario's reference, the same with `reference_` before it.
 
         Raises:
             ScoreError: no column `sample_id`, or columns of other lengths.
@@ -158,7 +158,8 @@ class REMIDReward:
                 baseline = 0.0 if anchor else self.baselines.get(x.parent or "", 0.0)
                 rewards.append(rpm_reward(fit, reference, baseline, self.weights, anchor, more))
             else:
-                why = next(one for one in (fit, reference, more) if isinstance(one, str))
+                named = (fit, f"reference_{reference}" if isinstance(reference, str) else reference, more)
+                why = next(one for one in named if isinstance(one, str))
                 rewards.append(Reward(None, {}, status if status != "ok" else why))
         return rewards
 
@@ -187,7 +188,14 @@ class REMIDReward:
         Args:
             parents: the ID scenarios that shifted ones were made of.
             answers: (text, status) of the policy to each.
+
+        Raises:
+            ConfigError: not one answer each.
         """
+        if len(parents) != len(answers):
+            raise ConfigError(
+                f"take_baselines: {len(answers)} answers to {len(parents)} parents; expected a (text, status) each."
+            )
         own = dist.share_out(
             lambda part: answered(self.scorer, [x for x, _ in part], [said for _, said in part], others=self.others),
             list(zip(parents, answers, strict=True)),

@@ -8,6 +8,7 @@ from typing import Any
 
 from coevo.config import RealText, RewardWeights
 from coevo.config.training import BESIDE
+from coevo.data.battery import MEMBERS, OF_TEXT
 from coevo.escape import html, plain
 from coevo.layout import align
 from coevo.maths.stats import Measure
@@ -277,10 +278,17 @@ def _doubts(verdict: Verdict) -> list[str]:
     )
     if share < asked:
         found.append(f"in a single subset it is less: {share:.1%} in {tag} ({_title(name)})")
+    if few := [_title(name) for name in MEMBERS if name in OF_TEXT and 2 * _times(verdict, name) < verdict.n]:
+        found.append(f"in most scenarios there was nothing to ask about: {', '.join(few)}")
     if verdict.unscored:
         every = verdict.n + verdict.unscored
         found.append(f"nothing is known of {verdict.unscored} of {every} scenarios, whose reference has no score")
     return found
+
+
+def _times(verdict: Verdict, name: str) -> int:
+    """In how many scenarios a member of the battery was asked about."""
+    return verdict.members[name].n if name in verdict.members else 0
 
 
 def table(verdict: Verdict) -> str:

@@ -124,6 +124,7 @@ def doubts(levels: Mapping[str, Entry], subsets: Mapping[str, Entry], home: Entr
     counts = {tag: scored(subsets[tag]) for tag in sorted(few) if scored(subsets[tag]) < LEAST}
     deaf = unread({"ID": home, **levels}, scale)
     wide = {name: entry for name, entry in levels.items() if name not in deaf and _is_wide(entry, scale)}
+    touching = {name: entry for name, entry in levels.items() if _touches(entry.get("remid"), scale)}
     without = {name: entry for name, entry in {"ID": home, **levels}.items() if 2 * scored(entry) < entry["n"]}
     without |= {name: entry for name, entry in levels.items() if lost(entry, home)}
     plain = {name: entry for name, entry in {"ID": home, **levels}.items() if _is_plain(entry, scale)}
@@ -141,6 +142,9 @@ def doubts(levels: Mapping[str, Entry], subsets: Mapping[str, Entry], home: Entr
         "M, which no context explains, is more than all that the references tell of their contexts": _listed(
             plain, lambda e: f"M {shown(e['register_gap'], scale)}, references {shown(e['mi_reference'], scale)}"
         ),
+        "the interval ends at 0 itself, as of few or equal numbers": _listed(
+            touching, lambda e: f"R-EMID {shown(e['remid'], scale)}"
+        ),
         "the interval is so wide that all that the references tell of their contexts may be lost": _listed(
             wide, lambda e: f"R-EMID {shown(e['remid'], scale)}, references {shown(e['mi_reference'], scale)}"
         ),
@@ -153,6 +157,14 @@ def _is_wide(entry: Entry, scale: str) -> bool:
     if not remid or not told:
         return False
     return sign(remid, scale) <= 0 and bool(remid["high"] >= told["value"])
+
+
+def _touches(remid: Record | None, scale: str) -> bool:
+    """Whether a loss is kept from being beyond noise by an interval that ends exactly at 0.
+
+    A percentile interval does so where a resample can be made of zeros alone: no continuous measure of many responses.
+    """
+    return remid is not None and sign(remid, scale) == 0 and printed(remid, scale).low == 0 and remid["value"] > 0
 
 
 def _is_plain(entry: Entry, scale: str) -> bool:

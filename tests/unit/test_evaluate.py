@@ -108,7 +108,7 @@ class LongWinded(ExactScorer):
 
 def test_per_token_each_text_is_measured_by_its_own_length():
     batch = scenarios(n=2)
-    config = Evaluation(k=1, resamples=10)
+    config = Evaluation(k=1, resamples=20)
     (row, _) = measure(LongWinded(), batch, answers(batch, {"IDTest"}), config, 0).rows
     # two scenarios of other bits: own context log .1, the other's log .9, four tokens; the reference's log .9, log .1, two
     assert row.remi == pytest.approx(-2 * LOG9) and row.register_gap == pytest.approx(LOG9)

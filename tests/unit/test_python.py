@@ -144,15 +144,16 @@ def test_likelihoods_that_cannot_be(arrays: dict[str, object], message: str) -> 
 
 
 def test_an_estimate_without_what_it_needs() -> None:
-    alone, others = estimates.Likelihoods([-1.0], alone=[-2.0]), estimates.Likelihoods([-1.0], others=[[-2.0]])
+    own = [-1.0, -2.0]
+    alone, others = estimates.Likelihoods(own, alone=own), estimates.Likelihoods(own, others=[[-2.0], [-3.0]])
     with pytest.raises(DataError, match="others: missing; M1 to M3"):
         estimates.information(alone)
     with pytest.raises(DataError, match="alone: missing; M4"):
         estimates.information(others, "learned_marginal")
     with pytest.raises(DataError, match="estimator 'mine'"):
         estimates.information(others, "mine")  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="1 responses and 2 references"):
-        estimates.remi(others, estimates.Likelihoods([-1.0, -2.0], others=[[-2.0], [-3.0]]))
+    with pytest.raises(DataError, match="2 responses and 1 references"):
+        estimates.remi(others, estimates.Likelihoods([-1.0], others=[[-2.0]]))
 
 
 # --- the reward ---------------------------------------------------------------------------------------------------------
@@ -246,11 +247,6 @@ def test_requests_that_cannot_be(body: str, message: str) -> None:
     assert client.get("/health").json() == {"scenarios": len(XS), "scorer": "letters"}
 
 
-def test_two_scenarios_of_one_name() -> None:
-    with pytest.raises(ConfigError, match="two scenarios are called 'IDTest-00000'"):
-        coevo.REMIDReward(Letters(), [*XS, XS[0]], PLAIN)
-
-
 # --- over HTTP ----------------------------------------------------------------------------------------------------------
 
 
@@ -335,8 +331,6 @@ def test_the_audit_calls_as_trl_does_and_counts_what_has_no_number() -> None:
 def test_rewards_that_cannot_be_audited(reward: object, message: str) -> None:
     with pytest.raises(ScoreError, match=message):
         coevo.audit(reward, XS)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="no scenario"):
-        coevo.audit(reward, [])  # type: ignore[arg-type]
 
 
 # --- the diagnosis ------------------------------------------------------------------------------------------------------
@@ -372,7 +366,7 @@ def test_text_of_models_is_escaped() -> None:
     [
         (["a"], {}, DataError, "1 responses to 16 scenarios"),
         ({"nobody": "a"}, {}, DataError, "no scenario is called 'nobody'"),
-        ({"IDTest-00000": "a", "IDTest-00001": 3}, {}, DataError, "the response to 'IDTest-00001' is 3"),
+        ({"IDTest-00000": "a", "IDTest-00001": 3}, {}, DataError, r"responses\['IDTest-00001'\] is a int"),
         ({x.sample_id: "a" for x in XS}, {"k": 0}, ConfigError, "diagnose: .*k"),
         ({x.sample_id: "a" for x in XS}, {"kk": 2}, ConfigError, "diagnose: .*kk"),
         ({x.sample_id: "a" for x in XS}, {"divergences": True}, ConfigError, "names no base"),

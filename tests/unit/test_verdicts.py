@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coevo.data.battery import OF_TEXT
 from coevo.maths.stats import wilson
 from coevo.report import drift
 from coevo.report.changes import verdicts
@@ -450,8 +451,8 @@ def test_a_pass_says_what_it_leaves_open():
     agreement = {name: Agreement(Measure(0.95, 0.94, 0.96), 0.93, 0.8) for name in names}
 
     def passing(above, subsets, unscored=0):
-        member = Member(96, {}, above, subsets)
-        return conclusion(Verdict("v", {}, 0.99, 0.9, 96, unscored, {"loop": member}, agreement, 100))
+        members = dict.fromkeys(OF_TEXT, Member(96, {}, sure, {"german": 1.0})) | {"loop": Member(96, {}, above, subsets)}
+        return conclusion(Verdict("v", {}, 0.99, 0.9, 96, unscored, members, agreement, 100))
 
     plain = "The reward passes: the reference is above each bad answer in at least 99%, and agreement 0.90."
     assert passing(sure, {"german": 1.0}) == plain
