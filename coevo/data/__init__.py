@@ -5,7 +5,7 @@ from pathlib import Path
 
 from coevo.data import battery
 from coevo.data.battery import Case
-from coevo.data.rpgbench import CheckReport, Problem, check, read_rpgbench, split_names
+from coevo.data.rpgbench import CheckReport, Problem, check, load, read_rpgbench, split_names
 from coevo.data.shifts import SOURCES, FileShifts, Shifts, WorldShifts
 from coevo.data.world import battery as world_battery
 from coevo.data.write import write_rpgbench
@@ -31,7 +31,7 @@ def load_scenarios(path: str | Path, splits: Iterable[str] | None = None) -> lis
     Raises:
         DataError: names file, line, sample and field of the first thing that is wrong.
     """
-    return list(read_rpgbench(path, splits))
+    return list(load(path, splits).scenarios)
 
 
 __all__ = [

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from coevo.data.jsonstream import Refused, clipped, has_surrogate, is_label, json_type, strict_decoder
-from coevo.data.rpgbench import Problem, read_rpgbench, split_names
+from coevo.data.rpgbench import known, load
+from coevo.data.sample import Problem
 from coevo.errors import DataError
 from coevo.files import what_it_is
 from coevo.text import blank, normalised
@@ -83,9 +84,9 @@ def read_answers(data: Path, files: Sequence[Path], splits: Sequence[str] | None
         DataError: for the data, the first problem; for the responses, all of them (the first 50 in words), each with
             file, line, field, value, what was expected and the remedy.
     """
-    if splits is not None:
-        read_rpgbench(data, splits)  # its call checks the names
-    return match(str(data), split_names(data), list(read_rpgbench(data)), files, splits)
+    found = load(data)
+    known(data, splits, found.names)
+    return match(str(data), found.names, found.scenarios, files, splits)
 
 
 def match(

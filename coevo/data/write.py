@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from coevo.data.jsonstream import Element
-from coevo.data.rpgbench import KEY_OF_ROLE, Sample
+from coevo.data.sample import KEY_OF_ROLE, Sample
 from coevo.errors import DataError
 from coevo.types import Scenario
 

@@ -12,7 +12,7 @@ from typing import Any
 from coevo.config import Evaluation, FileData, Recipe
 from coevo.data.overlap import Imprint, copies, imprint
 from coevo.data.responses import Answers, read_answers
-from coevo.data.rpgbench import read_rpgbench
+from coevo.data.rpgbench import load
 from coevo.errors import CheckpointError, ConfigError, DataError
 from coevo.files import check_out, file_record
 from coevo.plan.cost import DECODE_SHARE, parameters, rate
@@ -147,7 +147,7 @@ def trained_on(request: Request) -> Taught:
     unreadable = []
     for path, split, dev in sorted(sources):
         try:
-            taught += [imprint(x) for x in read_rpgbench(path, [split])][:-dev]
+            taught += [imprint(x) for x in load(path, [split]).scenarios][:-dev]
         except DataError as error:
             unreadable.append(str(error))
     asked = {x.sample_id: x.split for x in request.answers.scenarios}

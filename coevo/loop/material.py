@@ -188,8 +188,9 @@ def _from_world(data: WorldData, fresh: int) -> Material:
 
 
 def _from_file(data: FileData) -> Material:
-    train = list(rpgbench.read_rpgbench(data.path, [data.train_split]))
-    tests = list(rpgbench.read_rpgbench(data.path, data.test_splits))
+    every = rpgbench.load(data.path, (data.train_split, *data.test_splits)).scenarios
+    train = [x for x in every if x.split == data.train_split]
+    tests = [x for x in every if x.split != data.train_split]
     if data.test is not None:
         tests = _at_most(tests, data.test)
     train, dev = train[: -data.dev], train[-data.dev :]

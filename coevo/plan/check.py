@@ -256,14 +256,14 @@ def count(recipe: Recipe) -> Counts:
     data = recipe.data
     if not isinstance(data, FileData):
         return Counts(data.train, data.dev, data.shift_train, data.test * (1 + len(SHIFT_OF_TAG)), data.test)
-    from coevo.data.rpgbench import read_rpgbench
+    from coevo.data.rpgbench import load
 
     wanted = (data.train_split, *data.test_splits)
     by_tag: Counter[str] = Counter()
     personas: list[str] = []
     trained: list[Imprint] = []
     tested: list[Imprint] = []
-    for x in read_rpgbench(data.path, wanted):
+    for x in load(data.path, wanted).scenarios:
         if x.split == data.train_split:
             personas.append(x.persona)
             trained.append(imprint(x))

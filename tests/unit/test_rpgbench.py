@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from coevo.data import check, read_rpgbench, split_names, world, write_rpgbench
-from coevo.data.jsonstream import CHUNK_BYTES, WRAP
+from coevo.config.load import parse_recipe
+from coevo.data import check, load_scenarios, read_rpgbench, split_names, world, write_rpgbench
+from coevo.data.jsonstream import CHUNK_BYTES, WRAP, JsonLists
 from coevo.errors import DataError
+from coevo.loop.material import load_material
+from coevo.plan.check import count
 from coevo.types import Scenario, Turn
 
 SAMPLE: dict[str, Any] = {
@@ -335,3 +338,26 @@ def test_the_drama_file() -> None:
     assert report.ok and not report.notes
     assert sum(report.n_samples.values()) == 2750 and report.n_samples["IDTrain", "IDTrain"] == 2000
     assert sum(1 for _ in read_rpgbench(path, ["OOD3Test"])) == 300
+
+
+def test_a_command_parses_a_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "world.json"
+    splits = ("IDTrain", "IDTest", "OOD1Test", "OOD2Test", "OOD3Test")
+    write_rpgbench(path, [x for split in splits for x in world.generate(split, 20, seed=0)])
+    opened: list[Path] = []
+    begin = JsonLists.__init__
+
+    def counted(self: JsonLists, path: Path) -> None:
+        opened.append(path)
+        begin(self, path)
+
+    monkeypatch.setattr(JsonLists, "__init__", counted)
+    data = {"kind": "file", "path": str(path), "reference": "carry", "dev": 4}
+    recipe = parse_recipe({"name": "x", "method": "grpo", "data": data}, "recipe")
+    assert (count(recipe).train, len(load_material(recipe).tests)) == (16, 80) and len(opened) == 1
+    assert [x.split for x in load_scenarios(path, splits)][::20] == list(splits) and len(opened) == 1
+    # another file under the name, or other splits, are read
+    write_rpgbench(path, world.generate("IDTrain", 3, seed=1))
+    assert len(load_scenarios(path)) == 3 and len(opened) == 2
+    with pytest.raises(DataError, match="has no split 'IDTest'; it has IDTrain"):
+        load_scenarios(path, ["IDTest"])
