@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import re
 import sys
 import time
@@ -28,7 +29,7 @@ class Timed(Protocol):
 
 
 class ConsoleProgress:
-    """Draws a run's pace: one moving line on a terminal, a line now and then in a log. Silent on all but the main rank.
+    """Draws a run's pace: a bar on a terminal (rich), a line now and then in a log. Silent on all but the main rank.
 
     The time that remains is said once it is known: of a phase after its first steps, of later ones by those of their kind
     that are done, in the proportion of the plan's estimates. While a kind has not been seen, it is said as a least.
@@ -44,8 +45,8 @@ class ConsoleProgress:
         self._phases = {phase.name: phase for phase in phases}
         self._order = [phase.name for phase in phases]
         self._finished: set[str] = set()
-        self._live = sys.stdout.isatty()
-        self._every_s = 0.2 if self._live else every_s
+        self._bar = Bar() if sys.stdout.isatty() and is_main() else None
+        self._every_s = 0.2 if self._bar else every_s
         self._name = ""
         self._units = 0
         self._steps = Steps(0, 0.0)
@@ -74,11 +75,13 @@ class ConsoleProgress:
         elapsed = self._clock() - self._began
         self._pace.saw(self._work(name), elapsed)
         self._name = ""
-        self._line(f"[{self._place(name)}] {name}: done in {self._duration(elapsed)}{self._remaining(0.0)}", end="\n")
+        if self._bar:
+            self._bar.stop()
+        say(f"[{self._place(name)}] {name}: done in {self._duration(elapsed)}{self._remaining(0.0)}")
 
     def say(self, text: str) -> None:
         """A line that a person should read."""
-        self._line(text, end="\n")
+        say(text)
 
     def _draw(self, force: bool = False) -> None:
         now = self._clock()
@@ -88,8 +91,12 @@ class ConsoleProgress:
         note = f" · {self._note}" if self._note else ""
         counted = self._units < COUNTABLE
         done = f"{self._steps.done}/{self._units}" if counted else f"{self._steps.done / self._units:.0%}"
-        place = f"[{self._place(self._name)}] {self._name} {done}{note}"
-        self._line(f"{place} · {self._duration(now - self._began)}{self._remaining(self._steps.left(now))}")
+        place = f"[{self._place(self._name)}] {self._name}"
+        said = f"{done}{note} · {self._duration(now - self._began)}{self._remaining(self._steps.left(now))}"
+        if self._bar:
+            self._bar.draw(visible(place), visible(said), self._steps.done, self._units)
+        else:
+            say(f"{place} {said}")
 
     def _remaining(self, begun_s: float | None) -> str:
         """Time to go, given what is left of the phase in hand; nothing while that is not known."""
@@ -109,12 +116,29 @@ class ConsoleProgress:
     def _place(self, name: str) -> str:
         return f"{self._order.index(name) + 1}/{len(self._order)}"
 
-    def _line(self, text: str, end: str = "") -> None:
-        if not is_main():
-            return
-        text = visible(text)
-        if self._live:
-            sys.stdout.write(f"\r\x1b[2K{text}{end}")
-        else:
-            sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
+
+class Bar:
+    """One bar of rich at the bottom of a terminal; what is printed meanwhile goes above it."""
+
+    def __init__(self) -> None:
+        # here, so that --help stays quick
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[said]}", markup=False),
+        )
+        self._progress = Progress(*columns, transient=True, auto_refresh=False)
+        self._task = self._progress.add_task("", said="")
+        atexit.register(self.stop)  # an error would else leave the terminal without its cursor
+
+    def draw(self, place: str, said: str, done: int, units: int) -> None:
+        """The bar of one phase."""
+        self._progress.update(self._task, description=place, said=said, completed=done, total=units)
+        self._progress.start()
+        self._progress.refresh()
+
+    def stop(self) -> None:
+        """Takes it off the screen."""
+        self._progress.stop()

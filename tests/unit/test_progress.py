@@ -1,5 +1,11 @@
 """Time to go is said when it is known; the clock is the test's."""
 
+import contextlib
+import os
+import pty
+import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -97,3 +103,33 @@ def test_starting_up_is_in_no_estimate():
     assert pace.expected(("train", 1.0)) == 50.0
     assert pace.expected(("train", 90.0)) == pytest.approx(90 * 140 / 90)
     assert pace.left([("train", 1.0), ("score", 5.0)], begun_s=7.0) == (57.0, False)
+
+
+def test_a_terminal_has_a_bar_and_keeps_every_line():
+    # `script` gives the child a terminal; its end is an error, after which the cursor must be there again
+    code = """
+import time
+from types import SimpleNamespace as N
+from coevo.cli.progress import ConsoleProgress
+p = ConsoleProgress([N(name="01-sft-rpm", seconds_estimate=None), N(name="02-rpm-1", seconds_estimate=None)], 0.0)
+p.phase("01-sft-rpm", 2)
+time.sleep(0.3)  # drawn five times a second
+p.advance(note="[red]0.1" + chr(27) + "[31m")
+p.say("[bold]kept")
+p.done("01-sft-rpm")
+p.phase("02-rpm-1", 2)
+raise SystemExit("the end")
+"""
+    leader, follower = pty.openpty()
+    done = subprocess.run([sys.executable, "-c", code], stdin=follower, stdout=follower, stderr=follower, check=False)
+    os.close(follower)
+    shown = b""
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while part := os.read(leader, 65536):
+            shown += part
+    os.close(leader)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert done.returncode == 1 and "the end" in text
+    assert "[1/2] 01-sft-rpm: done in" in text and "[bold]kept" in text, "markup of a text is text"
+    assert "━" in text and r"[red]0.1\x1b[31m" in text, "and so are its escapes"
+    assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l"), "the cursor is back"

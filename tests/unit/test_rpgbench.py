@@ -343,7 +343,7 @@ def test_the_drama_file() -> None:
 def test_a_command_parses_a_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "world.json"
     splits = ("IDTrain", "IDTest", "OOD1Test", "OOD2Test", "OOD3Test")
-    write_rpgbench(path, [x for split in splits for x in world.generate(split, 20, seed=0)])
+    write_rpgbench(path, [x for split in splits for x in world.generate(split, 40, seed=0)])
     opened: list[Path] = []
     begin = JsonLists.__init__
 
@@ -354,8 +354,8 @@ def test_a_command_parses_a_file_once(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(JsonLists, "__init__", counted)
     data = {"kind": "file", "path": str(path), "reference": "carry", "dev": 4}
     recipe = parse_recipe({"name": "x", "method": "grpo", "data": data}, "recipe")
-    assert (count(recipe).train, len(load_material(recipe).tests)) == (16, 80) and len(opened) == 1
-    assert [x.split for x in load_scenarios(path, splits)][::20] == list(splits) and len(opened) == 1
+    assert (count(recipe).id_train, len(load_material(recipe).tests)) == (36, 160) and len(opened) == 1
+    assert [x.split for x in load_scenarios(path, splits)][::40] == list(splits) and len(opened) == 1
     # another file under the name, or other splits, are read
     write_rpgbench(path, world.generate("IDTrain", 3, seed=1))
     assert len(load_scenarios(path)) == 3 and len(opened) == 2
