@@ -28,12 +28,13 @@ SHIFT_OF_TAG: dict[str, Shift] = {
 """The paper's eleven out-of-distribution subset tags and the shift that each belongs to."""
 
 PLAIN_SHIFTS: dict[str, Shift] = {"user": "user", "character": "character", "dialogue": "dialogue"}
-"""A shifted scenario of unknown kind carries its shift as its tag; any tag that is in neither table is ID."""
+"""A shifted scenario of another kind carries its shift as its tag, alone or with a name of one's own after a colon, as in
+`user:dialect`; any other tag is ID."""
 
 
 def shift_of(tag: str) -> Shift:
     """The shift that a subset tag stands for; `id` if it stands for none."""
-    return SHIFT_OF_TAG.get(tag) or PLAIN_SHIFTS.get(tag, "id")
+    return SHIFT_OF_TAG.get(tag) or PLAIN_SHIFTS.get(tag.partition(":")[0], "id")
 
 
 @dataclass(frozen=True, slots=True)

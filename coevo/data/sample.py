@@ -101,7 +101,9 @@ class Sample:
 
     def _tag(self, raw: Mapping[str, Any]) -> str:
         tag = self._label(raw, "subset_tag", "the subset's name, or the split's for in-distribution samples")
-        known = _TAG_OF_FOLDED.get(folded(tag), tag)
+        head, colon, name = tag.partition(":")
+        own = folded(head) in PLAIN_SHIFTS if colon else False
+        known = f"{folded(head)}:{name}" if own else _TAG_OF_FOLDED.get(folded(tag), tag)
         if known != tag:
             expected = f"{known!r}, as a tag of another spelling is read as in-distribution"
             self._add("subset_tag", tag, expected, "correct it")

@@ -130,7 +130,7 @@ class FileShifts:
                 raise DataError(one_persona(len(self._parents), parent.persona))
             persona = rng.choice(others)
         else:
-            history = tuple(Turn(turn.role, _shuffled(turn.text, rng)) for turn in history)
+            history = tuple(Turn(turn.role, shuffled(turn.text, rng)) for turn in history)
         return replace(
             parent,
             sample_id=f"{parent.sample_id}/{tag}-{rng.getrandbits(32):08x}",
@@ -154,7 +154,7 @@ class FileShifts:
         if blank(query):
             return Unreadable("empty", "the query is blank; expected text")
         parent = self._parent(frame.parent)
-        said = normalised(query) if frame.subset_tag == "user" else _shuffled(query, rng)
+        said = normalised(query) if frame.subset_tag == "user" else shuffled(query, rng)
         turns = (*frame.dialogue[:-1], Turn("user", said))
         return replace(frame, dialogue=turns, reference=parent.reference)
 
@@ -198,6 +198,7 @@ def _known_tag(tag: str, tags: Sequence[str]) -> None:
         raise DataError(f"unknown shift tag {tag!r}; expected one of {', '.join(tags)}; nearest: {near[0]}")
 
 
-def _shuffled(text: str, rng: random.Random) -> str:
+def shuffled(text: str, rng: random.Random) -> str:
+    """A text's words in another order."""
     words = text.split()
     return " ".join(rng.sample(words, len(words)))
