@@ -21,6 +21,7 @@ from coevo.rewards.completions import statuses_of, texts_of
 from coevo.rewards.remid import REMIDReward
 
 _LOCK = Lock()
+"""One model: it is loaded once, and scores one answer after another."""
 
 
 @scorer(metrics=[mean(), stderr()], name="r_emi")
@@ -36,17 +37,18 @@ def r_emi(scorer: str, data: str) -> Scorer:
     """
 
     async def score(state: TaskState, target: Target) -> Score:
-        return await asyncio.to_thread(_score, _reward(scorer, data), state)
+        return await asyncio.to_thread(_score, scorer, data, state)
 
     return score
 
 
-def _score(reward: REMIDReward, state: TaskState) -> Score:
+def _score(scorer: str, data: str, state: TaskState) -> Score:
     texts = texts_of([state.output.completion])
     cut = bool(state.output.choices) and state.output.choices[0].stop_reason in ("max_tokens", "model_length")
     statuses = ["truncated" if cut else status for status in statuses_of(texts, None, ())]
     key = str(state.sample_id)
     with _LOCK:
+        reward = _reward(scorer, data)
         (found,) = reward.rate([key], texts, statuses)
     if found.total is None:
         reason = "no_response" if found.status == "empty" else "scoring_failed"
@@ -59,6 +61,5 @@ def _score(reward: REMIDReward, state: TaskState) -> Score:
 
 @cache
 def _reward(scorer: str, data: str) -> REMIDReward:
-    """Loaded once, whatever the number of samples."""
-    with _LOCK:
-        return REMIDReward(load_scorer(scorer), load_scenarios(data), RewardWeights())
+    """Loaded once, whatever the number of samples; under the lock, as `cache` alone lets every thread load."""
+    return REMIDReward(load_scorer(scorer), load_scenarios(data), RewardWeights())

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import os
+import signal
 import socket
+from typing import Any
 
 from coevo.cli.console import Commands, command, path, say, warn, whole
+from coevo.cli.train import EXIT_INTERRUPTED
 from coevo.errors import ConfigError
 
 REWARD_EXAMPLES = """examples:
@@ -55,10 +59,33 @@ def _reward(options: argparse.Namespace) -> int:
     reward = REMIDReward(load_scorer(options.scorer), scenarios, weights)
     if not _loopback(options.host):
         warn(f"--host {options.host}: whoever reaches this machine can ask for rewards; there is no key.")
-    say(f"{len(scenarios)} scenarios, scorer {reward.version[:12]}; Ctrl-C ends.")
-    say(f"http://{options.host}:{options.port}/reward")
-    uvicorn.run(application(reward), host=options.host, port=options.port, log_level="warning")
+    say(f"{len(scenarios)} scenarios, scorer {reward.version[:12]}; Ctrl-C ends, a second one at once.")
+    say(f"http://{_in_url(options.host)}:{options.port}/reward")
+    _serve(uvicorn.Server(uvicorn.Config(application(reward), host=options.host, port=options.port, log_level="warning")))
     return 0
+
+
+def _serve(server: Any) -> None:
+    """Answers until Ctrl-C, and then what has been asked; a second Ctrl-C ends the process in the middle of that.
+
+    Raises:
+        KeyboardInterrupt: by the first Ctrl-C, at the end.
+    """
+    first = server.handle_exit
+
+    def asked(number: int, frame: Any) -> None:
+        if number == signal.SIGINT and server.should_exit:
+            warn("\ncoevo: interrupted; what was being computed is lost.")
+            # the thread that computes cannot be stopped, and Python would wait for it
+            os._exit(EXIT_INTERRUPTED)
+        first(number, frame)
+
+    server.handle_exit = asked
+    server.run()
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _free(host: str, port: int) -> None:
@@ -72,8 +99,10 @@ def _free(host: str, port: int) -> None:
         with socket.socket(family, kind, protocol) as one:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             one.bind(address)
-    except OSError as error:
-        raise ConfigError(f"--host {host} --port {port}: cannot listen there ({error.strerror}); choose another.") from None
+    except (OSError, UnicodeError) as error:
+        # of a name that no name server could be asked about, such as "..", only the encoding says so
+        why = error.strerror if isinstance(error, OSError) else "no host's name"
+        raise ConfigError(f"--host {host} --port {port}: cannot listen there ({why}); choose another.") from None
 
 
 def _loopback(host: str) -> bool:

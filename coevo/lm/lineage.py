@@ -161,7 +161,7 @@ def read_lineage(directory: str | Path) -> Lineage:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file; expected the lineage of a policy. {remedy}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not valid JSON ({error}). {remedy}") from error
     # a record of an earlier version does not say what the base's settings and the prompts were
     if not isinstance(record, dict) or {*record, "settings", "prompts"} != expected:

@@ -14,7 +14,7 @@ from coevo.config import RealText, RewardWeights
 from coevo.errors import ConfigError, DataError
 from coevo.nearest import did_you_mean
 from coevo.rewards.beside import Beside
-from coevo.rewards.completions import keys_of, statuses_of, texts_of
+from coevo.rewards.completions import keys_of, statuses_of, texts_of, tokens_that_end
 from coevo.rewards.parts import Fit, answered, fits, remi, rpm_reward
 from coevo.scoring.given import given_scenarios, given_scorer
 from coevo.scoring.real_text import Others, draw_others
@@ -65,12 +65,6 @@ class REMIDReward:
             ConfigError: no scorer, or too few scenarios that it can read for R6.
             DataError: no scenario, two of one name, or one that cannot be read.
         """
-        wrong = [token for token in end_ids if isinstance(token, bool) or not isinstance(token, int)]
-        if wrong:
-            raise ConfigError(
-                f"REMIDReward: end_ids holds {wrong[0]!r}; expected numbers of tokens, such as tokenizer.eos_token_id. A "
-                "tokenizer without one gives None: leave end_ids empty, or name the token that ends an answer."
-            )
         self.scorer = given_scorer("REMIDReward", scorer)
         scenarios = given_scenarios("REMIDReward", scenarios)
         self.weights = RealText() if weights is None else weights
@@ -83,7 +77,7 @@ class REMIDReward:
         self.last: list[Reward] = []
         """Rewards of the last call, with their parts and statuses."""
         self._beside = beside or Beside(self.weights.functions)
-        self._end_ids = frozenset(end_ids)
+        self._end_ids = tokens_that_end("REMIDReward", end_ids)
 
     def _drawn(self, scenarios: Sequence[Scenario], seed: int) -> Others | None:
         if not isinstance(self.weights, RealText):

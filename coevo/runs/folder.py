@@ -19,12 +19,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from coevo import dist
 from coevo.config import Recipe
 from coevo.config.load import dump_recipe
 from coevo.errors import CheckpointError, ConfigError
 from coevo.files import content_key, locked, sha256_of, write_atomic, writing
 from coevo.prompts import TODAY
+from coevo.records import Json, Shape, checked
 from coevo.runs.record import (
     CODE_FILE,
     ENVIRONMENT_FILE,
@@ -42,6 +45,16 @@ __all__ = ["STREAMS", "TIMING_FILE", "RunFolder", "dump_row", "held", "read_reso
 PACKAGES = ("coevo", "torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets", "numpy")
 STREAMS = ("metrics.jsonl", "rollouts.jsonl")
 TIMING_FILE = "timing.jsonl"
+
+
+class _Done(Shape):
+    """What a finished phase left behind."""
+
+    facts: Json
+    manifest: dict[str, str]
+
+
+_DONE: TypeAdapter[Any] = TypeAdapter(_Done)
 
 
 class RunFolder:
@@ -140,10 +153,10 @@ class RunFolder:
     def _done(self, name: str) -> dict[str, Any]:
         path = self.phase(name) / "done.json"
         try:
-            done: dict[str, Any] = json.loads(path.read_bytes())
+            done = checked(json.loads(path.read_bytes()), _DONE)
             later = {key: done.get(key) for key in ("processes", "run")}
             return {"facts": done["facts"], "manifest": done["manifest"], **later}
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, RecursionError):
             raise CheckpointError(
                 f"{path}: damaged; expected what phase {name} left behind as JSON. Restore it, or delete {self.phase(name)} "
                 "and those after it to run them again."

@@ -53,9 +53,9 @@ def begun_with(root: Path) -> dict[str, Any]:
         return {}
     try:
         record = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
-    if not isinstance(record, dict):
+    if not isinstance(record, dict) or not isinstance(record.get("data"), dict | None):
         raise CheckpointError(
             f"{path}: damaged; expected what the run was begun with as JSON. Restore it, or start a new run with --out."
         )

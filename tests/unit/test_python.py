@@ -407,8 +407,12 @@ def test_a_right_answer_without_a_number_is_not_above_a_bad_one() -> None:
 
 @pytest.mark.parametrize("ends", [[None], ["<|im_end|>"], [True]])
 def test_tokens_that_can_end_nothing(ends: list[object]) -> None:
-    with pytest.raises(ConfigError, match="end_ids holds .*; expected numbers of tokens"):
-        coevo.REMIDReward(Letters(), XS, PLAIN, end_ids=ends)  # type: ignore[arg-type]
+    for call in (
+        lambda: coevo.REMIDReward(Letters(), XS, PLAIN, end_ids=ends),  # type: ignore[arg-type]
+        lambda: coevo.RemoteReward("http://127.0.0.1:8600", end_ids=ends),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ConfigError, match="end_ids holds .*; expected numbers of tokens"):
+            call()
 
 
 def test_a_recipe_can_be_pickled_whatever_its_algorithm() -> None:
