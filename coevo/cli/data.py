@@ -1,9 +1,11 @@
-"""`coevo data world | check`: make or check a data file."""
+"""`coevo data world | check | shift`: make, check or divide a data file."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections import Counter
+from pathlib import Path
 
 from coevo.cli.console import Commands, command, count, path, say, warn, whole
 from coevo.errors import ConfigError, DataError
@@ -19,9 +21,21 @@ CHECK_EXAMPLES = """examples:
 """
 
 
+SHIFT_EXAMPLES = """examples:
+  coevo data shift mine.json --out shifted.json
+"""
+WHAT_IT_IS = {
+    "character:held_out": "characters of whom nothing is trained on",
+    "character:anonymised": "ID tests with the character's name hidden",
+    "dialogue:long": "last turns of the longest conversations",
+    "WordLevelComposition": "ID tests with the words of each message shuffled",
+}
+
+
 def add(commands: Commands) -> None:
     """Adds the commands."""
-    data = command(commands, "data", "make or check a data file", WORLD_EXAMPLES + CHECK_EXAMPLES.partition("\n")[2])
+    examples = "".join(text.partition("\n")[2] for text in (WORLD_EXAMPLES, CHECK_EXAMPLES, SHIFT_EXAMPLES))
+    data = command(commands, "data", "make, check or divide a data file", f"examples:\n{examples}")
     kinds = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
     world = command(kinds, "world", "write the world's scenarios in the RPGBench layout", WORLD_EXAMPLES)
     world.add_argument("--out", type=path, required=True, metavar="FILE", help="where to; must not exist")
@@ -32,13 +46,19 @@ def add(commands: Commands) -> None:
     check = command(kinds, "check", "validate a file in the RPGBench layout", CHECK_EXAMPLES)
     check.add_argument("file", type=path, metavar="FILE")
     check.set_defaults(run=_check)
+    shift = command(kinds, "shift", "make shifted test sets of a team's own scenarios", SHIFT_EXAMPLES)
+    shift.add_argument("file", type=path, metavar="FILE", help="scenarios in the RPGBench layout; its splits are lost")
+    shift.add_argument("--out", type=path, required=True, metavar="FILE", help="where to; must not exist")
+    shift.add_argument("--test", type=float, default=0.1, metavar="SHARE", help="that each test set takes; default 0.1")
+    shift.add_argument("--most", type=count, default=100, metavar="N", help="scenarios of a test set; default 100")
+    shift.add_argument("--seed", type=whole, default=0, metavar="S", help="default 0")
+    shift.set_defaults(run=_shift)
 
 
 def _world(options: argparse.Namespace) -> int:
     from coevo.data import world, write_rpgbench
 
-    if os.path.lexists(options.out):
-        raise ConfigError(f"--out {options.out} exists; expected a new file. Choose another name, or delete it first.")
+    _absent(options.out)
     scenarios = []
     for split, tags in world.SPLITS.items():
         # ShiftTrain is what a recipe trains scorer and simulator on; the layout's files have IDTrain and the tests
@@ -48,6 +68,28 @@ def _world(options: argparse.Namespace) -> int:
     write_rpgbench(options.out, scenarios)
     say(f"{options.out}: {len(scenarios):,} scenarios in {len(world.SPLITS) - 1} splits")
     return 0
+
+
+def _shift(options: argparse.Namespace) -> int:
+    from coevo.data import load_scenarios, write_rpgbench
+    from coevo.data.testsets import divide
+
+    _absent(options.out)
+    found = divide(load_scenarios(options.file), test=options.test, most=options.most, seed=options.seed)
+    write_rpgbench(options.out, found.scenarios)
+    for (split, tag), n in Counter((x.split, x.subset_tag) for x in found.scenarios).items():
+        say(f"{split:12} {tag:22} {n:7,} scenarios, {WHAT_IT_IS.get(tag, 'in distribution')}")
+    for reason, n in found.left_out.items():
+        warn(f"left out: {n:,} scenarios, {reason}")
+    for note in found.notes:
+        warn(note)
+    say(f"{options.out}: {len(found.scenarios):,} scenarios. Next: coevo data check {options.out}")
+    return 0
+
+
+def _absent(out: Path) -> None:
+    if os.path.lexists(out):
+        raise ConfigError(f"--out {out} exists; expected a new file. Choose another name, or delete it first.")
 
 
 def _check(options: argparse.Namespace) -> int:

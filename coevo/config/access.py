@@ -52,7 +52,7 @@ def check(rubric: str, judge: Any, key_name: str | None) -> tuple[Rubric, str | 
     found, key = load_rubric(rubric), None
     if isinstance(judge, Address):
         check_library()
-        _check_url(judge.url)
+        check_url(judge.url)
         key = read_key(key_name) if key_name else None
     return found, key
 
@@ -97,7 +97,12 @@ def read_key(name: str) -> str:
     return key
 
 
-def _check_url(url: str) -> None:
+def check_url(url: str) -> None:
+    """Looks whether it is an endpoint's address.
+
+    Raises:
+        ConfigError: it is not, or holds a password.
+    """
     try:
         parts = urlsplit(url)
         port_is_fine = parts.port is None or parts.port > 0

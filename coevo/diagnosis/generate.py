@@ -3,24 +3,122 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from coevo.config.methods import Thinking
 from coevo.errors import CheckpointError, ConfigError
-from coevo.lm.generation import generate as written
+from coevo.lm.generation import Generated
+from coevo.lm.generation import generate as generated
 from coevo.lm.likelihood import encode_prompt
 from coevo.loop.context import Policies, seed_of
 from coevo.plan.plan import plan
 from coevo.plan.zero_shot import is_model, zero_shot_recipe
+from coevo.prompts import Role
 from coevo.runs.folder import RunFolder
 from coevo.scoring.given import given_scenarios
 from coevo.scoring.probe import probe
+from coevo.scoring.thinking import split
 from coevo.types import Response, Scenario
 
 AT_ONCE = 256
 """Responses between two reports of progress."""
 COLDEST, HOTTEST = 0.01, 100.0
 """Colder than this, float32 cannot hold the logits; greedy is 0. Hotter, every token is as likely as any other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How responses are drawn; written down beside each."""
+
+    max_new_tokens: int = 256
+    """Of what the model writes, a thought included."""
+    temperature: float = 0.0
+    """0 is greedy; else 0.01 to 100."""
+    seed: int = 0
+    """Of what is drawn; each scenario draws by seed and place."""
+
+    def check(self) -> None:
+        """Looks before a model is loaded.
+
+        Raises:
+            ConfigError: a setting that cannot be.
+        """
+        count, heat = self.max_new_tokens, self.temperature
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ConfigError(f"generate: max_new_tokens={count!r}; expected a whole number of at least 1.")
+        number = isinstance(heat, int | float) and not isinstance(heat, bool)
+        if not number or not (heat == 0 or COLDEST <= heat <= HOTTEST):
+            raise ConfigError(
+                f"generate: temperature={heat!r}; expected 0, which is greedy, or a number of {COLDEST} to {HOTTEST:.0f}."
+            )
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise ConfigError(f"generate: seed={self.seed!r}; expected a whole number.")
+
+
+class Responder:
+    """A model that answers scenarios, loaded when it is first asked."""
+
+    def __init__(self, model: str | Path, sampling: Sampling, name: str | None = None) -> None:
+        """Takes what `generate` takes.
+
+        Raises:
+            CheckpointError: `model` is neither a run with a trained RPM nor a model.
+            ConfigError: a setting out of range.
+        """
+        path = _path(model)
+        sampling.check()
+        if name is not None and not isinstance(name, str):
+            raise ConfigError(f"generate: name={name!r}; expected a text.")
+        self.name = name or _name(path)
+        self._sampling = sampling
+        self._thinks = False
+        self._loaded: Any = None
+        self._path = path
+
+    def prepare(self) -> None:
+        """Opens run or model and looks whether it can be asked; loads no weights.
+
+        Raises:
+            CheckpointError: it is neither, or its RPM has not been trained.
+        """
+        if is_model(self._path):
+            self._policies, self._phase = Policies(zero_shot_recipe(self._path), RunFolder(self._path), []), None
+            probe(self._policies.tokenizer, self._policies.prompts, ["rpm"])
+        else:
+            self._policies, self._phase = _trained(self._path)
+            self._thinks = isinstance(self._policies.recipe.method, Thinking)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that its answers depend on, beside the scenario and its place."""
+        return {"version": self._policies.version(self._phase), **asdict(self._sampling)}
+
+    def answer(self, scenarios: Sequence[Scenario], places: Sequence[int]) -> list[Response]:
+        """One response to each scenario; `places` are theirs in the whole, by which they draw."""
+        policies, sampling = self._policies, self._sampling
+        self._loaded = self._loaded or policies.load(self._phase, trainable=False)
+        role: Role = "thinker" if self._thinks else "rpm"
+        written = generated(
+            self._loaded,
+            policies.tokenizer,
+            [encode_prompt(policies.tokenizer, policies.prompt(role, x)) for x in scenarios],
+            max_new_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            seeds=[seed_of(sampling.seed, "generate", place) for place in places],
+            repetition_penalty=policies.recipe.evaluation.repetition_penalty if sampling.temperature == 0 else 1.0,
+        )
+        return [self._response(x, one) for x, one in zip(scenarios, written, strict=True)]
+
+    def _response(self, x: Scenario, written: Generated) -> Response:
+        if not self._thinks:
+            return Response(x.sample_id, written.text, self.name, written.status)
+        method = self._policies.recipe.method
+        assert isinstance(method, Thinking)
+        # the user sees what follows the thought; its sections are the trainer's
+        shown = split(written.text, (), written.status, method.marks)
+        return Response(x.sample_id, shown.response, self.name, shown.status)
 
 
 def generate(
@@ -33,13 +131,13 @@ def generate(
     name: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Response]:
-    """One response to each scenario, in order.
+    """One response to each scenario, in order. `coevo generate` writes them to a file and goes on where it was stopped.
 
     Args:
-        model: a run of `coevo train`, whose last accepted RPM answers; or the folder or hub id of a chat model, which is
-            asked with coevo's prompts for pretrained models.
+        model: a run of `coevo train`, whose last accepted RPM answers, without its thought if it thinks first; or the folder
+            or hub id of a chat model, which is asked with coevo's prompts for pretrained models.
         scenarios: to be answered, each with a name of its own; their references are not looked at.
-        max_new_tokens: a response that reaches them has the status `truncated`.
+        max_new_tokens: a response that reaches them has the status `truncated`; a thought counts too.
         temperature: 0 is greedy; else 0.01 to 100.
         seed: of what is drawn; each scenario draws by seed and place.
         name: what the responses' model is called; by default the last part of `model`, of `.` the folder's name.
@@ -47,32 +145,16 @@ def generate(
 
     Raises:
         CheckpointError: `model` is neither, or its RPM has not been trained.
-        ConfigError: a run whose model thinks first, or a setting out of range.
+        ConfigError: a setting out of range.
         DataError: no scenario, two of one name, or one that cannot be answered.
     """
-    path = _path(model)
-    _check(max_new_tokens, temperature, seed, name)
+    responder = Responder(model, Sampling(max_new_tokens, temperature, seed), name)
     scenarios = given_scenarios("generate", scenarios)
-    if is_model(path):
-        policies, phase = Policies(zero_shot_recipe(path), RunFolder(path), []), None
-        probe(policies.tokenizer, policies.prompts, ["rpm"])
-    else:
-        policies, phase = _trained(path)
-    loaded = policies.load(phase, trainable=False)
-    tokenizer, called = policies.tokenizer, name or _name(path)
+    responder.prepare()
     responses: list[Response] = []
     for start in range(0, len(scenarios), AT_ONCE):
         part = scenarios[start : start + AT_ONCE]
-        texts = written(
-            loaded,
-            tokenizer,
-            [encode_prompt(tokenizer, policies.prompt("rpm", x)) for x in part],
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seeds=[seed_of(seed, "generate", start + place) for place in range(len(part))],
-            repetition_penalty=policies.recipe.evaluation.repetition_penalty if temperature == 0 else 1.0,
-        )
-        responses += [Response(x.sample_id, found.text, called, found.status) for x, found in zip(part, texts, strict=True)]
+        responses += responder.answer(part, range(start, start + len(part)))
         if progress:
             progress(len(responses), len(scenarios))
     return responses
@@ -89,31 +171,10 @@ def _name(path: Path) -> str:
     return path.name if path.name not in ("", "..") else path.resolve().name
 
 
-def _check(max_new_tokens: int, temperature: float, seed: int, name: str | None) -> None:
-    """Looks before a model is loaded.
-
-    Raises:
-        ConfigError: a setting that cannot be.
-    """
-    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-        raise ConfigError(f"generate: max_new_tokens={max_new_tokens!r}; expected a whole number of at least 1.")
-    number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
-    if not number or not (temperature == 0 or COLDEST <= temperature <= HOTTEST):
-        raise ConfigError(
-            f"generate: temperature={temperature!r}; expected 0, which is greedy, or a number of {COLDEST} to {HOTTEST:.0f}."
-        )
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ConfigError(f"generate: seed={seed!r}; expected a whole number.")
-    if name is not None and not isinstance(name, str):
-        raise ConfigError(f"generate: name={name!r}; expected a text.")
-
-
 def _trained(run: Path) -> tuple[Policies, str]:
     folder, recipe = RunFolder.open(run)
     planned = plan(recipe)
     policies = Policies(recipe, folder, [phase.name for phase in planned])
-    if isinstance(recipe.method, Thinking):
-        raise ConfigError(f"{run}: its model thinks before it answers, and generate does not tell the two apart yet.")
     phase = policies.final_rpm(planned)
     if folder.facts(phase) is None:
         raise CheckpointError(f"{run}: phase {phase} has not finished; go on with: coevo train --resume {run}")

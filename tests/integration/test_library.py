@@ -16,6 +16,7 @@ import pytest
 
 import coevo
 from coevo.data import world, write_rpgbench
+from coevo.data.responses import read_answers
 from coevo.loop.material import load_material
 from coevo.runs.folder import RunFolder, read_rows
 from tests.integration.conftest import ROOT, SMOKE, environment
@@ -98,6 +99,11 @@ def test_a_trained_model_answers(run: Path, data: Path) -> None:
     answers = coevo.generate(run, scenarios[:3], max_new_tokens=48)
     assert [a.sample_id for a in answers] == [x.sample_id for x in scenarios[:3]]
     assert all(a.model == "run" and a.text for a in answers)
+    out = data / "responses.jsonl"
+    done = command("generate", "--data", data / "world.json", "--model", run, "--max-tokens", 48, "--out", out)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (read,) = read_answers(data / "world.json", [out]).by_model.values()
+    assert [(r.sample_id, r.text) for r in read[:3]] == [(r.sample_id, r.text) for r in answers] and len(read) == 18
 
 
 def example(name: str, *options: object, folder: Path) -> subprocess.CompletedProcess[str]:

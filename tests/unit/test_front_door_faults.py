@@ -347,7 +347,7 @@ def test_a_model_that_is_here_has_its_folders_name(tmp_path: Path, monkeypatch: 
         "Policies": Nothing,
         "probe": lambda *_: None,
         "encode_prompt": lambda *_: [],
-        "written": lambda *_, **__: written,
+        "generated": lambda *_, **__: written,
     }
     for name, fake in fakes.items():
         monkeypatch.setattr(module, name, fake)

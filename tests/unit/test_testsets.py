@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from coevo.data import check, world, write_rpgbench
+from coevo import cli
+from coevo.data import check, load_scenarios, world, write_rpgbench
 from coevo.data.testsets import ANONYMISED, HELD_OUT, HIDDEN, LONG, WORDS, anonymised, conversation, divide
 from coevo.errors import DataError
 from coevo.types import Scenario, Turn, shift_of
@@ -111,3 +112,14 @@ def test_a_tag_of_ones_own(tmp_path) -> None:
     x = replace(world.generate("IDTest", 1, seed=0)[0], subset_tag="User:dialect")
     with pytest.raises(DataError, match="expected 'user:dialect', as a tag of another spelling is read as in-distribution"):
         write_rpgbench(tmp_path / "data.json", [x])
+
+
+def test_the_command(tmp_path, capsys) -> None:
+    write_rpgbench(tmp_path / "mine.json", conversations())
+    words = ["data", "shift", str(tmp_path / "mine.json"), "--out", str(tmp_path / "out.json")]
+    assert cli.main(words) == 0
+    shown = capsys.readouterr()
+    assert "characters of whom nothing is trained on" in shown.out and "coevo data check" in shown.out
+    assert "left out: 14 scenarios, earlier turns of the long conversations" in shown.err
+    assert len(load_scenarios(tmp_path / "out.json")) > 100
+    assert cli.main(words) == 2 and "expected a new file" in capsys.readouterr().err
