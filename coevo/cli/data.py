@@ -8,7 +8,11 @@ from collections import Counter
 from pathlib import Path
 
 from coevo.cli.console import Commands, command, count, path, say, warn, whole
+from coevo.cli.endpoint import add_endpoint, address
+from coevo.cli.progress import ConsoleProgress
 from coevo.errors import ConfigError, DataError
+from coevo.progress import Stage
+from coevo.types import Scenario
 
 MOST_PROBLEMS = 50
 """Problems of a file that `data check` prints one by one."""
@@ -23,6 +27,7 @@ CHECK_EXAMPLES = """examples:
 
 SHIFT_EXAMPLES = """examples:
   coevo data shift mine.json --out shifted.json
+  coevo data shift mine.json --out shifted.json --manner "in German" "curtly and in lower case" --writer Qwen/Qwen3-4B
 """
 WHAT_IT_IS = {
     "character:held_out": "characters of whom nothing is trained on",
@@ -52,6 +57,12 @@ def add(commands: Commands) -> None:
     shift.add_argument("--test", type=float, default=0.1, metavar="SHARE", help="that each test set takes; default 0.1")
     shift.add_argument("--most", type=count, default=100, metavar="N", help="scenarios of a test set; default 100")
     shift.add_argument("--seed", type=whole, default=0, metavar="S", help="default 0")
+    shift.add_argument(
+        "--manner", nargs="+", default=[], metavar="TEXT", help="how users write, after 'a user who writes': 'in German'"
+    )
+    shift.add_argument("--writer", metavar="MODEL", help="who rewrites: a folder, hub id or, at --endpoint, a name")
+    shift.add_argument("--max-tokens", type=count, default=256, metavar="N", help="of a rewritten message; default 256")
+    add_endpoint(shift)
     shift.set_defaults(run=_shift)
 
 
@@ -75,8 +86,13 @@ def _shift(options: argparse.Namespace) -> int:
     from coevo.data.testsets import divide
 
     _absent(options.out)
+    if bool(options.manner) != bool(options.writer):
+        raise ConfigError("--manner and --writer go together: how users are to write, and the model that writes it.")
     found = divide(load_scenarios(options.file), test=options.test, most=options.most, seed=options.seed)
+    if options.manner:
+        found.scenarios.extend(_rewritten(options, [x for x in found.scenarios if x.split == "IDTest"]))
     write_rpgbench(options.out, found.scenarios)
+    journal_of(options.out).unlink(missing_ok=True)
     for (split, tag), n in Counter((x.split, x.subset_tag) for x in found.scenarios).items():
         say(f"{split:12} {tag:22} {n:7,} scenarios, {WHAT_IT_IS.get(tag, 'in distribution')}")
     for reason, n in found.left_out.items():
@@ -85,6 +101,35 @@ def _shift(options: argparse.Namespace) -> int:
         warn(note)
     say(f"{options.out}: {len(found.scenarios):,} scenarios. Next: coevo data check {options.out}")
     return 0
+
+
+def journal_of(out: Path) -> Path:
+    """Where a model's answers are kept until the file is written; the same call goes on from there."""
+    return out.with_name(f".{out.name}.part")
+
+
+def _rewritten(options: argparse.Namespace, parents: list[Scenario]) -> list[Scenario]:
+    """The ID tests as users of other manners would write them."""
+    from coevo.judge.endpoint import Endpoint
+    from coevo.judge.local import Local
+    from coevo.prepare.manners import rewrite, tag_of
+
+    tags = [tag_of(manner) for manner in options.manner]
+    parameters = {"temperature": 0.0, "max_tokens": options.max_tokens}
+    writer = (
+        Endpoint(*address(options, options.writer, parameters))
+        if options.endpoint
+        else Local(options.writer, options.max_tokens, 0.0, 0)
+    )
+    messages = sum(turn.role == "user" for x in parents for turn in x.dialogue)
+    progress, made = ConsoleProgress([Stage(tag, None) for tag in tags]), []
+    for tag, manner in zip(tags, options.manner, strict=True):
+        progress.phase(tag, messages + len(parents))
+        found = rewrite(parents, manner, writer, journal_of(options.out), progress.advance)
+        progress.done(tag)
+        say(str(found))
+        made += found.scenarios
+    return made
 
 
 def _absent(out: Path) -> None:

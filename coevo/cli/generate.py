@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coevo.cli.console import Commands, command, count, path, say, warn, whole
+from coevo.cli.endpoint import add_endpoint, address
 from coevo.cli.progress import ConsoleProgress
 from coevo.cli.train import EXIT_INTERRUPTED
 from coevo.errors import ConfigError
@@ -44,13 +45,7 @@ def add(commands: Commands) -> None:
     generate.add_argument("--max-tokens", type=count, default=256, metavar="N", help="of a response; default 256")
     generate.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0, the default, is greedy")
     generate.add_argument("--seed", type=whole, default=0, metavar="S", help="of what is drawn; default 0")
-    where = generate.add_argument_group("an endpoint in place of a model here")
-    where.add_argument("--endpoint", metavar="URL", help="base of an OpenAI-compatible server: http://localhost:8000/v1")
-    where.add_argument(
-        "--key-env", default="OPENAI_API_KEY", metavar="VARIABLE", help="holds the key; default OPENAI_API_KEY"
-    )
-    where.add_argument("--no-key", action="store_true", help="the endpoint asks for no key")
-    where.add_argument("--concurrency", type=count, default=8, metavar="N", help="calls at once; default 8")
+    add_endpoint(generate)
     generate.set_defaults(run=_generate)
 
 
@@ -87,16 +82,11 @@ def _writer(options: argparse.Namespace, sampling: Sampling) -> tuple[Writer, di
     from coevo.diagnosis import answers
 
     if options.endpoint:
-        from coevo.config.access import Address, check_library, check_url, read_key
         from coevo.prompts import named
 
-        url = options.endpoint.rstrip("/")
-        check_library()
-        check_url(url)
         parameters = answers.parameters(sampling)
-        address = Address(url, options.model, parameters, options.concurrency)
-        key = None if options.no_key else read_key(options.key_env)
-        return answers.Remote(address, key, named("instruct"), options.name), {"model": options.model, **parameters}
+        place, key = address(options, options.model, parameters)
+        return answers.Remote(place, key, named("instruct"), options.name), {"model": options.model, **parameters}
     from coevo.diagnosis.generate import Responder
 
     responder = Responder(options.model, sampling, options.name)

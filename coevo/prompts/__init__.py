@@ -241,10 +241,26 @@ def judge_messages(rubric: Any, scenario: Scenario, replies: Sequence[str]) -> l
         "replies": list(replies),
     }
     texts = [scenario.persona, character, *(turn.text for turn in scenario.dialogue), scenario.reference, *replies]
-    mark = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    mark = _mark(*texts)
     pair = len(replies) == 2
     asked = {"rubric": rubric, "mark": mark, "pair": pair, "field": COMPARED if pair else SCORED}
     return [{"role": "user", "content": _compiled(_shipped("judge")).render(**asked | seen).strip()}]
+
+
+def _mark(*texts: str) -> str:
+    """A hash of what is shown, that no text of it can hold."""
+    return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+def manner_messages(manner: str, text: str) -> list[dict[str, str]]:
+    """Chat messages that ask for a user's message in another language, dialect, mood or manner."""
+    return [{"role": "user", "content": _compiled(_shipped("manner")).render(manner=manner, text=text).strip()}]
+
+
+def meaning_messages(first: str, second: str) -> list[dict[str, str]]:
+    """Chat messages that ask whether two messages mean the same; the mark is a hash, which neither can write."""
+    text = _compiled(_shipped("meaning")).render(mark=_mark(first, second), first=first, second=second)
+    return [{"role": "user", "content": text.strip()}]
 
 
 def judge_again(messages: Sequence[dict[str, str]], answer: str, fault: str) -> list[dict[str, str]]:

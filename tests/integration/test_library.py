@@ -68,7 +68,8 @@ def test_rewards_are_the_loops_own_here_and_over_http(run: Path) -> None:
             texts = [row["completion"] for row in whole]
             for one in (reward, remote):
                 found = one(prompts=[""] * len(texts), completions=texts, sample_id=keys)
-                assert found == pytest.approx([row["reward"] for row in whole], abs=1e-6)
+                # float32 holds 32 nats to 4e-6, and a batch of other lengths rounds otherwise
+                assert found == pytest.approx([row["reward"] for row in whole], rel=1e-6, abs=1e-6)
                 for parts, row in zip(one.parts, whole, strict=True):
                     assert dict(parts) == pytest.approx(row["parts"], abs=1e-5)
             scored += len(whole)
