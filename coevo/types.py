@@ -67,7 +67,7 @@ class Scenario:
     character: str | Mapping[str, Any]
     """c: who the agent plays; free text or an object, kept as the file has it."""
     dialogue: tuple[Turn, ...]
-    """d: user and agent in turn, ending in the user's query."""
+    """d: user and agent in turn, ending in the user's query; the agent may begin, with its greeting."""
     reference: str
     """y*: the golden response; empty only for a frame whose query is still to be written."""
     parent: str | None = None

@@ -1,11 +1,14 @@
-"""`coevo data world | check | shift`: make, check or divide a data file."""
+"""`coevo data world | convert | check | shift`: make, check or divide a data file."""
 
 from __future__ import annotations
 
 import argparse
 import os
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from coevo.cli.console import Commands, command, count, path, say, warn, whole
 from coevo.cli.endpoint import add_endpoint, address
@@ -13,6 +16,9 @@ from coevo.cli.progress import ConsoleProgress
 from coevo.errors import ConfigError, DataError
 from coevo.progress import Stage
 from coevo.types import Scenario
+
+if TYPE_CHECKING:
+    from coevo.data.formats import Conversation
 
 MOST_PROBLEMS = 50
 """Problems of a file that `data check` prints one by one."""
@@ -25,10 +31,16 @@ CHECK_EXAMPLES = """examples:
 """
 
 
+CONVERT_EXAMPLES = """examples:
+  coevo data convert chats.jsonl --out mine.json
+  coevo data convert chats/*.jsonl --format sillytavern --out mine.json --persona "Ann, 30, a nurse"
+  coevo data convert log.csv --columns conversation:chat_id,role:who,content:text --character "Ada, a poet" --out mine.json
+"""
 SHIFT_EXAMPLES = """examples:
   coevo data shift mine.json --out shifted.json
   coevo data shift mine.json --out shifted.json --manner "in German" "curtly and in lower case" --writer Qwen/Qwen3-4B
 """
+FORMATS = ("sharegpt", "openai", "sillytavern", "coser", "table")
 WHAT_IT_IS = {
     "character:held_out": "characters of whom nothing is trained on",
     "character:anonymised": "ID tests with the character's name hidden",
@@ -39,7 +51,9 @@ WHAT_IT_IS = {
 
 def add(commands: Commands) -> None:
     """Adds the commands."""
-    examples = "".join(text.partition("\n")[2] for text in (WORLD_EXAMPLES, CHECK_EXAMPLES, SHIFT_EXAMPLES))
+    examples = "".join(
+        text.partition("\n")[2] for text in (WORLD_EXAMPLES, CONVERT_EXAMPLES, CHECK_EXAMPLES, SHIFT_EXAMPLES)
+    )
     data = command(commands, "data", "make, check or divide a data file", f"examples:\n{examples}")
     kinds = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
     world = command(kinds, "world", "write the world's scenarios in the RPGBench layout", WORLD_EXAMPLES)
@@ -51,6 +65,17 @@ def add(commands: Commands) -> None:
     check = command(kinds, "check", "validate a file in the RPGBench layout", CHECK_EXAMPLES)
     check.add_argument("file", type=path, metavar="FILE")
     check.set_defaults(run=_check)
+    convert = command(kinds, "convert", "make scenarios of chat logs, in the RPGBench layout", CONVERT_EXAMPLES)
+    convert.add_argument("files", type=path, nargs="+", metavar="FILE", help="JSON Lines, JSON, Parquet or CSV")
+    convert.add_argument("--out", type=path, required=True, metavar="FILE", help="where to; must not exist")
+    convert.add_argument("--format", choices=FORMATS, help="recognised by content if omitted")
+    convert.add_argument("--columns", metavar="NAME:COLUMN,…", help="of a table: conversation, role and content")
+    convert.add_argument("--persona", default="", metavar="TEXT", help="who the user is, where a chat does not say it")
+    convert.add_argument("--character", default="", metavar="TEXT", help="whom the agent plays, where no chat says it")
+    convert.add_argument(
+        "--per-conversation", type=count, default=4, metavar="N", help="answers taken of a chat, evenly spaced; default 4"
+    )
+    convert.set_defaults(run=_convert)
     shift = command(kinds, "shift", "make shifted test sets of a team's own scenarios", SHIFT_EXAMPLES)
     shift.add_argument("file", type=path, metavar="FILE", help="scenarios in the RPGBench layout; its splits are lost")
     shift.add_argument("--out", type=path, required=True, metavar="FILE", help="where to; must not exist")
@@ -79,6 +104,45 @@ def _world(options: argparse.Namespace) -> int:
     write_rpgbench(options.out, scenarios)
     say(f"{options.out}: {len(scenarios):,} scenarios in {len(world.SPLITS) - 1} splits")
     return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from coevo.data import write_rpgbench
+    from coevo.data.formats import convert, read_conversations
+
+    _absent(options.out)
+    columns, formats = _columns(options.columns), Counter[str]()
+
+    def every() -> Iterator[Conversation]:
+        for file in options.files:
+            name, conversations = read_conversations(file, options.format or "", columns)
+            formats[name] += 1
+            for one in conversations:
+                yield replace(one, name=f"{file.stem}-{one.name}") if len(options.files) > 1 else one
+
+    found = convert(every(), persona=options.persona, character=options.character, per_conversation=options.per_conversation)
+    write_rpgbench(options.out, found.scenarios)
+    said = ", ".join(f"{n} of {name}" if len(options.files) > 1 else name for name, n in formats.items())
+    say(f"{found.conversations:,} conversations ({said}) -> {len(found.scenarios):,} scenarios in {options.out}")
+    for reason, n in found.left_out.most_common():
+        warn(f"left out: {n:,} × {reason}, first at {found.first[reason]}")
+    for note in found.notes:
+        warn(note)
+    say(f"Next: coevo data shift {options.out} --out shifted.json")
+    return 0
+
+
+def _columns(given: str | None) -> dict[str, str]:
+    """conversation:a,role:b,content:c as a mapping.
+
+    Raises:
+        ConfigError: it is no such list.
+    """
+    pairs = [pair.partition(":") for pair in given.split(",")] if given else []
+    columns = {name.strip(): column.strip() for name, _, column in pairs}
+    if given and (set(columns) != {"conversation", "role", "content"} or not all(columns.values())):
+        raise ConfigError(f"--columns {given!r}: expected conversation:COLUMN,role:COLUMN,content:COLUMN.")
+    return columns
 
 
 def _shift(options: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """The RPGBench layout: one JSON object, split -> list of samples. Read as a stream, written atomically.
 
 A sample has `sample_ID`, `subset_tag`, `user_persona` (text), `agent_character` (text or object), `dialogue_context`
-(`{"user_query": …}` and `{"agent_response": …}` in turn, beginning and ending with the user) and
+(`{"user_query": …}` and `{"agent_response": …}` in turn, ending with the user) and
 `agent_golden_response`. Cold-start files add `SThought`, files of ours may add `parent_ID` and `agent_alternatives`; other
 fields are ignored.
 """

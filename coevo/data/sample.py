@@ -140,12 +140,10 @@ class Sample:
         key, messages = "dialogue_context", raw.get("dialogue_context")
         if not isinstance(messages, list) or not messages:
             expected = "a non-empty list of messages"
-            self._add(key, messages, expected, "begin and end it with a user_query", missing=key not in raw)
+            self._add(key, messages, expected, "end it with a user_query", missing=key not in raw)
             return ()
         turns = [self._turn(i, message) for i, message in enumerate(messages)]
         roles = [turn.role if turn else None for turn in turns]
-        if roles[0] == "agent":
-            self._add(f"{key}[0]", messages[0], "the user's first message", "remove it or put a user_query before it")
         for i in range(1, len(roles)):
             if roles[i] is not None and roles[i] == roles[i - 1]:
                 other = "agent" if roles[i] == "user" else "user"

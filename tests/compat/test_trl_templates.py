@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,19 @@ def test_a_users_arguments_reach_the_template_and_unknown_ones_are_refused() -> 
     other = tokenizer_of("thinking on by default")
     give_arguments(other, {"enable_thinking": True})
     assert "<think>" not in render(other, asked)
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name not in PARTS])
+def test_the_agents_greeting_may_come_first(name: str) -> None:
+    tokenizer = tokenizer_of(name)
+    try:
+        render(tokenizer, INSTRUCT.messages("rpm", TALK))
+    except ConfigError:
+        pytest.skip("this template is refused for every dialogue")
+    for dialogue in (TALK.dialogue, TALK.dialogue[2:]):
+        greeted = replace(TALK, dialogue=(Turn("agent", "Welcome, stranger."), *dialogue))
+        for role in ("rpm", "thinker", "scorer", "simulator", "reasoner"):
+            prompt = render(tokenizer, INSTRUCT.messages(role, greeted), thinks=role == "thinker")
+            texts = [turn.text for turn in (greeted.dialogue[:-1] if role == "simulator" else greeted.dialogue)]
+            places = [prompt.index(text) for text in texts]
+            assert places == sorted(places), role

@@ -97,11 +97,6 @@ def test_reads_a_sample_and_ignores_unknown_fields(tmp_path: Path) -> None:
             "expected the user's query as the last message; move this text to agent_golden_response",
         ),
         (
-            lambda s: s["dialogue_context"].pop(0),
-            "dialogue_context[0]",
-            "expected the user's first message",
-        ),
-        (
             lambda s: s["dialogue_context"].pop(1),
             "dialogue_context[1]",
             "expected a message of the agent, as message 0 is of the user too",

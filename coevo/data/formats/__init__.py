@@ -1,0 +1,31 @@
+"""A team's own chat logs, in the formats that they come in, as scenarios."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from coevo.data.formats.chats import COLUMNS, READERS, read
+from coevo.data.formats.conversation import Conversation, rows
+from coevo.data.formats.convert import UNKNOWN, Converted, convert
+from coevo.errors import DataError
+
+
+def read_conversations(
+    path: Path, format_: str = "", options: Mapping[str, str] | None = None
+) -> tuple[str, Iterator[Conversation]]:
+    """The format of a file and its conversations, read as a stream where the file allows.
+
+    Args:
+        path: JSON Lines, a JSON list, Parquet or CSV.
+        format_: a name of `READERS`; recognised by content if empty.
+        options: `character` for coser; `conversation`, `role` and `content`, each a column, for a table.
+
+    Raises:
+        DataError: names file, record and field of what is wrong.
+    """
+    try:
+        return read(rows(path), format_, options)
+    except DataError as error:
+        raise DataError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+
+
+__all__ = ["COLUMNS", "READERS", "UNKNOWN", "Conversation", "Converted", "convert", "read_conversations"]

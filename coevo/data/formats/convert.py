@@ -1,0 +1,103 @@
+"""From conversations to scenarios: each turn of the agent's after one of the user's is a reference to be reached."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from coevo.data.formats.conversation import Conversation
+from coevo.errors import DataError
+from coevo.text import blank
+from coevo.types import Scenario
+
+UNKNOWN = "unknown"
+"""The persona where nothing says who the user is."""
+_LABEL = re.compile(r"[^\w.\-]+")
+
+
+@dataclass
+class Converted:
+    """Scenarios, and what became of the rest."""
+
+    scenarios: list[Scenario] = field(default_factory=list)
+    conversations: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    """What was not taken, by reason."""
+    first: dict[str, str] = field(default_factory=dict)
+    """Reason -> where it was seen first."""
+
+    def leave(self, reason: str, place: str, n: int = 1) -> None:
+        """Counts what is not taken."""
+        if n:
+            self.left_out[reason] += n
+            self.first.setdefault(reason, place)
+
+    @property
+    def notes(self) -> list[str]:
+        """What cannot be asked of these scenarios."""
+        unknown = sum(x.persona == UNKNOWN for x in self.scenarios)
+        if not unknown:
+            return []
+        return [
+            f"{unknown:,} of {len(self.scenarios):,} scenarios do not say who the user is (persona {UNKNOWN!r}): what a "
+            "model loses of the persona cannot be told, and no user shift be made of them. Give --persona."
+        ]
+
+
+def convert(
+    conversations: Iterable[Conversation],
+    *,
+    split: str = "IDTrain",
+    persona: str = "",
+    character: str | Mapping[str, Any] = "",
+    per_conversation: int = 4,
+) -> Converted:
+    """Scenarios of conversations.
+
+    Args:
+        conversations: in order.
+        split: of all scenarios, and their tag.
+        persona: who the user is, where a conversation does not say it.
+        character: whom the agent plays, where neither a conversation nor its system prompt says it.
+        per_conversation: at most so many of each, evenly spaced, the last turn always; neighbouring ones share nearly all.
+
+    Raises:
+        DataError: nothing says whom the agent plays, or no conversation has a turn of the agent's after one of the user's.
+    """
+    found, names = Converted(), Counter[str]()
+    for one in conversations:
+        found.conversations += 1
+        for reason, n in Counter(one.left_out).items():
+            found.leave(reason, one.place, n)
+        card = one.character or one.system or character
+        if not card or (isinstance(card, str) and blank(card)):
+            raise DataError(
+                f"{one.place}: nothing says whom the agent plays: neither a system prompt nor a field `character`. Give "
+                "--character with a card or a text, for all such conversations."
+            )
+        stem = _LABEL.sub("-", one.name)[:120] or "chat"
+        names[stem] += 1
+        name = stem if names[stem] == 1 else f"{stem}~{names[stem]}"
+        if one.turns and one.turns[-1].role == "user":
+            found.leave("last message of a user, which nobody answers", one.place)
+        places = [i for i in range(1, len(one.turns)) if one.turns[i].role == "agent"]
+        if not places:
+            found.leave("conversation without an answer to a user", one.place)
+        for place in _spaced(places, per_conversation, found, one.place):
+            user = one.persona or persona or UNKNOWN
+            made = Scenario(f"{name}-{place:03}", split, split, user, card, one.turns[:place], one.turns[place].text)
+            found.scenarios.append(made)
+    if not found.scenarios:
+        raise DataError(f"of {found.conversations} conversations none has an answer of the agent's to a user.")
+    return found
+
+
+def _spaced(places: Sequence[int], most: int, found: Converted, where: str) -> list[int]:
+    """At most so many, evenly spaced, the last always."""
+    if len(places) <= most:
+        return list(places)
+    found.leave(f"answer beyond {most} of a conversation (--per-conversation)", where, len(places) - most)
+    return [places[len(places) - 1 - (len(places) * k) // most] for k in reversed(range(most))]
