@@ -83,6 +83,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("coevo")
     if name not in _PLACES:
         raise AttributeError(f"module 'coevo' has no attribute {name!r}")
     module, attribute = _PLACES[name]

@@ -21,14 +21,20 @@ def polite_and_long(completions, **columns):
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--data", required=True)
 parser.add_argument("--reward", metavar="MODULE:FUNCTION")
+parser.add_argument("--chat", action="store_true", help="the reward takes messages, as TRL gives them")
 options = parser.parse_args()
 
 reward = polite_and_long
 if options.reward:
     module, _, name = options.reward.partition(":")
+    if not name:
+        parser.error(f"--reward {options.reward}: expected MODULE:FUNCTION, such as my_rewards:helpfulness")
     sys.path.insert(0, "")
     reward = getattr(importlib.import_module(module), name)
 
-audit = coevo.audit(reward, coevo.load_scenarios(options.data))
+try:
+    audit = coevo.audit(reward, coevo.load_scenarios(options.data), chat=options.chat)
+except coevo.CoevoError as error:
+    sys.exit(str(error))
 print(audit)
 sys.exit(0 if audit.passed else 1)

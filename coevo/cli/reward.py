@@ -14,13 +14,14 @@ from coevo.cli.train import EXIT_INTERRUPTED
 from coevo.errors import ConfigError
 
 REWARD_EXAMPLES = """examples:
-  coevo reward --serve --scorer Qwen/Qwen3-4B --data dialogues.json
+  coevo reward --serve --scorer Qwen/Qwen3-4B --data dialogues.json --splits IDTrain
   coevo reward --serve --scorer runs/scorer --data dialogues.json --splits IDTrain --port 8600
 
   curl -s localhost:8600/reward -H 'Content-Type: application/json' \\
        -d '{"sample_id": ["IDTrain-00000"], "completions": ["Good evening."]}'
 
-From Python: coevo.RemoteReward("http://127.0.0.1:8600") is a reward function for TRL.
+From Python: coevo.RemoteReward("http://127.0.0.1:8600") is a reward function for TRL. R6 compares with other scenarios of
+the file, so name the splits that you train on: other splits give other numbers.
 """
 
 
@@ -45,7 +46,9 @@ def _reward(options: argparse.Namespace) -> int:
 
         from coevo.rewards.served import application
     except ImportError:
-        raise ConfigError("coevo reward needs fastapi and uvicorn; install them with: pip install 'coevo[serve]'") from None
+        raise ConfigError(
+            "coevo reward needs fastapi and uvicorn; install them with: pip install -e '.[serve]' in the checkout"
+        ) from None
     if not 0 < options.port < 65536:
         raise ConfigError(f"--port {options.port}: expected 1 to 65535.")
     _free(options.host, options.port)

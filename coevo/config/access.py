@@ -40,7 +40,9 @@ def check_library() -> None:
     try:
         import openai  # noqa: F401
     except ImportError:
-        raise ConfigError("--endpoint needs the openai library; install it with: pip install 'coevo[judge]'") from None
+        raise ConfigError(
+            "--endpoint needs the openai library; install it with: pip install -e '.[judge]' in the checkout"
+        ) from None
 
 
 def check(rubric: str, judge: Any, key_name: str | None) -> tuple[Rubric, str | None]:

@@ -154,7 +154,7 @@ def _asked(
     except Exception as error:
         raise ScoreError(
             f"audit: the reward ended with {type(error).__name__}: {error}; it was called as TRL calls one, with "
-            f"{', '.join(asked)}. What it needs besides can be given with columns."
+            f"{', '.join(asked)}. It may want messages (chat=True), or columns that `columns` gives."
         ) from error
     values = _listed(given)
     if len(values) != len(pairs):

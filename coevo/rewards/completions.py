@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from coevo.errors import ConfigError, ScoreError
-from coevo.text import blank, normalised
+from coevo.scoring.thinking import split
+from coevo.text import blank
 
 Status = Literal["ok", "truncated", "empty"]
 KEY = "sample_id"
@@ -43,13 +44,15 @@ def _listed(values: Any, name: str, of: str) -> list[Any]:
 
 
 def texts_of(completions: Sequence[Any]) -> list[str]:
-    """Each completion as text: itself, or the content of the last of its chat messages. Half a surrogate pair becomes "?".
+    """Each completion as text: itself, or the content of the last of its chat messages, without a thought before it.
+
+    Half a surrogate pair becomes "?". A thought that never ends leaves nothing.
 
     Raises:
         ScoreError: something else, or one text where a list of them belongs.
     """
     listed = _listed(completions, "completions", "texts, or of lists of chat messages")
-    return [normalised(_text(one).encode("utf-8", "replace").decode()) for one in listed]
+    return [split(_text(one).encode("utf-8", "replace").decode(), ()).response for one in listed]
 
 
 def _text(completion: Any) -> str:

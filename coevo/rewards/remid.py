@@ -20,7 +20,7 @@ from coevo.scoring.given import given_scenarios, given_scorer
 from coevo.scoring.real_text import Others, draw_others
 from coevo.scoring.reasoner import Estimator, ReasonedScorer
 from coevo.scoring.scorer import Scorer, Scores
-from coevo.types import Reward, Scenario
+from coevo.types import Response, Reward, Scenario
 
 
 class REMIDReward:
@@ -173,7 +173,7 @@ class REMIDReward:
         found = references(self.scorer, list(self.scenarios.values()), self.weights.agreement > 0, self.others)
         self.references |= found
 
-    def take_baselines(self, parents: Sequence[Scenario], answers: Sequence[tuple[str, str]]) -> None:
+    def take_baselines(self, parents: Sequence[Scenario], answers: Sequence[Response | tuple[str, str]]) -> None:
         """b(x) of R1 from what the policy answers before it is trained. All processes call it together.
 
         Without baselines, b(x) is 0: a shifted scenario then earns R-EMI and not negative R-EMID, which moves every reward
@@ -181,18 +181,19 @@ class REMIDReward:
 
         Args:
             parents: the ID scenarios that shifted ones were made of.
-            answers: (text, status) of the policy to each.
+            answers: of the policy to each: `Response`s, or (text, status).
 
         Raises:
-            ConfigError: not one answer each.
+            ConfigError: not one answer each, or something that is none.
         """
         if len(parents) != len(answers):
             raise ConfigError(
                 f"take_baselines: {len(answers)} answers to {len(parents)} parents; expected a (text, status) each."
             )
+        said = [_said(one) for one in answers]
         own = dist.share_out(
-            lambda part: answered(self.scorer, [x for x, _ in part], [said for _, said in part], others=self.others),
-            list(zip(parents, answers, strict=True)),
+            lambda part: answered(self.scorer, [x for x, _ in part], [one for _, one in part], others=self.others),
+            list(zip(parents, said, strict=True)),
         )
         reference = references(self.scorer, parents, foreign=self.others)
         for x, fit in zip(parents, own, strict=True):
@@ -207,6 +208,14 @@ def references(
     """How each y* fits its scenario, by sample_id; all processes call it together."""
     found = dist.share_out(lambda part: fits(scorer, part, _ideal(part), reasoned, foreign), scenarios)
     return {x.sample_id: fit for x, fit in zip(scenarios, found, strict=True)}
+
+
+def _said(answer: Response | tuple[str, str]) -> tuple[str, str]:
+    if isinstance(answer, Response):
+        return answer.text, answer.status
+    if isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, str) for part in answer):
+        return answer
+    raise ConfigError(f"take_baselines: an answer is {answer!r:.60}; expected a coevo.Response, or (text, status).")
 
 
 def readable(scorer: Scores, scenario: Scenario) -> bool:

@@ -39,7 +39,7 @@ class RemoteReward:
         """
         if not _is_address(url):
             raise ScoreError(f"RemoteReward: {url!r} is no address; expected one such as http://127.0.0.1:8600")
-        self._url = url.rstrip("/")
+        self._url = url.rstrip("/").removesuffix("/reward")
         self._end_ids = tokens_that_end("RemoteReward", end_ids)
         self._timeout_s = timeout_s
         self.last: list[Reward] = []

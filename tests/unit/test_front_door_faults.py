@@ -218,6 +218,9 @@ def test_ctrl_c_ends_the_server_and_a_second_one_at_once(tmp_path: Path) -> None
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     for busy in (False, True):
         server = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+        # what is read below ends with the server
+        limit = threading.Timer(60, server.kill)
+        limit.start()
         try:
             read_until(server, f"http://127.0.0.1:{port}/reward")
             one = connected(port)
@@ -235,6 +238,7 @@ def test_ctrl_c_ends_the_server_and_a_second_one_at_once(tmp_path: Path) -> None
             told = server.communicate(timeout=20)[1]
             assert server.returncode == 130 and "coevo: interrupted" in told and "Traceback" not in told, told
         finally:
+            limit.cancel()
             server.kill()
             server.communicate()
 

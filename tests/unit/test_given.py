@@ -98,8 +98,16 @@ def test_a_reference_without_a_score_is_not_the_completions_fault() -> None:
 
 
 def test_baselines_need_an_answer_each() -> None:
+    reward = coevo.REMIDReward(Letters(), XS, RewardWeights())
     with pytest.raises(ConfigError, match="1 answers to 2 parents"):
-        coevo.REMIDReward(Letters(), XS, RewardWeights()).take_baselines(XS[:2], [("a", "ok")])
+        reward.take_baselines(XS[:2], [("a", "ok")])
+    for wrong in ("a", ("a",), ("a", None)):
+        with pytest.raises(ConfigError, match=r"expected a coevo.Response, or \(text, status\)"):
+            reward.take_baselines(XS[:1], [wrong])  # type: ignore[list-item]
+    reward.take_baselines(XS[:1], [("abc", "ok")])
+    first = dict(reward.baselines)
+    reward.take_baselines(XS[:1], [Response(XS[0].sample_id, "abc", "m")])
+    assert reward.baselines == first and first
 
 
 # --- responses ---------------------------------------------------------------------------------------------------------

@@ -189,6 +189,8 @@ def test_a_baseline_moves_a_shifted_scenario_and_no_other() -> None:
 def test_messages_and_tokens_are_read_as_trl_gives_them() -> None:
     chat = [[{"role": "assistant", "content": "abc"}]]
     assert texts_of(chat) == texts_of(["abc"]) == ["abc"]
+    # whoever is trained to think first is paid for what the user sees
+    assert texts_of(["<think>\nhm\n</think>\n\nabc", "<think>hm"]) == ["abc", ""]
     assert statuses_of(["a", "", "b"], [[5, 9], [9], []], {9}) == ["ok", "empty", "truncated"]
     assert statuses_of(["a"], [[5]], ()) == ["ok"]
     reward = coevo.REMIDReward(Letters(), XS, PLAIN, end_ids=[9])
@@ -275,7 +277,7 @@ def test_the_same_through_http() -> None:
     ids = [[1, 9], [1, 9], [9], [1]]
     here = asked(reward, texts, completion_ids=ids)
     with served(reward) as url:
-        remote = coevo.RemoteReward(url, end_ids=[9])
+        remote = coevo.RemoteReward(f"{url}/reward", end_ids=[9])  # as the server prints it
         assert asked(remote, texts, completion_ids=ids) == here
         assert remote.parts == [dict(parts) for parts in reward.parts]
         with pytest.raises(EndpointError, match="no scenario is called 'nobody'"):
