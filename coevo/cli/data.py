@@ -34,6 +34,7 @@ CHECK_EXAMPLES = """examples:
 CONVERT_EXAMPLES = """examples:
   coevo data convert chats.jsonl --out mine.json
   coevo data convert chats/*.jsonl --format sillytavern --out mine.json --persona "Ann, 30, a nurse"
+  coevo data convert chats.jsonl --cards cards/ --out mine.json
   coevo data convert log.csv --columns conversation:chat_id,role:who,content:text --character "Ada, a poet" --out mine.json
 """
 SHIFT_EXAMPLES = """examples:
@@ -72,6 +73,7 @@ def add(commands: Commands) -> None:
     convert.add_argument("--columns", metavar="NAME:COLUMN,…", help="of a table: conversation, role and content")
     convert.add_argument("--persona", default="", metavar="TEXT", help="who the user is, where a chat does not say it")
     convert.add_argument("--character", default="", metavar="TEXT", help="whom the agent plays, where no chat says it")
+    convert.add_argument("--cards", type=path, metavar="PATH", help="character cards: a .json, .png or .charx, or a folder")
     convert.add_argument(
         "--per-conversation", type=count, default=4, metavar="N", help="answers taken of a chat, evenly spaced; default 4"
     )
@@ -108,9 +110,11 @@ def _world(options: argparse.Namespace) -> int:
 
 def _convert(options: argparse.Namespace) -> int:
     from coevo.data import write_rpgbench
+    from coevo.data.cards import read_cards
     from coevo.data.formats import convert, read_conversations
 
     _absent(options.out)
+    cards = read_cards(options.cards) if options.cards else []
     columns, formats = _columns(options.columns), Counter[str]()
 
     def every() -> Iterator[Conversation]:
@@ -120,7 +124,8 @@ def _convert(options: argparse.Namespace) -> int:
             for one in conversations:
                 yield replace(one, name=f"{file.stem}-{one.name}") if len(options.files) > 1 else one
 
-    found = convert(every(), persona=options.persona, character=options.character, per_conversation=options.per_conversation)
+    asked = {"persona": options.persona, "character": options.character, "cards": cards}
+    found = convert(every(), per_conversation=options.per_conversation, **asked)
     write_rpgbench(options.out, found.scenarios)
     said = ", ".join(f"{n} of {name}" if len(options.files) > 1 else name for name, n in formats.items())
     say(f"{found.conversations:,} conversations ({said}) -> {len(found.scenarios):,} scenarios in {options.out}")

@@ -15,6 +15,7 @@ import pytest
 from coevo import cli
 from coevo.cli.data import FORMATS
 from coevo.data import load_scenarios
+from coevo.data.cards import parse_card
 from coevo.data.formats import READERS, UNKNOWN, Conversation, convert, read_conversations
 from coevo.errors import DataError
 from coevo.types import Turn
@@ -170,6 +171,19 @@ def test_who_is_who() -> None:
     assert "1 of 1 scenarios do not say who the user is" in convert([conversation(1)]).notes[0]
     with pytest.raises(DataError, match="file:1: nothing says whom the agent plays"):
         convert([conversation(1, character="")])
+
+
+def test_cards_are_whom_the_agent_plays() -> None:
+    lore = {"entries": [{"keys": ["q1"], "content": "{{user}} asked before."}]}
+    ada, bo = (
+        parse_card({"name": name, "description": "{{char}} it is.", "character_book": lore}, "x") for name in ("Ada", "Bo")
+    )
+    found = convert([conversation(2, persona="Joe", character="BO")], cards=[ada, bo]).scenarios
+    assert found[0].character == {"name": "Bo", "description": "Bo it is."}, "q1 has not been said yet"
+    assert found[1].character == {"name": "Bo", "lore": "Joe asked before.", "description": "Bo it is."}
+    assert convert([conversation(1, character="")], cards=[ada]).scenarios[0].character["name"] == "Ada"
+    with pytest.raises(DataError, match="its character is called 'Cy', and no card is; the cards are Ada, Bo"):
+        convert([conversation(1, character="Cy")], cards=[ada, bo])
 
 
 def test_what_gives_no_scenario_is_counted() -> None:

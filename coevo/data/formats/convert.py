@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from coevo.data.cards import Card
 from coevo.data.formats.conversation import Conversation
 from coevo.errors import DataError
-from coevo.text import blank
+from coevo.text import blank, folded
 from coevo.types import Scenario
 
 UNKNOWN = "unknown"
@@ -54,6 +55,7 @@ def convert(
     persona: str = "",
     character: str | Mapping[str, Any] = "",
     per_conversation: int = 4,
+    cards: Sequence[Card] = (),
 ) -> Converted:
     """Scenarios of conversations.
 
@@ -63,6 +65,8 @@ def convert(
         persona: who the user is, where a conversation does not say it.
         character: whom the agent plays, where neither a conversation nor its system prompt says it.
         per_conversation: at most so many of each, evenly spaced, the last turn always; neighbouring ones share nearly all.
+        cards: whom the agent plays, by the name that a conversation gives its character; a single card is everybody's. Each
+            scenario has what the card's lorebook tells of its last messages.
 
     Raises:
         DataError: nothing says whom the agent plays, or no conversation has a turn of the agent's after one of the user's.
@@ -72,8 +76,9 @@ def convert(
         found.conversations += 1
         for reason, n in Counter(one.left_out).items():
             found.leave(reason, one.place, n)
+        sheet = _card(one, cards)
         card = one.character or one.system or character
-        if not card or (isinstance(card, str) and blank(card)):
+        if sheet is None and (not card or (isinstance(card, str) and blank(card))):
             raise DataError(
                 f"{one.place}: nothing says whom the agent plays: neither a system prompt nor a field `character`. Give "
                 "--character with a card or a text, for all such conversations."
@@ -87,12 +92,36 @@ def convert(
         if not places:
             found.leave("conversation without an answer to a user", one.place)
         for place in _spaced(places, per_conversation, found, one.place):
-            user = one.persona or persona or UNKNOWN
-            made = Scenario(f"{name}-{place:03}", split, split, user, card, one.turns[:place], one.turns[place].text)
+            user, said = one.persona or persona or UNKNOWN, one.turns[:place]
+            played = card if sheet is None else sheet.character(_called(one), [turn.text for turn in said])
+            made = Scenario(f"{name}-{place:03}", split, split, user, played, said, one.turns[place].text)
             found.scenarios.append(made)
     if not found.scenarios:
         raise DataError(f"of {found.conversations} conversations none has an answer of the agent's to a user.")
     return found
+
+
+def _card(one: Conversation, cards: Sequence[Card]) -> Card | None:
+    """The card of a conversation's character.
+
+    Raises:
+        DataError: there are several, and none of this name.
+    """
+    if len(cards) <= 1:
+        return cards[0] if cards else None
+    name = one.character if isinstance(one.character, str) else str(one.character.get("name", ""))
+    found = next(
+        (card for card in cards if folded(name) and folded(name) in (folded(card.name), folded(card.nickname))), None
+    )
+    if found is None:
+        known = ", ".join(card.name for card in cards[:5]) + (", …" if len(cards) > 5 else "")
+        raise DataError(f"{one.place}: its character is called {name!r:.60}, and no card is; the cards are {known}.")
+    return found
+
+
+def _called(one: Conversation) -> str:
+    """What {{user}} is in the card: the user's name where the format gives no more of the user than that."""
+    return one.persona if one.persona and len(one.persona.split()) <= 3 else "the user"
 
 
 def _spaced(places: Sequence[int], most: int, found: Converted, where: str) -> list[int]:
