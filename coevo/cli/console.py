@@ -112,6 +112,13 @@ def say(text: str) -> None:
         print(visible(text), flush=True)
 
 
+def stream(piece: str) -> None:
+    """A part of a line on standard output, as it comes."""
+    if is_main():
+        sys.stdout.write(visible(piece))
+        sys.stdout.flush()
+
+
 def warn(text: str) -> None:
     """One line on standard error."""
     sys.stderr.write(f"{visible(text)}\n")

@@ -90,6 +90,10 @@ class Responder:
             self._policies, self._phase = _trained(self._path)
             self._thinks = isinstance(self._policies.recipe.method, Thinking)
 
+    def load(self) -> None:
+        """Loads the weights, unless they are there."""
+        self._loaded = self._loaded or self._policies.load(self._phase, trainable=False)
+
     @property
     def identity(self) -> dict[str, Any]:
         """All that its answers depend on, beside the scenario and its place."""
@@ -98,7 +102,7 @@ class Responder:
     def answer(self, scenarios: Sequence[Scenario], places: Sequence[int]) -> list[Response]:
         """One response to each scenario; `places` are theirs in the whole, by which they draw."""
         policies, sampling = self._policies, self._sampling
-        self._loaded = self._loaded or policies.load(self._phase, trainable=False)
+        self.load()
         role: Role = "thinker" if self._thinks else "rpm"
         written = generated(
             self._loaded,
@@ -110,6 +114,37 @@ class Responder:
             repetition_penalty=policies.recipe.evaluation.repetition_penalty if sampling.temperature == 0 else 1.0,
         )
         return [self._response(x, one) for x, one in zip(scenarios, written, strict=True)]
+
+    def say(self, x: Scenario, seed: int, on_text: Callable[[str], None] | None = None) -> Response:
+        """The next message of one dialogue, told as it is written."""
+        policies, sampling = self._policies, self._sampling
+        self.load()
+        (written,) = generated(
+            self._loaded,
+            policies.tokenizer,
+            [self.prompt(x)],
+            max_new_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            seeds=[seed_of(sampling.seed, "chat", seed)],
+            on_text=None if self._thinks else on_text,
+        )
+        return self._response(x, written)
+
+    def prompt(self, x: Scenario) -> list[int]:
+        """The tokens that the model reads."""
+        role: Role = "thinker" if self._thinks else "rpm"
+        return encode_prompt(self._policies.tokenizer, self._policies.prompt(role, x))
+
+    def count(self, text: str) -> int:
+        """Tokens of a text."""
+        return len(self._policies.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    @property
+    def room(self) -> int:
+        """Tokens that a prompt may have, so that an answer still fits."""
+        self.load()
+        limit = getattr(self._loaded.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
+        return int(limit) - self._sampling.max_new_tokens
 
     def _response(self, x: Scenario, written: Generated) -> Response:
         if not self._thinks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -16,6 +16,7 @@ from transformers import (
     LogitsProcessorList,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    TextStreamer,
 )
 
 from coevo.errors import ConfigError, DataError
@@ -52,6 +53,7 @@ def generate(
     batch_size: int = 64,
     top_p: float = 1.0,
     repetition_penalty: float = 1.0,
+    on_text: Callable[[str], None] | None = None,
 ) -> list[Generated]:
     """Sample one response to each prompt, in input order.
 
@@ -70,6 +72,7 @@ def generate(
         batch_size: prompts in one call of the engine.
         top_p: nucleus; 1 is off.
         repetition_penalty: 1 is off.
+        on_text: told the text as it comes, word by word; of a single prompt alone.
 
     Raises:
         ConfigError: a setting out of range.
@@ -89,13 +92,26 @@ def generate(
     with evaluating(engine), bare_defaults(engine):
         for batch in batches:
             draw = _Sampling(temperature, top_p).processor([own[index] for index in batch], max_new_tokens)
-            rows = _generate_batch(engine, settings, [prompts[index] for index in batch], draw, sharded)
+            told = _Told(tokenizer, on_text) if on_text else None
+            rows = _generate_batch(engine, settings, [prompts[index] for index in batch], draw, sharded, told)
             for index, row in zip(batch, rows, strict=True):
                 results[index] = _finish(tokenizer, settings, row)
         idle = [prompts[index] for index in batches[-1]] if batches else [[tokenizer.eos_token_id]]
         for _ in range(idle_calls):
             _generate_batch(engine, settings, idle, LogitsProcessorList(), sharded)
     return [results[index] for index in range(len(prompts))]
+
+
+class _Told(TextStreamer):
+    """Hands on the words of one text as they are whole."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, on_text: Callable[[str], None]) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self._on_text = on_text
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        if text:
+            self._on_text(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +255,7 @@ def _generate_batch(
     prompts: Sequence[list[int]],
     draw: LogitsProcessorList,
     sharded: bool,
+    told: TextStreamer | None = None,
 ) -> list[list[int]]:
     """New tokens of each row, padding included; prompts are padded on the left."""
     width = max(len(prompt) for prompt in prompts)
@@ -255,6 +272,7 @@ def _generate_batch(
         generation_config=settings,
         logits_processor=draw,
         synced_gpus=sharded,
+        streamer=told,
     )
     return out[:, width:].tolist()
 
