@@ -10,7 +10,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coevo import stop
-from coevo.cli import ablation, audit, calibrate, chat, data, experiment, generate, judge, report, reward, score, train
+from coevo.cli import (
+    ablation,
+    audit,
+    calibrate,
+    chat,
+    data,
+    experiment,
+    export,
+    gate,
+    generate,
+    judge,
+    report,
+    reward,
+    score,
+    train,
+)
 from coevo.cli.console import EXIT_ERROR, Parser, complain, is_main, refuse_other_encodings, say, warn
 from coevo.cli.streams import settle
 from coevo.cli.train import EXIT_INTERRUPTED, EXIT_STOPPED
@@ -38,10 +53,12 @@ OVERRIDING = ("train", "audit", "score")
 """Commands that take key=value."""
 READ = ("recipe", "file", "folder", "folders", "data", "responses", "scorer", "reasoner", "resume", "local")
 """Arguments that name what must be there."""
-COMMANDS = (train, audit, experiment, generate, chat, score, judge, reward, data, report, ablation, calibrate)
+COMMANDS = (
+    train, audit, experiment, generate, chat, score, judge, gate, export, reward, data, report, ablation, calibrate
+)  # fmt: skip
 """In the order of `coevo --help`."""
 LOADING = frozenset(
-    ("train", "audit", "experiment", "generate", "chat", "score", "judge", "reward", "ablation", "calibrate")
+    ("train", "audit", "experiment", "generate", "chat", "export", "score", "judge", "reward", "ablation", "calibrate")
 )
 """Commands that load models."""
 

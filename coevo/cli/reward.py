@@ -74,17 +74,21 @@ def _serve(server: Any) -> None:
     Raises:
         KeyboardInterrupt: by the first Ctrl-C, at the end.
     """
-    first = server.handle_exit
+    first, seen = server.handle_exit, []
 
     def asked(number: int, frame: Any) -> None:
         if number == signal.SIGINT and server.should_exit:
             warn("\ncoevo: interrupted; what was being computed is lost.")
             # the thread that computes cannot be stopped, and Python would wait for it
             os._exit(EXIT_INTERRUPTED)
+        seen.append(number)
         first(number, frame)
 
     server.handle_exit = asked
     server.run()
+    # uvicorn sends itself the signal again at its end, which asyncio may by then no longer hear
+    if signal.SIGINT in seen:
+        raise KeyboardInterrupt
 
 
 def _in_url(host: str) -> str:

@@ -57,6 +57,10 @@ def _train(options: argparse.Namespace) -> int:
         say(f"stopped after {options.until} as asked; go on with: coevo train --resume {out}")
     elif is_main():
         show_report(out)
+        from coevo.export.model import write_final
+
+        say(f"the final model: {write_final(out)}; its README.md says how to load it")
+        say(f"Next: coevo chat {out} --character CARD, or coevo export {out} --to DIR --merge")
     return 0
 
 

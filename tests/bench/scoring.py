@@ -52,7 +52,7 @@ def evaluation(scorer: Scorer, again: bool = False) -> None:
         x for split, tags in world.SPLITS.items() if split.endswith("Test") for x in world.generate(split, 50 * len(tags), 0)
     ]
     said = [Response(x.sample_id, text, "rpm") for x, text in zip(tests, answers(tests), strict=True)]
-    design, cache = Evaluation(k=4, resamples=10), {}
+    design, cache = Evaluation(k=4, resamples=20), {}
     if again:
         measure(
             mock.Mock(version="", score=lambda asks: [Score(0.0, 1)] * len(asks)),

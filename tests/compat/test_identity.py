@@ -55,7 +55,7 @@ def base(tmp_path):
 @pytest.fixture
 def run(base, tmp_path):
     """A run folder with a finished scorer on a base of its own."""
-    recipe = load_recipe(ROOT / "recipes" / "smoke.yaml", [f"base.path={base}", "evaluation.k=1", "evaluation.resamples=5"])
+    recipe = load_recipe(ROOT / "recipes" / "smoke.yaml", [f"base.path={base}", "evaluation.k=1", "evaluation.resamples=20"])
     folder = RunFolder.create(tmp_path / "run", recipe)
     policies = Policies(recipe, folder, [SCORER])
     model = new_adapter(load_base(base, dtype="float32"), LoRASeeded(4, 8, 0.0, seed=1))
