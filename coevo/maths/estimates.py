@@ -8,8 +8,10 @@ Whoever has log-likelihoods from any scorer needs nothing else of coevo:
     >>> round(estimates.information(estimates.Likelihoods(own, others=others)).value, 2)
     10.5
 
-Everything is in nats, summed over a text's tokens, natural logarithm. Intervals are of the bootstrap over scenarios; of
-fewer than 6 they are no 95 % intervals, and `coevo score` concludes nothing from so few.
+Everything is in nats, summed over a text's tokens, natural logarithm. Intervals are of the bootstrap over scenarios: of
+normal numbers they cover 89, 93 and 94 % at N = 6, 20 and 100; where few responses lose much, far less (losses lognormal
+with sigma 1.5: 65, 75 and 86 %), and it is the upper end that falls short. `coevo score` concludes nothing from fewer than
+six.
 """
 
 from __future__ import annotations
@@ -118,7 +120,11 @@ def _drawable(n: int, resamples: int, seed: int) -> None:
 
 
 def information(texts: Likelihoods, estimator: Estimator = "club", resamples: int = RESAMPLES, seed: int = 0) -> Measure:
-    """I(X; Y): how much the texts tell of their scenarios (M1 to M4)."""
+    """I(X; Y): how much the texts tell of their scenarios (M1 to M4).
+
+    The interval resamples texts and not the contexts that they share. For correlated pairs of Gaussians (0.8 and 0.95) it
+    covers 70 to 80 and 64 to 71 % by `club`; in `remi`, where responses and references share the contexts, that cancels.
+    """
     _drawable(len(np.asarray(texts.own)), resamples, seed)
     if estimator == "infonce":
         design = texts.design()

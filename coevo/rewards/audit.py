@@ -184,7 +184,9 @@ def _good(name: str, judged: Sequence[Judged], margin: float) -> dict[str, Any]:
         bad = entry.worth[entry.case.bad[name]]
         good = [worth for text in entry.case.good if not isinstance(worth := entry.worth[text], str)]
         for part in entry.reference if good else ():
-            won = isinstance(bad, str) or min(worth[part] for worth in good) - bad[part] > margin
+            least = min(worth[part] for worth in good)
+            # a right answer without a number is above nothing
+            won = least > -math.inf and (isinstance(bad, str) or least - bad[part] > margin)
             above.setdefault(part, []).append(won)
     shares = {part: wilson(sum(won), len(won)) for part, won in above.items()}
     return {"n_good": len(next(iter(above.values()), ())), "good": shares}

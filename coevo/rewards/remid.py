@@ -173,33 +173,43 @@ class REMIDReward:
         found = references(self.scorer, list(self.scenarios.values()), self.weights.agreement > 0, self.others)
         self.references |= found
 
-    def take_baselines(self, parents: Sequence[Scenario], answers: Sequence[Response | tuple[str, str]]) -> None:
+    def take_baselines(self, parents: Sequence[Scenario], answers: Sequence[Response | tuple[str, str]]) -> list[str]:
         """b(x) of R1 from what the policy answers before it is trained. All processes call it together.
 
         Without baselines, b(x) is 0: a shifted scenario then earns R-EMI and not negative R-EMID, which moves every reward
         of a group alike.
 
         Args:
-            parents: the ID scenarios that shifted ones were made of.
+            parents: the ID scenarios that shifted ones were made of; of one that comes several times the mean counts.
             answers: of the policy to each: `Response`s, or (text, status).
 
+        Returns:
+            sample_ids of the parents that have no baseline, as no answer or no reference of theirs has a score.
+
         Raises:
-            ConfigError: not one answer each, or something that is none.
+            ConfigError: not one answer each, an answer to another scenario, or something that is none.
         """
         if len(parents) != len(answers):
             raise ConfigError(
                 f"take_baselines: {len(answers)} answers to {len(parents)} parents; expected a (text, status) each."
             )
-        said = [_said(one) for one in answers]
+        said = [_said(x, one) for x, one in zip(parents, answers, strict=True)]
         own = dist.share_out(
             lambda part: answered(self.scorer, [x for x, _ in part], [one for _, one in part], others=self.others),
             list(zip(parents, said, strict=True)),
         )
         reference = references(self.scorer, parents, foreign=self.others)
+        found: dict[str, list[float]] = {x.sample_id: [] for x in parents}
         for x, fit in zip(parents, own, strict=True):
             ideal = reference[x.sample_id]
             if isinstance(fit, Fit) and isinstance(ideal, Fit):
-                self.baselines[x.sample_id] = remi(fit, ideal, self.weights)
+                found[x.sample_id].append(remi(fit, ideal, self.weights))
+        for name, values in found.items():
+            # one that was known of an earlier policy is not this one's
+            self.baselines.pop(name, None)
+            if values:
+                self.baselines[name] = sum(values) / len(values)
+        return [name for name, values in found.items() if not values]
 
 
 def references(
@@ -210,8 +220,10 @@ def references(
     return {x.sample_id: fit for x, fit in zip(scenarios, found, strict=True)}
 
 
-def _said(answer: Response | tuple[str, str]) -> tuple[str, str]:
+def _said(x: Scenario, answer: Response | tuple[str, str]) -> tuple[str, str]:
     if isinstance(answer, Response):
+        if answer.sample_id != x.sample_id:
+            raise ConfigError(f"take_baselines: an answer to {answer.sample_id!r} stands at the parent {x.sample_id!r}.")
         return answer.text, answer.status
     if isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, str) for part in answer):
         return answer

@@ -257,11 +257,16 @@ def conclusion(verdict: Verdict) -> str:
     """Whether it passed, in one sentence, or in one for each failure; after a pass, what could contradict it."""
     if verdict.passed:
         agreement = f", and agreement {verdict.agreement_at_least:.2f}" if verdict.agreement else ""
-        asked = any(member.good for member in verdict.members.values())
+        asked = asked_good(verdict)
         above = "the reference and another right answer are" if asked else "the reference is"
         said = f"The reward passes: {above} above each bad answer in at least {verdict.at_least:.0%}{agreement}."
         return "\n".join([said, *(f"  {doubt}." for doubt in _doubts(verdict))])
     return "\n".join(["The reward fails:", *(f"  {failure}." for failure in verdict.failures)])
+
+
+def asked_good(verdict: Verdict) -> bool:
+    """Whether other right answers stood against the bad ones."""
+    return any(member.good for member in verdict.members.values())
 
 
 def _doubts(verdict: Verdict) -> list[str]:
@@ -278,6 +283,14 @@ def _doubts(verdict: Verdict) -> list[str]:
     )
     if share < asked:
         found.append(f"in a single subset it is less: {share:.1%} in {tag} ({_title(name)})")
+    if verdict.members and not asked_good(verdict):
+        found.append("no other right answer was asked about: a reward for nearness to the reference would pass as well")
+    mute = {
+        name: 2 * sum(member.statuses.values()) > member.n for name, member in verdict.members.items() if name != "empty"
+    }
+    silent = [name for name in mute if mute[name]]
+    if silent:
+        found.append(f"most of these bad answers got no number, and count as below: {', '.join(map(_title, silent))}")
     if few := [_title(name) for name in MEMBERS if name in OF_TEXT and 2 * _times(verdict, name) < verdict.n]:
         found.append(f"in most scenarios there was nothing to ask about: {', '.join(few)}")
     if verdict.unscored:

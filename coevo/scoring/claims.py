@@ -23,6 +23,10 @@ LEAST = 6
 """Scored responses below which a level neither acquits nor accuses. A percentile interval of n numbers reaches from the
 smallest to the largest at most, and all of them lie on one side of a median with probability 2 / 2^n: below 5 % from n = 6
 on. Fewer make no 95 % interval at all; of 6 it is rough: it covers 89 % for normal numbers, 82 % for exponential ones."""
+WIDE = 0.5
+"""An interval that reaches so much of what the references tell of their contexts acquits nobody."""
+EXACT = 1e-9
+"""What is nearer to 0 than this is 0, and no number that happens to be small."""
 TAIL = 0.025
 """On either side of a 95 % interval."""
 _NORMAL = NormalDist()
@@ -145,7 +149,7 @@ def doubts(levels: Mapping[str, Entry], subsets: Mapping[str, Entry], home: Entr
         "the interval ends at 0 itself, as of few or equal numbers": _listed(
             touching, lambda e: f"R-EMID {shown(e['remid'], scale)}"
         ),
-        "the interval is so wide that all that the references tell of their contexts may be lost": _listed(
+        "the interval is so wide that half of what the references tell of their contexts may be lost": _listed(
             wide, lambda e: f"R-EMID {shown(e['remid'], scale)}, references {shown(e['mi_reference'], scale)}"
         ),
     }
@@ -156,7 +160,7 @@ def _is_wide(entry: Entry, scale: str) -> bool:
     remid, told = entry.get("remid"), entry.get("mi_reference")
     if not remid or not told:
         return False
-    return sign(remid, scale) <= 0 and bool(remid["high"] >= told["value"])
+    return sign(remid, scale) <= 0 and bool(remid["high"] >= WIDE * told["value"])
 
 
 def _touches(remid: Record | None, scale: str) -> bool:
@@ -164,7 +168,13 @@ def _touches(remid: Record | None, scale: str) -> bool:
 
     A percentile interval does so where a resample can be made of zeros alone: no continuous measure of many responses.
     """
-    return remid is not None and sign(remid, scale) == 0 and printed(remid, scale).low == 0 and remid["value"] > 0
+    return remid is not None and touches(remid, scale, 1)
+
+
+def touches(record: Record, scale: str, side: int) -> bool:
+    """Whether a record on one side of 0, as it is printed, has an interval that ends exactly at 0."""
+    end = record["low"] if side > 0 else record["high"]
+    return side * printed(record, scale).value > 0 and abs(end) < EXACT
 
 
 def _is_plain(entry: Entry, scale: str) -> bool:

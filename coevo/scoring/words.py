@@ -9,11 +9,26 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coevo.scoring.claims import LEAST, Entry, Record, beyond, doubts, hidden, less, scored, shown, sign, unread
+from coevo.scoring.claims import (
+    LEAST,
+    WIDE,
+    Entry,
+    Record,
+    beyond,
+    doubts,
+    hidden,
+    less,
+    scored,
+    shown,
+    sign,
+    touches,
+    unread,
+)
 from coevo.scoring.summary import Row
 
 WORDS = {"u": "the user's persona", "c": "the character", "d": "the dialogue"}
 BROKEN = "less likely in any context (wrong language, broken text), which R-EMI cannot see"
+LONGER = "less likely as a whole and not per token, so that they may only be longer than the references"
 Said = tuple[str, list[str]]
 """A finding, and its sentences."""
 
@@ -106,11 +121,17 @@ def _register_words(levels: Mapping[str, Entry], low: Mapping[str, bool], home: 
     there = f" (at home {shown(home['register_gap'], scale)})" if home.get("register_gap") else ""
     gaps = {name: f"{shown(levels[name]['register_gap'], scale)}{there}" for name in low}
     return [
-        f"M is below 0 under {name}, {gap}: the responses are {BROKEN}."
+        f"M is below 0 under {name}, {gap}: the responses are {_broken(levels[name])}."
         if low[name]
         else f"M is below 0 under {name}, {gap}, but not beyond noise once home and the number of shifts are counted in."
         for name, gap in gaps.items()
     ]
+
+
+def _broken(entry: Entry) -> str:
+    """What an M below 0 says of the responses: summed nats grow with length, so M per token is asked as well."""
+    per_token = entry.get("register_gap_per_token")
+    return BROKEN if not per_token or sign(per_token, "token_mean") < 0 else LONGER
 
 
 def _other_words(named: Mapping[str, Entry], subsets: Mapping[str, Entry], home: Entry, scale: str, worst: str) -> list[str]:
@@ -186,8 +207,10 @@ def _subset_words(shifted: Mapping[str, Entry], home: Entry, scale: str, each: b
 
 def _loss_words(name: str, entry: Entry, home: Entry, scale: str) -> list[str]:
     """What of the context the responses lost under one shift (A1), and what no context explains (M)."""
+    if scored(entry) < LEAST:
+        return []
     known = {z: record for z, record in entry["components"].items() if record}
-    lost = {z: record for z, record in known.items() if sign(record, scale) < 0}
+    lost = {z: known[z] for z in beyond(known, scale, -1)}
     uses = entry.get("references_use") or {}
     deaf = [z for z in known if sign(uses.get(z), scale) <= 0]
     sentences = []
@@ -196,8 +219,11 @@ def _loss_words(name: str, entry: Entry, home: Entry, scale: str) -> list[str]:
         there = home["components"].get(z)
         alike = there and sign(there, scale) < 0 and sign(less(there, lost[z]), scale) <= 0
         also = f"; at home it is as low, within noise: {shown(there, scale)}" if there and alike else ""
-        figure = f"R-EMI_{z} {shown(lost[z], scale)}{also}"
-        sentences.append(f"Under it, compared with the references, the responses use {WORDS[z]} least: {figure}.")
+        # those that are not known to be lost less than it
+        alike_lost = [other for other in lost if other != z and sign(less(lost[other], lost[z]), scale) <= 0]
+        figure = ", ".join(f"R-EMI_{one} {shown(lost[one], scale)}" for one in (z, *alike_lost)) + also
+        what = f"{WORDS[z]} least" if not alike_lost else f"{' and '.join(WORDS[one] for one in (z, *alike_lost))} less"
+        sentences.append(f"Under it, compared with the references, the responses use {what}: {figure}.")
     elif known and len(deaf) < len(known):
         sentences.append("Under it no single component of the context is lost beyond noise.")
     if known and deaf and not (lost.keys() - set(deaf)):
@@ -205,8 +231,10 @@ def _loss_words(name: str, entry: Entry, home: Entry, scale: str) -> list[str]:
         sentences.append(
             f"Whether this is lost under it cannot be told, as the references' own use of it does not show: {parts}."
         )
-    if sign(entry["register_gap"], scale) < 0:
-        sentences.append(f"M {shown(entry['register_gap'], scale)}: under the {name} shift the responses are also {BROKEN}.")
+    if hidden({name: entry}, home, scale, one=False).get(name):
+        there = f" (at home {shown(home['register_gap'], scale)})" if home.get("register_gap") else ""
+        gap = f"M {shown(entry['register_gap'], scale)}{there}"
+        sentences.append(f"{gap}: under the {name} shift the responses are also {_broken(entry)}.")
     return sentences
 
 
@@ -229,7 +257,7 @@ def home_words(shifts: Mapping[str, Entry], subsets: Mapping[str, Entry], scale:
     if remi < 0 and enough:
         return "below", [f"At home (ID) it is below the references' level: {numbers}"]
     if gap < 0 and enough:
-        return "register", [f"At home (ID) the responses are {BROKEN}: {numbers}"]
+        return "register", [f"At home (ID) the responses are {_broken(home)}: {numbers}"]
     if doubt := _home_doubts(home, subsets, scale):
         return "unknown", [
             f"Whether it is at the references' level at home (ID) cannot be told: {'; '.join(doubt)}. {numbers}"
@@ -309,6 +337,9 @@ def against_words(against: Mapping[str, Any] | None, shifts: Mapping[str, Entry]
     doubt = [f"fewer than half are scored for both: {', '.join(few_both)}"] if few_both else []
     if few := [tag for tag, entry in against["subsets"].items() if scored(entry) < LEAST]:
         doubt.append(f"fewer than {LEAST} are scored for both: {', '.join(few)}")
+    if gaps := _moved_gaps(against, scale, sure["register_gap"]):
+        doubt.append(f"M differs in single subsets: {', '.join(gaps)}")
+    doubt += _wide_words(against["shifts"], shifts, scale)
     if deaf := unread(shifts, scale):
         doubt.append(f"the references tell this scorer nothing of their contexts beyond noise: {', '.join(deaf)}")
     if moved:
@@ -317,6 +348,32 @@ def against_words(against: Mapping[str, Any] | None, shifts: Mapping[str, Entry]
     if doubt:
         return [f"{lead}: whether they differ cannot be told; {'; '.join(doubt)}."]
     return [f"{lead}: no difference of R-EMI beyond noise, nor of M."]
+
+
+def _wide_words(against: Mapping[str, Entry], shifts: Mapping[str, Entry], scale: str) -> list[str]:
+    """Differences that may be as large as half of what the references tell, or whose interval ends at 0 itself."""
+    told = {name: (shifts.get(name, {}).get("mi_reference") or {}).get("value") for name in against}
+    records = {name: entry["remi"] for name, entry in against.items() if entry.get("remi")}
+    wide = [n for n, r in records.items() if told[n] is not None and max(abs(r["low"]), abs(r["high"])) >= WIDE * told[n]]
+    ends = [n for n, r in records.items() if touches(r, scale, 1) or touches(r, scale, -1)]
+    said = {
+        "the interval is so wide that they may differ by half of what the references tell of their contexts": wide,
+        "the interval ends at 0 itself, as of few or equal numbers": [name for name in ends if name not in wide],
+    }
+    listed = {why: ", ".join(f"{name} ({shown(records[name], scale)})" for name in names) for why, names in said.items()}
+    return [f"{why}: {names}" for why, names in listed.items() if names]
+
+
+def _moved_gaps(against: Mapping[str, Any], scale: str, sure: Sequence[str]) -> list[str]:
+    """Subsets whose M differs although so many are looked at, and not as their shift's does."""
+    subsets = against["subsets"]
+    gaps = {tag: entry["register_gap"] for tag, entry in subsets.items() if scored(entry) >= LEAST}
+    return [
+        f"M {'higher' if side > 0 else 'lower'} on {tag} ({shown(subsets[tag]['register_gap'], scale)})"
+        for side in (1, -1)
+        for tag in beyond(gaps, scale, side)
+        if subsets[tag]["shift"] not in sure or sign(against["shifts"][subsets[tag]["shift"]]["register_gap"], scale) != side
+    ]
 
 
 def _sure(shifts: Mapping[str, Entry], scale: str) -> dict[str, list[str]]:

@@ -106,8 +106,29 @@ def test_baselines_need_an_answer_each() -> None:
             reward.take_baselines(XS[:1], [wrong])  # type: ignore[list-item]
     reward.take_baselines(XS[:1], [("abc", "ok")])
     first = dict(reward.baselines)
-    reward.take_baselines(XS[:1], [Response(XS[0].sample_id, "abc", "m")])
+    assert reward.take_baselines(XS[:1], [Response(XS[0].sample_id, "abc", "m")]) == []
     assert reward.baselines == first and first
+    with pytest.raises(ConfigError, match="an answer to 'IDTest-00001' stands at the parent 'IDTest-00000'"):
+        reward.take_baselines(XS[:1], [Response(XS[1].sample_id, "abc", "m")])
+    # of two answers to one parent the mean, and of none that can be scored nothing, not what was known before
+    each = []
+    for text in ("abc", "zzz"):
+        reward.take_baselines(XS[:1], [(text, "ok")])
+        each.append(reward.baselines[XS[0].sample_id])
+    reward.take_baselines([XS[0], XS[0]], [("abc", "ok"), ("zzz", "ok")])
+    assert reward.baselines[XS[0].sample_id] == pytest.approx(sum(each) / 2) and each[0] != each[1]
+    assert reward.take_baselines(XS[:2], [("", "ok"), ("abc", "ok")]) == [XS[0].sample_id]
+    assert list(reward.baselines) == [XS[1].sample_id]
+
+
+def test_a_baseline_is_of_the_rewards_own_weights() -> None:
+    # R6 and the plain weights differ in what they compare
+    plain, real = coevo.REMIDReward(Letters(), XS, RewardWeights()), coevo.REMIDReward(Letters(), XS)
+    for reward in (plain, real):
+        reward.take_baselines(XS[:1], [("abc def", "ok")])
+    x = XS[0].sample_id
+    (gap,) = real(prompts=[""], completions=["abc def"], sample_id=[x])
+    assert real.baselines[x] == pytest.approx(gap) and real.baselines[x] != pytest.approx(plain.baselines[x])
 
 
 # --- responses ---------------------------------------------------------------------------------------------------------
@@ -250,6 +271,20 @@ def test_no_interval_without_width_by_accident() -> None:
         coevo.diagnose(Letters(), XS, SAID, divergences=False, resamples=1)
 
 
+def test_remid_and_m_by_hand_with_their_intervals() -> None:
+    # D1 by M4: responses 1, 3 at home and 0, 0 under the shift; references 2 each. R-EMI is mean(-1, 1) = 0 and -2
+    ideal = estimates.Likelihoods([-1.0, -1.0], alone=[-3.0, -3.0])
+    home = estimates.Likelihoods([-2.0, -1.0], alone=[-3.0, -4.0])
+    away = estimates.Likelihoods([-5.0, -6.0], alone=[-5.0, -6.0])
+    found = estimates.remid((home, ideal), (away, ideal), "learned_marginal")
+    # the shift's differences are all -2, so that only home spreads: its means are -1, 0 and 1
+    assert (found.value, found.low, found.high) == pytest.approx((2.0, 1.0, 3.0))
+    # M = mean(log q(y)) alone, less the references': -3.5 + 3 and -5.5 + 3
+    assert estimates.register_gap(home, ideal, "learned_marginal").value == pytest.approx(-0.5)
+    gap = estimates.register_gap(away, ideal, "learned_marginal")
+    assert (gap.value, gap.low, gap.high) == pytest.approx((-2.5, -3.0, -2.0))
+
+
 def test_responses_and_references_of_one_k() -> None:
     said = estimates.Likelihoods([-1.0, -3.0], others=[[-2.0, -2.0], [-5.0, -5.0]], alone=[-5.0, -5.0])
     ideal = estimates.Likelihoods([-2.0, -4.0], others=[[-5.0], [-4.0]], alone=[-9.0, -9.0])
@@ -274,7 +309,7 @@ def test_an_interval_that_ends_at_zero_does_not_acquit() -> None:
         }  # fmt: skip
         return {"id": entry}, {"IDTest": entry}  # type: ignore[return-value]
 
-    finding, (said,) = home_words(*home(-19.82, -8.72, 0.0), "response_sum")  # type: ignore[misc]
+    finding, (said,) = home_words(*home(-19.82, -8.72, 0.0), "sum")  # type: ignore[misc]
     assert finding == "unknown" and "ends at 0 itself" in said
-    assert home_words(*home(-19.82, -8.72, 1.0), "response_sum")[0] == "at"  # type: ignore[misc]
-    assert home_words(*home(0.0, 0.0, 0.0), "response_sum")[0] == "at"  # type: ignore[misc]
+    assert home_words(*home(-19.82, -8.72, 1.0), "sum")[0] == "at"  # type: ignore[misc]
+    assert home_words(*home(0.0, 0.0, 0.0), "sum")[0] == "at"  # type: ignore[misc]

@@ -13,7 +13,7 @@ from coevo.report import drift
 from coevo.report.changes import verdicts
 from coevo.report.read import Run
 from coevo.rewards.verdict import Agreement, Measure, Member, Verdict, conclusion
-from coevo.scoring.claims import LEAST, beyond, doubts, less, lost, printed, scored, shown, sign
+from coevo.scoring.claims import LEAST, beyond, doubts, less, lost, printed, scored, shown, sign, touches
 from coevo.scoring.words import against_words, home_words, shift_words
 
 TAGS = {"IDTest": "id", "german": "user", "korean": "user", "Theater": "character", "TurnLevelComposition": "dialogue"}
@@ -176,7 +176,7 @@ def test_a_subset_beyond_noise_is_in_the_sentence():
             {},
             {"remid": record(3.0, 13.0)},
             "unknown",
-            "all that the references tell of their contexts may be lost: the",
+            "half of what the references tell of their contexts may be lost: the",
         ),
     ],
 )
@@ -305,6 +305,31 @@ def test_models_that_do_not_differ_are_seldom_said_to():
         differs += not ("cannot be told" in text or "no difference" in text)
     # 3 sigma of 600 draws above 14 %
     assert 0.02 < differs / 600 < 0.14 + 3 * (0.14 * 0.86 / 600) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("shift", "subset", "why"),
+    [
+        ({"remi": record(0.0, 14.0)}, {}, "so wide that they may differ by half of what the references tell"),
+        ({"remi": {"value": -3.0, "low": -6.0, "high": 0.0}}, {}, "ends at 0 itself"),
+        ({"remi": {"value": 3.0, "low": 0.0, "high": 6.0}}, {}, "ends at 0 itself"),
+        ({}, {"gap": record(-9.0, 1.0)}, "M differs in single subsets: M lower on "),
+    ],
+)
+def test_two_models_are_not_said_to_be_alike_without_asking(shift, subset, why):
+    shifts, subsets = table({"german": subset}, {"user": shift})
+    said = against_words({"model": "a", "shifts": shifts, "subsets": subsets}, shifts, "sum")[0]
+    assert "cannot be told" in said and why in said
+    alike, parts = table()
+    assert "no difference" in against_words({"model": "a", "shifts": alike, "subsets": parts}, alike, "sum")[0]
+
+
+def test_an_interval_ends_at_zero_only_if_it_does():
+    assert touches({"value": 1.0, "low": 0.0, "high": 2.0}, "sum", 1)
+    # neither a number that is printed as 0, nor an end that is
+    assert not touches({"value": 1e-6, "low": 0.0, "high": 1e-6}, "sum", 1)
+    assert not touches({"value": 1.0, "low": -0.004, "high": 2.0}, "sum", 1)
+    assert not touches({"value": -1.0, "low": -2.0, "high": 0.0}, "sum", 1)
 
 
 # --- primitives -----------------------------------------------------------------------------------------------------
@@ -451,11 +476,20 @@ def test_a_pass_says_what_it_leaves_open():
     agreement = {name: Agreement(Measure(0.95, 0.94, 0.96), 0.93, 0.8) for name in names}
 
     def passing(above, subsets, unscored=0):
-        members = dict.fromkeys(OF_TEXT, Member(96, {}, sure, {"german": 1.0})) | {"loop": Member(96, {}, above, subsets)}
+        others = Member(96, {}, sure, {"german": 1.0}, 96, sure)
+        members = dict.fromkeys(OF_TEXT, others) | {"loop": Member(96, {}, above, subsets, 96, sure)}
         return conclusion(Verdict("v", {}, 0.99, 0.9, 96, unscored, members, agreement, 100))
 
-    plain = "The reward passes: the reference is above each bad answer in at least 99%, and agreement 0.90."
+    plain = (
+        "The reward passes: the reference and another right answer are above each bad answer in at least 99%, and agreement "
+        "0.90."
+    )
     assert passing(sure, {"german": 1.0}) == plain
     open_ = passing(dict.fromkeys(names, Measure(1.0, 0.962, 1.0)), {"german": 0.9}, unscored=4).splitlines()
     assert open_[0] == plain and "intervals reach down to 96.2% (loop)" in open_[1]
     assert "90.0% in german (loop)" in open_[2] and "nothing is known of 4 of 100 scenarios" in open_[3]
+    # that a reward for nearness passes without other right answers, and one that gives bad ones no number, is said
+    near = dict.fromkeys(OF_TEXT, Member(96, {"unscored": 60}, sure, {"german": 1.0}))
+    said = conclusion(Verdict("v", {}, 0.99, 0.9, 96, 0, near, agreement, 100))
+    assert "a reward for nearness to the reference would pass as well" in said
+    assert "most of these bad answers got no number, and count as below: fits anyone, another reference" in said
