@@ -20,6 +20,7 @@ from coevo.cli import (
     export,
     gate,
     generate,
+    init,
     judge,
     report,
     reward,
@@ -54,7 +55,8 @@ OVERRIDING = ("train", "audit", "score")
 READ = ("recipe", "file", "folder", "folders", "data", "responses", "scorer", "reasoner", "resume", "local")
 """Arguments that name what must be there."""
 COMMANDS = (
-    train, audit, experiment, generate, chat, score, judge, gate, export, reward, data, report, ablation, calibrate
+    init, train, audit, experiment, generate, chat, score, judge, gate, export, reward, data, report, ablation,
+    calibrate,
 )  # fmt: skip
 """In the order of `coevo --help`."""
 LOADING = frozenset(
