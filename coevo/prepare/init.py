@@ -145,7 +145,7 @@ def recipe_text(name: str, data: Path, base: str, sizes: Sizes, machine: Machine
     return f"""# Written by coevo init for {data.name} ({sizes.train:,} training scenarios), {base},
 # and {where}. Read it, then:
 #   coevo train {{file}} --dry-run        # what it will do
-#   coevo train {{file}}                  # the audit of its reward comes first, and ends the run where it fails
+#   coevo train {{file}}                  # an audit of its reward comes early, and ends the run where it fails
 name: {name}
 # reference: carry gives a shifted scenario its parent's reference, so only shifts that keep the meaning are trained on
 data:
@@ -159,7 +159,7 @@ data:
 base: {{kind: hub, path: {json.dumps(base)}, dtype: auto}}
 lora: {{r: 16, alpha: 32}}
 # in tokens; {COVERED:.0%} of your prompts, responses and user turns are within, longer ones are left out and counted
-limits: {{{limits}, tokens_per_batch: {max(8192, 2 * room)}}}
+limits: {{{limits}}}
 # the base as it is gives the rewards; a second scorer, tuned on your dialogues, rewards nothing and says whether it agrees
 scorer: zero_shot
 rpm_sft: &sft {{{sft}}}
