@@ -46,7 +46,12 @@ def _init(options: argparse.Namespace) -> int:
     except ConfigError as error:
         raise ConfigError(f"{options.out} was written, and does not fit yet: {error}") from None
     known = [phase.seconds_estimate for phase in phases]
-    took = duration(sum(s for s in known if s is not None)) if None not in known else "a time that cannot be told"
-    say(f"{options.out}: {len(phases)} phases, about {took} on one data-centre GPU; a CPU takes some hundred times longer.")
+    seconds = [s for s in known if s is not None]
+    took = (
+        f", about {duration(sum(seconds))} on one data-centre GPU, and far longer on a CPU"
+        if len(seconds) == len(known)
+        else ""
+    )
+    say(f"{options.out}: {len(phases)} phases{took}.")
     say(f"Next: coevo train {options.out} --dry-run")
     return 0

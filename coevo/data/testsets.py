@@ -96,23 +96,28 @@ def divide(scenarios: Sequence[Scenario], *, test: float = 0.1, most: int = 100,
 
 def conversation(x: Scenario) -> str:
     """What scenarios that were cut from one conversation share: the character, and the first message."""
-    return "\0".join((_text(x.character), x.persona, x.dialogue[0].role, x.dialogue[0].text))
+    return "\0".join((_who(x.character), x.persona, x.dialogue[0].role, x.dialogue[0].text))
 
 
-def _text(character: str | Mapping[str, Any]) -> str:
-    return character if isinstance(character, str) else json.dumps(character, ensure_ascii=False, sort_keys=True)
+def _who(character: str | Mapping[str, Any]) -> str:
+    """What tells characters apart: the name, as a lorebook tells more of one in some scenarios than in others."""
+    if isinstance(character, str):
+        return folded(character)
+    named = (character.get(key) for key in NAME_KEYS)
+    name = next((value for value in named if isinstance(value, str) and folded(value)), None)
+    return folded(name) if name else folded(json.dumps(character, ensure_ascii=False, sort_keys=True))
 
 
 def _characters(
     groups: list[list[Scenario]], test: float, rng: random.Random
 ) -> tuple[list[list[Scenario]], list[list[Scenario]], list[str]]:
     """The conversations of some characters, and the others."""
-    names = sorted({folded(_text(group[0].character)) for group in groups})
+    names = sorted({_who(group[0].character) for group in groups})
     if len(names) < FEWEST_CHARACTERS:
         said = f"{HELD_OUT}: none, as there are {len(names)} characters and at least {FEWEST_CHARACTERS} are needed"
         return [], groups, [said]
     chosen = set(rng.sample(names, max(1, round(test * len(names)))))
-    inside = [folded(_text(group[0].character)) in chosen for group in groups]
+    inside = [_who(group[0].character) in chosen for group in groups]
     return (
         [group for group, away in zip(groups, inside, strict=True) if away],
         [group for group, away in zip(groups, inside, strict=True) if not away],

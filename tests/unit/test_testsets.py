@@ -63,6 +63,19 @@ def test_the_seed_draws_and_a_test_set_has_at_most_so_many() -> None:
     assert sum(x.parent is None for x in first.scenarios) + first.left_out.total() == len(conversations())
 
 
+def test_a_character_is_its_name() -> None:
+    # a lorebook tells of it in every second scenario
+    made = [
+        replace(x, character=x.character | {"lore": "a storm"} if n % 2 else x.character)
+        for n, x in enumerate(conversations())
+    ]
+    found = divide(made)
+    (held,) = {x.character["name"] for x in found.scenarios if x.subset_tag == HELD_OUT}
+    assert not [x for x in found.scenarios if x.character["name"] == held and x.subset_tag != HELD_OUT]
+    trained = {conversation(x) for x in found.scenarios if x.split == "IDTrain"}
+    assert trained.isdisjoint(conversation(x) for x in found.scenarios if x.split != "IDTrain" and x.parent is None)
+
+
 def test_shuffled_words_keep_words_and_reference() -> None:
     found = divide(conversations()).scenarios
     by_id = {x.sample_id: x for x in found}
