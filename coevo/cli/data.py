@@ -1,4 +1,4 @@
-"""`coevo data world | convert | check | shift`: make, check or divide a data file."""
+"""`coevo data world | convert | check | split | shift`: make, check or divide a data file."""
 
 from __future__ import annotations
 
@@ -37,11 +37,15 @@ CONVERT_EXAMPLES = """examples:
   coevo data convert chats.jsonl --cards cards/ --out mine.json
   coevo data convert log.csv --columns conversation:chat_id,role:who,content:text --character "Ada, a poet" --out mine.json
 """
+SPLIT_EXAMPLES = """examples:
+  coevo data split mine.json --by character --out split.json
+  coevo data split mine.json --by user --test 0.2 --out split.json
+"""
 SHIFT_EXAMPLES = """examples:
   coevo data shift mine.json --out shifted.json
   coevo data shift mine.json --out shifted.json --manner "in German" "curtly and in lower case" --writer Qwen/Qwen3-4B
 """
-FORMATS = ("sharegpt", "openai", "sillytavern", "coser", "table")
+FORMATS = ("rpgbench", "sharegpt", "openai", "sillytavern", "coser", "table")
 WHAT_IT_IS = {
     "character:held_out": "characters of whom nothing is trained on",
     "character:anonymised": "ID tests with the character's name hidden",
@@ -53,7 +57,8 @@ WHAT_IT_IS = {
 def add(commands: Commands) -> None:
     """Adds the commands."""
     examples = "".join(
-        text.partition("\n")[2] for text in (WORLD_EXAMPLES, CONVERT_EXAMPLES, CHECK_EXAMPLES, SHIFT_EXAMPLES)
+        text.partition("\n")[2]
+        for text in (WORLD_EXAMPLES, CONVERT_EXAMPLES, CHECK_EXAMPLES, SPLIT_EXAMPLES, SHIFT_EXAMPLES)
     )
     data = command(commands, "data", "make, check or divide a data file", f"examples:\n{examples}")
     kinds = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
@@ -67,7 +72,9 @@ def add(commands: Commands) -> None:
     check.add_argument("file", type=path, metavar="FILE")
     check.set_defaults(run=_check)
     convert = command(kinds, "convert", "make scenarios of chat logs, in the RPGBench layout", CONVERT_EXAMPLES)
-    convert.add_argument("files", type=path, nargs="+", metavar="FILE", help="JSON Lines, JSON, Parquet or CSV")
+    convert.add_argument(
+        "files", type=path, nargs="+", metavar="FILE", help="JSON Lines, JSON, Parquet, CSV, or hub:OWNER/NAME"
+    )
     convert.add_argument("--out", type=path, required=True, metavar="FILE", help="where to; must not exist")
     convert.add_argument("--format", choices=FORMATS, help="recognised by content if omitted")
     convert.add_argument("--columns", metavar="NAME:COLUMN,…", help="of a table: conversation, role and content")
@@ -78,6 +85,13 @@ def add(commands: Commands) -> None:
         "--per-conversation", type=count, default=4, metavar="N", help="answers taken of a chat, evenly spaced; default 4"
     )
     convert.set_defaults(run=_convert)
+    split = command(kinds, "split", "divide scenarios into IDTrain and IDTest, nobody on both sides", SPLIT_EXAMPLES)
+    split.add_argument("file", type=path, metavar="FILE", help="scenarios in the RPGBench layout; its splits are lost")
+    split.add_argument("--out", type=path, required=True, metavar="FILE", help="where to; must not exist")
+    split.add_argument("--by", choices=("character", "user", "conversation"), default="character", help="default character")
+    split.add_argument("--test", type=float, default=0.1, metavar="SHARE", help="of the groups; default 0.1")
+    split.add_argument("--seed", type=whole, default=0, metavar="S", help="default 0")
+    split.set_defaults(run=_split)
     shift = command(kinds, "shift", "make shifted test sets of a team's own scenarios", SHIFT_EXAMPLES)
     shift.add_argument("file", type=path, metavar="FILE", help="scenarios in the RPGBench layout; its splits are lost")
     shift.add_argument("--out", type=path, required=True, metavar="FILE", help="where to; must not exist")
@@ -111,7 +125,7 @@ def _world(options: argparse.Namespace) -> int:
 def _convert(options: argparse.Namespace) -> int:
     from coevo.data import write_rpgbench
     from coevo.data.cards import read_cards
-    from coevo.data.formats import convert, read_conversations
+    from coevo.data.formats import convert
 
     _absent(options.out)
     cards = read_cards(options.cards) if options.cards else []
@@ -119,7 +133,7 @@ def _convert(options: argparse.Namespace) -> int:
 
     def every() -> Iterator[Conversation]:
         for file in options.files:
-            name, conversations = read_conversations(file, options.format or "", columns)
+            name, conversations = _opened(file, options.format or "", columns)
             formats[name] += 1
             for one in conversations:
                 yield replace(one, name=f"{file.stem}-{one.name}") if len(options.files) > 1 else one
@@ -134,6 +148,31 @@ def _convert(options: argparse.Namespace) -> int:
     for note in found.notes:
         warn(note)
     say(f"Next: coevo data shift {options.out} --out shifted.json")
+    return 0
+
+
+def _opened(name: Path, format_: str, columns: dict[str, str]) -> tuple[str, Iterator[Conversation]]:
+    """The conversations of a file, or of a data set of the hub."""
+    from coevo.data.formats import read_conversations, read_hub
+
+    if str(name).startswith("hub:"):
+        from datasets import load_dataset
+
+        return read_hub(str(name), load_dataset, format_, columns)
+    return read_conversations(name, format_, columns)
+
+
+def _split(options: argparse.Namespace) -> int:
+    from coevo.data import load_scenarios, write_rpgbench
+    from coevo.data.formats import split_by
+
+    _absent(options.out)
+    found = split_by(load_scenarios(options.file), options.by, test=options.test, seed=options.seed)
+    write_rpgbench(options.out, [*found.train, *found.test])
+    say(f"{options.out}: {len(found.train):,} scenarios in IDTrain, {len(found.test):,} in IDTest, no {options.by} in both")
+    if found.shared:
+        warn(f"{len(found.shared):,} tests have query and reference of a training scenario, the first is {found.shared[0]}")
+    say(f"Next: coevo data check {options.out}")
     return 0
 
 

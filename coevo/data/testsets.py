@@ -10,7 +10,6 @@ Users who write otherwise need a model that rewrites them: `coevo.prepare.manner
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections import Counter, defaultdict
@@ -19,9 +18,10 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
+from coevo.data.formats.divide import character_of, conversation_of
 from coevo.data.shifts import shuffled
 from coevo.errors import DataError
-from coevo.text import folded, unspaced
+from coevo.text import unspaced
 from coevo.types import Scenario, Turn
 
 HELD_OUT, LONG, WORDS, ANONYMISED = "character:held_out", "dialogue:long", "WordLevelComposition", "character:anonymised"
@@ -49,7 +49,8 @@ class TestSets:
 def divide(scenarios: Sequence[Scenario], *, test: float = 0.1, most: int = 100, seed: int = 0) -> TestSets:
     """Divides scenarios into training and test splits, in distribution and shifted.
 
-    A conversation, of which several scenarios may be cut, is never divided: they share their first message and character.
+    A conversation, of which several scenarios may be cut, is never divided: they share character, persona and all up to the
+    user's first message.
 
     Args:
         scenarios: of any splits, whose names are lost.
@@ -64,11 +65,11 @@ def divide(scenarios: Sequence[Scenario], *, test: float = 0.1, most: int = 100,
         raise DataError(f"test={test}: expected a share above 0 and at most 0.4, as several test sets take so much.")
     groups: dict[str, list[Scenario]] = defaultdict(list)
     for x in scenarios:
-        groups[conversation(x)].append(x)
+        groups[conversation_of(x)].append(x)
     if len(groups) < FEWEST_CONVERSATIONS:
         raise DataError(
-            f"{len(groups)} conversations (of one character and first message each): too few to divide into training and "
-            f"tests; expected at least {FEWEST_CONVERSATIONS}."
+            f"{len(groups)} conversations (of one character, user and first message each): too few to divide into training "
+            f"and tests; expected at least {FEWEST_CONVERSATIONS}."
         )
     rng, notes, left = random.Random(f"coevo test sets/{seed}"), [], Counter[str]()
     rest = list(groups.values())
@@ -94,30 +95,16 @@ def divide(scenarios: Sequence[Scenario], *, test: float = 0.1, most: int = 100,
     return TestSets(out, notes, +left)
 
 
-def conversation(x: Scenario) -> str:
-    """What scenarios that were cut from one conversation share: the character, and the first message."""
-    return "\0".join((_who(x.character), x.persona, x.dialogue[0].role, x.dialogue[0].text))
-
-
-def _who(character: str | Mapping[str, Any]) -> str:
-    """What tells characters apart: the name, as a lorebook tells more of one in some scenarios than in others."""
-    if isinstance(character, str):
-        return folded(character)
-    named = (character.get(key) for key in NAME_KEYS)
-    name = next((value for value in named if isinstance(value, str) and folded(value)), None)
-    return folded(name) if name else folded(json.dumps(character, ensure_ascii=False, sort_keys=True))
-
-
 def _characters(
     groups: list[list[Scenario]], test: float, rng: random.Random
 ) -> tuple[list[list[Scenario]], list[list[Scenario]], list[str]]:
     """The conversations of some characters, and the others."""
-    names = sorted({_who(group[0].character) for group in groups})
+    names = sorted({character_of(group[0]) for group in groups})
     if len(names) < FEWEST_CHARACTERS:
         said = f"{HELD_OUT}: none, as there are {len(names)} characters and at least {FEWEST_CHARACTERS} are needed"
         return [], groups, [said]
     chosen = set(rng.sample(names, max(1, round(test * len(names)))))
-    inside = [_who(group[0].character) in chosen for group in groups]
+    inside = [character_of(group[0]) in chosen for group in groups]
     return (
         [group for group, away in zip(groups, inside, strict=True) if away],
         [group for group, away in zip(groups, inside, strict=True) if not away],

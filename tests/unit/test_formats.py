@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import random
-import resource
+import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import load_dataset
 
 from coevo import cli
 from coevo.cli.data import FORMATS
-from coevo.data import load_scenarios
+from coevo.data import load_scenarios, write_rpgbench
 from coevo.data.cards import parse_card
-from coevo.data.formats import READERS, UNKNOWN, Conversation, convert, read_conversations
+from coevo.data.formats import READERS, UNKNOWN, Conversation, convert, read_conversations, read_hub, split_by
+from coevo.data.formats.convert import persona_in
 from coevo.errors import DataError
-from coevo.types import Turn
+from coevo.types import Scenario, Turn
 
 SHAREGPT = {
     "id": "c1",
@@ -63,6 +66,15 @@ COSER = {
             ],
         }
     ],
+}
+SAMPLE = {
+    "sample_ID": "s1",
+    "subset_tag": "german",
+    "user_persona": "Joe",
+    "agent_character": {"name": "Ada"},
+    "dialogue_context": [{"user_query": "q1"}, {"agent_response": "a1"}, {"user_query": "q2"}],
+    "agent_golden_response": "gold",
+    "SThought": "t",
 }
 
 
@@ -135,8 +147,90 @@ def test_a_table(tmp_path: Path) -> None:
         read(path, conversation="chat", role="whom", content="text")
 
 
-def test_the_command_knows_every_format() -> None:
+def test_an_openai_list_may_be_called_conversation_and_a_sharegpt_one_have_roles(tmp_path: Path) -> None:
+    wildchat = {
+        "conversation_id": "w",
+        "conversation": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
+    }
+    name, (one,) = read(lines(tmp_path / "a.jsonl", wildchat))
+    assert (name, one.name, len(one.turns)) == ("openai", "w", 2)
+    name, (one,) = read(lines(tmp_path / "b.jsonl", {"conversations": wildchat["conversation"]}))
+    assert (name, one.turns) == ("sharegpt", (Turn("user", "q"), Turn("agent", "a")))
+
+
+def test_a_system_message_within_the_dialogue_does_not_tell_earlier_turns_what_comes(tmp_path: Path) -> None:
+    said = [
+        ("system", "You are Ada."),
+        ("user", "q"),
+        ("assistant", "a"),
+        ("system", "Ada dies."),
+        ("user", "?"),
+        ("bot", "!"),
+    ]
+    record = {"messages": [{"role": role, "content": text} for role, text in said]}
+    _, (one,) = read(lines(tmp_path / "a.jsonl", record))
+    assert one.system == "You are Ada." and len(one.turns) == 4
+    assert one.left_out == ("system message within the dialogue",)
+
+
+@pytest.mark.parametrize("head", [{"chat_metadata": {}, "user_name": "unused", "character_name": "unused"}, None])
+def test_sillytavern_of_today_has_the_names_in_the_messages(head: dict[str, Any] | None, tmp_path: Path) -> None:
+    messages = [line | {"is_system": False} for line in TAVERN[1:3] + TAVERN[4:]]
+    name, (one,) = read(lines(tmp_path / "a.jsonl", *([head] if head else []), *messages))
+    assert name == "sillytavern" and (one.character, one.persona, one.name) == ("Ada", "Joe", "Ada")
+    assert [turn.text for turn in one.turns] == ["Welcome.", "Hi.", "Yes?"], "without a head no message is taken for it"
+
+
+def test_coser_counts_the_scenes_in_which_nobody_can_be_played(tmp_path: Path) -> None:
+    alone = {"dialogues": [{"character": "Anne", "message": "Alone."}]}
+    path = lines(tmp_path / "a.jsonl", COSER | {"conversation": [alone, *COSER["conversation"]]})
+    _, (first, second) = read(path)
+    assert first.left_out == ("conversation of less than two speakers",) and not first.turns and second.turns
+    _, found = read(path, character="Louisa")
+    assert [one.left_out for one in found] == [("conversation in which Louisa says nothing",), ()]
+
+
+def test_samples_a_line_each_keep_their_reference_alone(tmp_path: Path) -> None:
+    name, conversations = read(lines(tmp_path / "a.jsonl", SAMPLE, SAMPLE | {"sample_ID": "s2", "subset_tag": "x"}))
+    found = convert(conversations)
+    assert name == "rpgbench" and [x.sample_id for x in found.scenarios] == ["s1-003", "s2-003"]
+    one = found.scenarios[0]
+    assert (one.reference, one.query, one.persona, one.character) == ("gold", "q2", "Joe", {"name": "Ada"})
+    assert found.left_out == {"field SThought of a sample": 2, "shift of a subset_tag": 1}
+    with pytest.raises(DataError, match=r"a.jsonl:1.*field user_persona: is missing"):
+        read(lines(tmp_path / "a.jsonl", {key: value for key, value in SAMPLE.items() if key != "user_persona"}))
+
+
+def test_a_data_set_of_the_hub_is_read_as_a_stream(tmp_path: Path) -> None:
+    asked = []
+
+    def load(name: str, /, *, split: str, streaming: bool) -> Any:
+        asked.append((name, split, streaming))
+        return iter([OPENAI])
+
+    read_hub("hub:team/chats", load)
+    name, found = read_hub("hub:team/chats:dev", load)
+    assert name == "openai" and [one.place for one in found] == ["hub:team/chats:dev, record 0"]
+    assert asked == [("team/chats", "train", True), ("team/chats", "dev", True)]
+    lines(tmp_path / "train.jsonl", SHAREGPT, SHAREGPT)
+    name, found = read_hub(f"hub:{tmp_path}", load_dataset)
+    assert name == "sharegpt" and [one.turns[0].text for one in found] == ["*waves*"] * 2
+
+
+@pytest.mark.parametrize("name", ["hub:", "hub:a:b:c", "hub:/no/such/folder", "hub:{folder}:dev"])
+def test_a_data_set_that_cannot_be_loaded_is_named(name: str, tmp_path: Path) -> None:
+    lines(tmp_path / "train.jsonl", SHAREGPT)
+    with pytest.raises(
+        DataError, match=r"hub:.*(expected hub:OWNER/NAME|cannot be read at record 0 .*check owner, name and split)"
+    ):
+        read_hub(name.format(folder=tmp_path), load_dataset)
+
+
+def test_the_command_knows_every_format(tmp_path: Path) -> None:
+    # samples a line each are recognised by content; the command may name them too
     assert set(FORMATS) == set(READERS)
+    with pytest.raises(DataError, match="no format is called 'word'; expected one of sharegpt"):
+        read(lines(tmp_path / "a.jsonl", OPENAI), "word")
 
 
 # --- scenarios -----------------------------------------------------------------------------------------------------------
@@ -171,6 +265,41 @@ def test_who_is_who() -> None:
     assert "1 of 1 scenarios do not say who the user is" in convert([conversation(1)]).notes[0]
     with pytest.raises(DataError, match="file:1: nothing says whom the agent plays"):
         convert([conversation(1, character="")])
+
+
+@pytest.mark.parametrize(
+    ("system", "persona"),
+    [
+        ("You are Ada.\nUser persona: Ann, a nurse.\nBe brief.", "Ann, a nurse."),
+        ("# User Profile\n\nAnn.\nA nurse.\n\nBe brief.", "Ann.\nA nurse."),
+        ("**About the user:** Ann", "Ann"),
+        ("The user is always right.\nUser: Hi!\nAda: Ho!", ""),
+        ("User persona:\n# Rules\nBe brief.", ""),
+        ("Ask for the user profile first.", ""),
+    ],
+)
+def test_a_persona_is_read_off_a_system_prompt_that_names_it(system: str, persona: str) -> None:
+    assert persona_in(system) == persona
+    found = convert([conversation(1, character="", system=system)], persona="Joe")
+    assert found.scenarios[0].persona == (persona or "Joe") and found.scenarios[0].character == system
+    assert found.notes == (
+        ["1 personas were read off system prompts (user persona: …); look at some of them."] * bool(persona)
+    )
+
+
+def test_null_characters_are_taken_out_of_texts(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "a\0b"}, {"role": "assistant", "content": "c"}]
+    _, (one,) = read(lines(tmp_path / "a.jsonl", {"messages": messages, "persona": "J\0oe", "character": "\0Ada"}))
+    assert (one.turns[0].text, one.persona, one.character) == ("ab", "Joe", "Ada")
+
+
+def test_a_text_that_no_file_can_hold_costs_its_scenarios_alone(tmp_path: Path) -> None:
+    broken = [Turn("user", "q0"), Turn("agent", "a0"), Turn("user", "\ud800"), Turn("agent", "a1")]
+    found = convert([Conversation("b", tuple(broken), "file:7", character="Ada"), conversation(1)])
+    assert [x.reference for x in found.scenarios] == ["a0", "a0"]  # of b the answer before the broken text
+    (reason,) = found.left_out
+    assert "dialogue_context.user_query is not text that UTF-8 can hold" in reason and found.first[reason] == "file:7"
+    write_rpgbench(tmp_path / "x.json", found.scenarios)  # what is kept can be written
 
 
 def test_cards_are_whom_the_agent_plays() -> None:
@@ -213,6 +342,57 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "expected conversation:COLUMN,role:COLUMN,content:COLUMN" in capsys.readouterr().err
 
 
+# --- splits --------------------------------------------------------------------------------------------------------------
+
+
+def of(character: Any, persona: str, *said: str, name: str) -> Scenario:
+    turns = tuple(Turn("user" if (len(said) - place) % 2 else "agent", text) for place, text in enumerate(said))
+    return Scenario(name, "any", "any", persona, character, turns, f"answer to {said[-1]}")
+
+
+PEOPLE = [of(f"c{k % 10}", f"u{k % 6}", "Welcome.", f"q{k}", name=f"{k}") for k in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("by", "groups"),
+    # a quarter of 10 characters and of 6 users, rounded to even: 2 and 2; 60 conversations have a first message each: 15
+    [("character", 2), ("user", 2), ("conversation", 15)],
+)
+def test_nobody_is_on_both_sides(by: Any, groups: int) -> None:
+    key = {"character": lambda x: x.character, "user": lambda x: x.persona, "conversation": lambda x: x.dialogue[1].text}[by]
+    found = split_by(PEOPLE, by, test=0.25)
+    train, test = ({key(x) for x in side} for side in (found.train, found.test))
+    assert not train & test and len(test) == groups and len(found.train) + len(found.test) == 60
+    assert {(x.split, x.subset_tag) for x in found.train} == {("IDTrain", "IDTrain")}
+    assert {(x.split, x.subset_tag) for x in found.test} == {("IDTest", "IDTest")}
+    assert split_by(PEOPLE, by, test=0.25) == found != split_by(PEOPLE, by, test=0.25, seed=1)
+
+
+@pytest.mark.parametrize("key", ["name", "description"])
+def test_what_a_lorebook_tells_at_one_turn_makes_nobody_another(key: str) -> None:
+    told = {"lore": "It rains.", "further lore": "It pours."}
+    turns = []
+    for k in range(10):
+        turns.append(of({key: f"c{k}"}, "u", "Welcome.", f"q{k}", name=f"{k}"))
+        turns.append(of({key: f"c{k}"} | told, "u", "Welcome.", f"q{k}", "a", "b", name=f"{k} later"))
+    for by in ("character", "conversation"):
+        found = split_by(turns, by, test=0.3)
+        assert len(found.test) == 6 and not {x.dialogue[1] for x in found.train} & {x.dialogue[1] for x in found.test}
+
+
+def test_too_few_groups_are_refused_and_copies_reported() -> None:
+    with pytest.raises(
+        DataError, match="60 scenarios have 1 different users: too few .* at least 5. Divide by something else"
+    ):
+        split_by([of(x.character, "u", "q", name=x.sample_id) for x in PEOPLE], "user")
+    with pytest.raises(DataError, match="test=1: expected a share of the users above 0 and below 1"):
+        split_by(PEOPLE, "user", test=1)
+    copies = [of(f"c{k}", "u", "The same?", name=f"{k}") for k in range(10)]
+    found = split_by(copies, "character")
+    assert found.shared == [x.sample_id for x in found.test] and len(found.test) == 1
+    assert split_by(PEOPLE, "character").shared == []
+
+
 # --- what is refused -----------------------------------------------------------------------------------------------------
 
 
@@ -226,7 +406,19 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (b'{"messages": [{"role": "god", "content": "a"}]}\n', r"messages\[0\].role: is 'god' \(text\)"),
         (b'{"messages": [{"role": "user", "content": {"a": 1}}]}\n', r"messages\[0\].content: is {'a': 1}"),
         (b'{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}', "is 'image_url' .*parts of type text"),
-        (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "remove the half of a surrogate pair"),
+        (
+            b'{"messages": [{"role": "user", "content": "\\ud800"}, {"role": "assistant", "content": "a"}]}',
+            "none has an answer .* 1 × scenario whose dialogue_context.user_query is not text that UTF-8 can hold",
+        ),
+        (b'{"messages": [], "character": 5}\n', r"x:1, field character: is 5 \(a number\); expected a text"),
+        (b'{"messages": [], "persona": [1]}\n', r"x:1, field persona: is \[1\] \(a list\); expected a text"),
+        (b'{"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}', r"content: is \[.* expected a text"),
+        (b'{"messages": "[{"}', r"is '\[{' \(text\); expected a list of messages, or its JSON"),
+        (b'[{"messages": []}] x', "record 1: 'x' found; expected nothing after the list"),
+        (b'[{"messages": []}, {"messages": "\xff"}]', r"x: byte 33 \(0xff\) is not valid UTF-8"),
+        (b"a,a\n1,2\n", "two columns are called 'a'"),
+        (b'{"book": "x", "character_profiles": [1], "conversation": []}', "character_profiles: is .* expected an object"),
+        (b'{"mes": "a", "is_user": "false"}', r"x:1, field is_user: is 'false' \(text\); expected true or false"),
         (b'{"messages": []}\n{"messages": [', "x:2: malformed JSON"),
         (b'{"messages": []} {"messages": []}\n', "expected one object a line"),
         (b'{"messages": [], "messages": []}\n', "the field 'messages' twice"),
@@ -251,23 +443,64 @@ def test_what_cannot_be_read(content: bytes, message: str, tmp_path: Path) -> No
         convert(read(tmp_path / "x")[1], character="Ada")
 
 
-def test_a_line_without_end_is_not_held(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    with path.open("wb") as file:
-        file.write(b'{"messages": [{"role": "user", "content": "')
+@pytest.mark.parametrize(
+    ("start", "sign", "message"),
+    [
+        (b'{"messages": [{"role": "user", "content": "', b"a", "the line has more than 16,777,216 bytes"),
+        (b'[{"messages": [{"role": "user", "content": "', b"a", "record 0: no record ends within 16,777,216 characters"),
+        (b"id,text\n", b"a", "x:2: the line has more than 16,777,216 characters"),
+        (b"", b"\0", "x:1: the line has more than 16,777,216 characters"),
+    ],
+    ids=["lines", "list", "csv", "binary"],
+)
+def test_a_line_without_end_is_not_held(start: bytes, sign: bytes, message: str, tmp_path: Path) -> None:
+    with (tmp_path / "x").open("wb") as file:
+        file.write(start)
         for _ in range(100):
-            file.write(b"a" * 2**20)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(DataError, match="the line has more than 16,777,216 bytes"):
+            file.write(sign * 2**20)
+    tracemalloc.start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(DataError, match=message):
+            read(tmp_path / "x")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # a line of 16 MiB as bytes and as text, thrice where what is read at once is twice what is held: at most 150 MiB
+    assert peak < 150 * 2**20 and time.monotonic() - began < 2
+
+
+def test_a_list_is_read_as_a_stream(tmp_path: Path) -> None:
+    # characters of several bytes, so that chunks of 64 KiB end within them, and records of very different lengths
+    texts = ["中é😀" * (7**k % 5000) + str(k) for k in range(40)]
+    records = [{"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "a"}]} for text in texts]
+    (tmp_path / "x").write_text(json.dumps(records, ensure_ascii=False, indent=1), encoding="utf-8-sig")
+    _, found = read(tmp_path / "x")
+    assert [one.turns[0].text for one in found] == texts and found[-1].place.endswith("x, record 39")
+
+
+def test_a_broken_parquet_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    texts = pa.array([b"\xff\xfe"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"messages": texts}), path)
+    with pytest.raises(DataError, match="record 0 or after: a text is not valid UTF-8"):
         read(path)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024, "in KiB"
+    card = pa.table({"messages": [OPENAI["messages"][:1]], "character": [{"age": float("nan")}]})
+    pq.write_table(pa.table({"messages": pa.array(["[]"]), "character": card["character"]}), path)
+    with pytest.raises(DataError, match="field character: is {'age': nan} .*expected an object of texts, numbers"):
+        read(path)
+    whole, rng = path.read_bytes(), random.Random(0)
+    for _ in range(40):
+        path.write_bytes(whole[: rng.randrange(5, len(whole) - 1)])
+        with pytest.raises(DataError):
+            read(path)
 
 
 def test_mutated_files_are_read_or_refused(tmp_path: Path) -> None:
     rng, path = random.Random(0), tmp_path / "x"
     seeds = [
         "".join(json.dumps(record) + "\n" for record in records).encode()
-        for records in ([SHAREGPT] * 2, [OPENAI] * 2, TAVERN, [COSER], [[OPENAI]])
+        for records in ([SHAREGPT] * 2, [OPENAI] * 2, TAVERN, [COSER], [SAMPLE], [[OPENAI]])
     ]
     read_ = 0
     for _ in range(400):
@@ -277,8 +510,8 @@ def test_mutated_files_are_read_or_refused(tmp_path: Path) -> None:
             data[place : place + rng.randint(0, 3)] = rng.choice([b"", b"[", b'"', b"null", b"\x00", b"\xff", b"9", b"{}"])
         path.write_bytes(bytes(data))
         try:
-            convert(read(path)[1], character="Ada")
+            write_rpgbench(tmp_path / "made.json", convert(read(path)[1], character="Ada").scenarios)
             read_ += 1
-        except DataError:
-            pass
+        except DataError as error:
+            assert not str(error).startswith("not written"), "what convert gives can be written"
     assert 20 < read_ < 380, "both happen"

@@ -9,7 +9,8 @@ import pytest
 
 from coevo import cli
 from coevo.data import check, load_scenarios, world, write_rpgbench
-from coevo.data.testsets import ANONYMISED, HELD_OUT, HIDDEN, LONG, WORDS, anonymised, conversation, divide
+from coevo.data.formats.divide import conversation_of
+from coevo.data.testsets import ANONYMISED, HELD_OUT, HIDDEN, LONG, WORDS, anonymised, divide
 from coevo.errors import DataError
 from coevo.types import Scenario, Turn, shift_of
 
@@ -36,9 +37,9 @@ def test_nobody_is_on_both_sides(tmp_path) -> None:
     # 8 characters and a tenth: one, with its 10 conversations of 20 scenarios but for rounding
     (held,) = {x.character["name"] for x in splits["OOD2Test"] if x.subset_tag == HELD_OUT}
     assert not [x for x in found.scenarios if x.character["name"] == held and x.subset_tag != HELD_OUT]
-    trained = {conversation(x) for x in splits["IDTrain"]}
+    trained = {conversation_of(x) for x in splits["IDTrain"]}
     tested = [x for x in found.scenarios if x.split != "IDTrain" and x.parent is None]
-    assert tested and trained.isdisjoint(conversation(x) for x in tested)
+    assert tested and trained.isdisjoint(conversation_of(x) for x in tested)
     # 70 conversations left, 7 of them long: their last turns alone
     long = [x for x in splits["OOD3Test"] if x.subset_tag == LONG]
     assert len(long) == 7 and {len(x.dialogue) for x in long} == {5}
@@ -72,8 +73,14 @@ def test_a_character_is_its_name() -> None:
     found = divide(made)
     (held,) = {x.character["name"] for x in found.scenarios if x.subset_tag == HELD_OUT}
     assert not [x for x in found.scenarios if x.character["name"] == held and x.subset_tag != HELD_OUT]
-    trained = {conversation(x) for x in found.scenarios if x.split == "IDTrain"}
-    assert trained.isdisjoint(conversation(x) for x in found.scenarios if x.split != "IDTrain" and x.parent is None)
+    trained = {conversation_of(x) for x in found.scenarios if x.split == "IDTrain"}
+    assert trained.isdisjoint(conversation_of(x) for x in found.scenarios if x.split != "IDTrain" and x.parent is None)
+
+
+def test_a_greeting_alone_begins_many_conversations() -> None:
+    made = [replace(x, dialogue=(Turn("agent", "Welcome."), *x.dialogue), character="Ada") for x in conversations(1, 40, 1)]
+    found = divide(made)
+    assert sum(x.split == "IDTest" for x in found.scenarios) == 4, "a tenth of 40"
 
 
 def test_shuffled_words_keep_words_and_reference() -> None:
@@ -136,3 +143,27 @@ def test_the_command(tmp_path, capsys) -> None:
     assert "left out: 14 scenarios, earlier turns of the long conversations" in shown.err
     assert len(load_scenarios(tmp_path / "out.json")) > 100
     assert cli.main(words) == 2 and "expected a new file" in capsys.readouterr().err
+
+
+def test_the_command_that_splits(tmp_path, capsys) -> None:
+    write_rpgbench(tmp_path / "mine.json", conversations())
+    words = ["data", "split", str(tmp_path / "mine.json"), "--by", "character", "--out", str(tmp_path / "out.json")]
+    assert cli.main(words) == 0 and "no character in both" in capsys.readouterr().out
+    found = load_scenarios(tmp_path / "out.json")
+    train, test = ({x.character["name"] for x in found if x.split == split} for split in ("IDTrain", "IDTest"))
+    assert len(train) == 7 and len(test) == 1 and train.isdisjoint(test) and len(found) == len(conversations())
+    assert cli.main([*words[:4], "user", *words[5:-1], str(tmp_path / "x.json")]) == 2
+    assert "160 scenarios have 1 different users" in capsys.readouterr().err.replace(str(len(conversations())), "160")
+
+
+def test_a_data_set_of_the_hub_is_read_by_its_name(tmp_path, capsys, monkeypatch) -> None:
+    asked = []
+
+    def load(name: str, *, split: str, streaming: bool) -> list[dict[str, object]]:
+        asked.append((name, split, streaming))
+        said = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]
+        return [{"messages": [{"role": "system", "content": "You are Ada."}, *said]}]
+
+    monkeypatch.setattr("datasets.load_dataset", load)
+    assert cli.main(["data", "convert", "hub:me/chats:test", "--out", str(tmp_path / "a.json")]) == 0
+    assert asked == [("me/chats", "test", True)] and len(load_scenarios(tmp_path / "a.json")) == 1

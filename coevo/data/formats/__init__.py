@@ -6,6 +6,8 @@ from pathlib import Path
 from coevo.data.formats.chats import COLUMNS, READERS, read
 from coevo.data.formats.conversation import Conversation, rows
 from coevo.data.formats.convert import UNKNOWN, Converted, convert
+from coevo.data.formats.divide import split_by
+from coevo.data.formats.hub import Load, hub_rows
 from coevo.errors import DataError
 
 
@@ -28,4 +30,26 @@ def read_conversations(
         raise DataError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
 
 
-__all__ = ["COLUMNS", "READERS", "UNKNOWN", "Conversation", "Converted", "convert", "read_conversations"]
+def read_hub(
+    name: str, load: Load, format_: str = "", options: Mapping[str, str] | None = None
+) -> tuple[str, Iterator[Conversation]]:
+    """The format of a data set of the hub, or of a folder of one, and its conversations, read as a stream.
+
+    Args:
+        name: `hub:owner/name`, and `:split` where it is not `train`.
+        load: `datasets.load_dataset`; given, as this package does without `datasets`.
+        format_: as of `read_conversations`.
+        options: as of `read_conversations`.
+
+    Raises:
+        DataError: it cannot be loaded, or a record is wrong.
+    """
+    try:
+        return read(hub_rows(name, load), format_, options)
+    except DataError as error:
+        raise DataError(str(error) if name in str(error) else f"{name}: {error}") from None
+
+
+__all__ = [
+    "COLUMNS", "READERS", "UNKNOWN", "Conversation", "Converted", "convert", "read_conversations", "read_hub", "split_by",
+]  # fmt: skip

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TextIO
 
-from coevo.data.jsonstream import Refused, clipped, json_type, strict_decoder
+from coevo.data.jsonstream import CHUNK_BYTES, Refused, clipped, json_type, strict_decoder
 from coevo.errors import DataError
 from coevo.files import what_it_is
 from coevo.types import Turn
 
 LONGEST_LINE = 16 * 2**20
-"""Bytes of a line of JSON Lines: a conversation of millions of words is none."""
-LARGEST_JSON = 2 * 2**30
-"""Bytes of a JSON file that is held as a whole."""
+"""Bytes of a line, or of a record of a list: a conversation of millions of words is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,9 @@ class Conversation:
     character: str | Mapping[str, Any] = ""
     """Who the agent is, where the format says it."""
     left_out: tuple[str, ...] = ()
-    """Messages that are no part of the dialogue, by reason."""
+    """What is no part of the dialogue, by reason."""
+    last_alone: bool = False
+    """Whether the last answer alone is a reference, as where the format marks it as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,8 @@ def rows(path: Path) -> Iterator[Row]:
             head = file.read(4096)
     except OSError as error:
         raise DataError(f"{path}: cannot be opened ({error.strerror}); check the path.") from None
+    except ValueError as error:  # a null character in the path
+        raise DataError(f"{str(path)!r}: cannot be opened ({error}); check the path.") from None
     if head.startswith(b"PAR1"):
         yield from _parquet(path)
         return
@@ -88,6 +91,8 @@ def _lines(path: Path) -> Iterator[Row]:
             line = file.readline(LONGEST_LINE + 1)
             if not line:
                 return
+            if line.isspace() and len(line) <= LONGEST_LINE:
+                continue
             place = f"{path}:{number}"
             if len(line) > LONGEST_LINE:
                 raise DataError(f"{place}: the line has more than {LONGEST_LINE:,} bytes; expected one record; split it.")
@@ -100,47 +105,103 @@ def _lines(path: Path) -> Iterator[Row]:
 
 
 def _list(path: Path) -> Iterator[Row]:
-    size = path.stat().st_size
-    if size > LARGEST_JSON:
-        raise DataError(f"{path}: has {size:,} bytes; a JSON list is held as a whole, so write JSON Lines: jq -c '.[]' FILE")
-    text = _decoded(path.read_bytes().removeprefix(b"\xef\xbb\xbf"), str(path))
-    decoder, place = strict_decoder(), len(text) - len(text.lstrip()) + 1
-    for number in range(sys.maxsize):
-        place = _skipped(text, place)
-        if text[place : place + 1] == "]" and not text[place + 1 :].strip():
-            return
-        if number:
-            if text[place : place + 1] != ",":
-                raise DataError(f"{path}, record {number}: {clipped(text[place : place + 30])} found; expected ',' or ']'.")
-            place = _skipped(text, place + 1)
-        where = f"{path}, record {number}"
-        value, place = _parsed(decoder, text, where, place)
-        yield Row(where, _object(value, where))
+    with path.open("rb") as file:
+        held = _Held(file, path)
+        held.next_sign()
+        held.at += 1
+        for number in range(sys.maxsize):
+            where = f"{path}, record {number}"
+            if held.next_sign() == "]":
+                held.at += 1
+                if held.next_sign():
+                    raise DataError(f"{where}: {clipped(held.shown())} found; expected nothing after the list.")
+                return
+            if number:
+                if held.next_sign() != ",":
+                    raise DataError(f"{where}: {clipped(held.shown())} found; expected ',' or ']'.")
+                held.at += 1
+                held.next_sign()
+            yield Row(where, _object(held.value(where), where))
 
 
-def _skipped(text: str, place: int) -> int:
-    while place < len(text) and text[place] in " \t\r\n":
-        place += 1
-    return place
+class _Held:
+    """The part of a file that is held: from the record that is being read on."""
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self._file, self._path = file, path
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        self._json = strict_decoder()
+        self._text, self._ended, self._bytes = "", False, 0
+        self.at = 0
+
+    def next_sign(self) -> str:
+        """The next character that is no white space; empty at the end."""
+        while True:
+            while self.at < len(self._text):
+                if self._text[self.at] not in " \t\r\n":
+                    return self._text[self.at]
+                self.at += 1
+            if not self._more():
+                return ""
+
+    def shown(self) -> str:
+        """What stands here, for a message."""
+        return self._text[self.at : self.at + 30]
+
+    def value(self, where: str) -> Any:
+        """The JSON value that begins here."""
+        while True:
+            try:
+                value, self.at = _parsed(self._json, self._text, where, self.at)
+                return value
+            except _Malformed:
+                if len(self._text) - self.at > LONGEST_LINE:
+                    raise DataError(
+                        f"{where}: no record ends within {LONGEST_LINE:,} characters; one is broken, or too long."
+                    ) from None
+                if not self._more():
+                    raise
+
+    def _more(self) -> bool:
+        """Reads on, at least as much as is held, so that long records cost linear time. False at the end."""
+        if self._ended:
+            return False
+        rest = self._text[self.at :]
+        data = self._file.read(max(CHUNK_BYTES, 2 * len(rest)))
+        pending = len(self._decoder.getstate()[0])
+        try:
+            self._text, self.at = rest + self._decoder.decode(data, final=not data), 0
+        except UnicodeDecodeError as error:
+            raise _not_utf8(str(self._path), self._bytes - pending + error.start, error.object[error.start]) from None
+        self._bytes, self._ended = self._bytes + len(data), not data
+        return True
 
 
 def _decoded(data: bytes, place: str) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{place}: byte {error.start} (0x{data[error.start]:02x}) is not valid UTF-8; convert the file, for example "
-            "with iconv -f ENCODING -t UTF-8."
-        ) from None
+        raise _not_utf8(place, error.start, data[error.start]) from None
+
+
+def _not_utf8(place: str, at: int, byte: int) -> DataError:
+    return DataError(
+        f"{place}: byte {at} (0x{byte:02x}) is not valid UTF-8; convert the file, for example with "
+        "iconv -f ENCODING -t UTF-8."
+    )
+
+
+class _Malformed(DataError):
+    """No JSON, or JSON that goes on beyond what is held."""
 
 
 def _parsed(decoder: json.JSONDecoder, text: str, place: str, start: int = 0) -> tuple[Any, int]:
     try:
         return decoder.raw_decode(text, start)
     except json.JSONDecodeError as error:
-        raise DataError(
-            f"{place}: malformed JSON, {error.msg} at {clipped(text[error.pos : error.pos + 30])}; correct it, or write the "
-            "file again."
+        raise _Malformed(
+            f"{place}: malformed JSON, {error.msg.removesuffix(' at')} at {clipped(text[error.pos : error.pos + 30])}; "
+            "correct it, or write the file again."
         ) from None
     except Refused as error:
         raise DataError(f"{place}: {error.args[0]} found; expected {error.args[1]}.") from None
@@ -158,12 +219,16 @@ def _parquet(path: Path) -> Iterator[Row]:
     import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
+    number = 0
     try:
-        number = 0
         for batch in pq.ParquetFile(path).iter_batches(256):
             for value in batch.to_pylist():
                 yield Row(f"{path}, record {number}", value)
                 number += 1
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}, record {number} or after: a text is not valid UTF-8 ({error.reason}); write it again."
+        ) from None
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: is no Parquet file that can be read ({str(error)[:200]}); write it again.") from None
 
@@ -171,17 +236,13 @@ def _parquet(path: Path) -> Iterator[Row]:
 def _csv(path: Path) -> Iterator[Row]:
     csv.field_size_limit(LONGEST_LINE)
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
+        reader = csv.DictReader(_short_lines(file, path), strict=True)
         try:
-            if reader.fieldnames is None or len(reader.fieldnames) < 2:
-                raise DataError(
-                    f"{path}: begins with neither {{ nor [, and its first line names no columns of a CSV; expected JSON "
-                    "Lines, a JSON list, Parquet or CSV."
-                )
+            _check_columns(path, reader.fieldnames or ())
             for value in reader:
                 if None in value or None in value.values():
                     raise DataError(
-                        f"{path}:{reader.line_num}: has not the {len(reader.fieldnames)} columns of the first line."
+                        f"{path}:{reader.line_num}: has not the {len(reader.fieldnames or ())} columns of the first line."
                     )
                 yield Row(f"{path}:{reader.line_num}", dict(value))
         except csv.Error as error:
@@ -190,8 +251,32 @@ def _csv(path: Path) -> Iterator[Row]:
             ) from None
         except UnicodeDecodeError as error:
             raise DataError(
-                f"{path}: is not valid UTF-8 ({error.reason} at byte {error.start}); convert the file."
+                f"{path}: is not valid UTF-8 ({error.reason} at byte {error.start} of what was read); convert the file."
             ) from None
+
+
+def _short_lines(file: TextIO, path: Path) -> Iterator[str]:
+    for number in range(1, sys.maxsize):
+        line = file.readline(LONGEST_LINE + 1)
+        if not line:
+            return
+        if len(line) > LONGEST_LINE:
+            raise DataError(
+                f"{path}:{number}: the line has more than {LONGEST_LINE:,} characters; expected JSON Lines, a JSON list, "
+                "Parquet or CSV."
+            )
+        yield line
+
+
+def _check_columns(path: Path, names: Sequence[str]) -> None:
+    if len(names) < 2:
+        raise DataError(
+            f"{path}: begins with neither {{ nor [, and its first line names no columns of a CSV; expected JSON "
+            "Lines, a JSON list, Parquet or CSV."
+        )
+    twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
+    if twice is not None:
+        raise DataError(f"{path}:1: two columns are called {clipped(twice)}; expected a name of its own for each.")
 
 
 def joined(turns: Sequence[Turn]) -> tuple[Turn, ...]:
