@@ -12,7 +12,7 @@ from coevo.cli.console import Commands, command, count, path, say, stream, warn,
 from coevo.errors import CoevoError, ConfigError
 
 if TYPE_CHECKING:
-    from coevo.data.cards import Card
+    from coevo.cards import Card
     from coevo.talk.session import Speaker, Talk
 
 CHAT_EXAMPLES = """examples:
@@ -63,7 +63,7 @@ def _chat(options: argparse.Namespace) -> int:
 
 
 def _card(given: str) -> Card:
-    from coevo.data.cards import Card, read_card
+    from coevo.cards import Card, read_card
 
     file = Path(given)
     if len(given) < 256 and file.is_file():

@@ -18,7 +18,7 @@ from coevo.progress import Stage
 from coevo.types import Scenario
 
 if TYPE_CHECKING:
-    from coevo.data.formats import Conversation
+    from coevo.formats import Conversation
 
 MOST_PROBLEMS = 50
 """Problems of a file that `data check` prints one by one."""
@@ -123,9 +123,9 @@ def _world(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
+    from coevo.cards import read_cards
     from coevo.data import write_rpgbench
-    from coevo.data.cards import read_cards
-    from coevo.data.formats import convert
+    from coevo.formats import convert
 
     _absent(options.out)
     cards = read_cards(options.cards) if options.cards else []
@@ -153,7 +153,7 @@ def _convert(options: argparse.Namespace) -> int:
 
 def _opened(name: Path, format_: str, columns: dict[str, str]) -> tuple[str, Iterator[Conversation]]:
     """The conversations of a file, or of a data set of the hub."""
-    from coevo.data.formats import read_conversations, read_hub
+    from coevo.formats import read_conversations, read_hub
 
     if str(name).startswith("hub:"):
         from datasets import load_dataset
@@ -164,7 +164,7 @@ def _opened(name: Path, format_: str, columns: dict[str, str]) -> tuple[str, Ite
 
 def _split(options: argparse.Namespace) -> int:
     from coevo.data import load_scenarios, write_rpgbench
-    from coevo.data.formats import split_by
+    from coevo.formats import split_by
 
     _absent(options.out)
     found = split_by(load_scenarios(options.file), options.by, test=options.test, seed=options.seed)
@@ -191,7 +191,7 @@ def _columns(given: str | None) -> dict[str, str]:
 
 def _shift(options: argparse.Namespace) -> int:
     from coevo.data import load_scenarios, write_rpgbench
-    from coevo.data.testsets import divide
+    from coevo.formats.testsets import divide
 
     _absent(options.out)
     if bool(options.manner) != bool(options.writer):

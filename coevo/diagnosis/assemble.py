@@ -18,9 +18,10 @@ from coevo.maths.bound import Bound, emid_bound
 from coevo.maths.divergence import Divergence
 from coevo.maths.stats import Floats, stratum_seed
 from coevo.prompts import Part, character_text
+from coevo.scoring.against import against_words
 from coevo.scoring.claims import LEAST, beyond, scored, sign
 from coevo.scoring.summary import Row, difference, remid_margin, summarise
-from coevo.scoring.words import WORDS, against_words, coverage_words, home_words, likelier_words, shift_words
+from coevo.scoring.words import WORDS, coverage_words, home_words, likelier_words, shift_words
 from coevo.types import COMPONENTS, Scenario, shift_of
 
 if TYPE_CHECKING:

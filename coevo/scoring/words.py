@@ -11,7 +11,6 @@ from typing import Any
 
 from coevo.scoring.claims import (
     LEAST,
-    WIDE,
     Entry,
     Record,
     beyond,
@@ -21,8 +20,6 @@ from coevo.scoring.claims import (
     scored,
     shown,
     sign,
-    touches,
-    unread,
 )
 from coevo.scoring.summary import Row
 
@@ -164,12 +161,12 @@ def _most_words(hurt: Mapping[str, Any], shifts: Mapping[str, Entry], scale: str
     known = {s: e["remid"] for s, e in shifts.items() if e.get("remid")}
     larger = [s for s, record in known.items() if record["value"] > hurt["remid"]["value"]]
     verb = "may hurt" if not hurt["corrected"] else "hurts" if larger else "hurts most"
-    noise = "beyond noise (the interval is above 0)" if hurt["corrected"] else _alone(len(known), "shifts", home, entry)
+    noise = "beyond noise (the interval is above 0)" if hurt["corrected"] else alone_words(len(known), "shifts", home, entry)
     words = f"The {name} shift {verb}: R-EMID {shown(hurt['remid'], scale)}, {noise}"
     if larger:
         parts = ", ".join(
             f"of the {shift} shift, {shown(known[shift], scale)}, is larger and "
-            + ("within noise" if sign(known[shift], scale) <= 0 else _alone(len(known), "shifts", home, shifts[shift]))
+            + ("within noise" if sign(known[shift], scale) <= 0 else alone_words(len(known), "shifts", home, shifts[shift]))
             for shift in larger
         )
         words += f"; that {parts}"
@@ -179,7 +176,8 @@ def _most_words(hurt: Mapping[str, Any], shifts: Mapping[str, Entry], scale: str
     return [f"{words}.", *_loss_words(name, entry, home, scale)]
 
 
-def _alone(count: int, what: str, *levels: Entry) -> str:
+def alone_words(count: int, what: str, *levels: Entry) -> str:
+    """Why what is beyond noise by itself is not taken for sure."""
     if any(scored(level) < LEAST for level in levels):
         return f"beyond noise by itself, but of fewer than {LEAST} responses"
     return f"beyond noise by itself, but not after Holm's correction for {count} {what}"
@@ -197,7 +195,7 @@ def _subset_words(shifted: Mapping[str, Entry], home: Entry, scale: str, each: b
     if sign(record, scale) > 0:
         sure = worst in _hurting(shifted, home, scale)
         also = f"beyond noise, also after Holm's correction for {len(remids)} subsets"
-        place = also if sure else _alone(len(remids), "subsets", home, shifted[worst])
+        place = also if sure else alone_words(len(remids), "subsets", home, shifted[worst])
     others = [tag for tag in remids if tag != worst and sign(remids[tag], scale) > 0]
     figures = ", ".join(f"{tag} {shown(remids[tag] or {}, scale)}" for tag in others)
     too = " too" if sign(record, scale) > 0 else ""
@@ -316,96 +314,3 @@ def _home_losses(home: Entry, subsets: Mapping[str, Entry], scale: str) -> tuple
             if record and sign(record, scale) < 0:
                 found[name not in sure].append(text.format(name, shown(record, scale)))
     return ", ".join(found[0]), ", ".join(found[1])
-
-
-# --- against another model ------------------------------------------------------------------------------------------
-
-
-def against_words(against: Mapping[str, Any] | None, shifts: Mapping[str, Entry], scale: str) -> list[str]:
-    """Where R-EMI differs from the first model's beyond noise. R-EMID would also fall by getting worse on ID."""
-    if against is None:
-        return []
-    sure = _sure(against["shifts"], scale)
-    moved = [words for shift, entry in against["shifts"].items() if (words := _moved(shift, entry, scale, sure))]
-    moved += _moved_subsets(against, scale, sure["remi"])
-    lead = f"Against {against['model']}, paired by scenario"
-    chance = {s: words for s, entry in against["shifts"].items() if (words := _moved(s, entry, scale, sure, alone=True))}
-    fullest = max((against["shifts"][s] for s in chance), key=scored, default=None)
-    why = _alone(len(against["shifts"]), "comparisons", *([fullest] if fullest else []))
-    alone = f"{why}: {', '.join(chance.values())}"
-    few_both = {shift: entry for shift, entry in against["shifts"].items() if 2 * scored(entry) < entry["n"]}
-    doubt = [f"fewer than half are scored for both: {', '.join(few_both)}"] if few_both else []
-    if few := [tag for tag, entry in against["subsets"].items() if scored(entry) < LEAST]:
-        doubt.append(f"fewer than {LEAST} are scored for both: {', '.join(few)}")
-    if gaps := _moved_gaps(against, scale, sure["register_gap"]):
-        doubt.append(f"M differs in single subsets: {', '.join(gaps)}")
-    doubt += _wide_words(against["shifts"], shifts, scale)
-    if deaf := unread(shifts, scale):
-        doubt.append(f"the references tell this scorer nothing of their contexts beyond noise: {', '.join(deaf)}")
-    if moved:
-        return [f"{lead}: {', '.join(moved)}." + (f" {alone[0].upper()}{alone[1:]}." if chance else "")]
-    doubt += [alone] if chance else []
-    if doubt:
-        return [f"{lead}: whether they differ cannot be told; {'; '.join(doubt)}."]
-    return [f"{lead}: no difference of R-EMI beyond noise, nor of M."]
-
-
-def _wide_words(against: Mapping[str, Entry], shifts: Mapping[str, Entry], scale: str) -> list[str]:
-    """Differences that may be as large as half of what the references tell, or whose interval ends at 0 itself."""
-    told = {name: (shifts.get(name, {}).get("mi_reference") or {}).get("value") for name in against}
-    records = {name: entry["remi"] for name, entry in against.items() if entry.get("remi")}
-    wide = [n for n, r in records.items() if told[n] is not None and max(abs(r["low"]), abs(r["high"])) >= WIDE * told[n]]
-    ends = [n for n, r in records.items() if touches(r, scale, 1) or touches(r, scale, -1)]
-    said = {
-        "the interval is so wide that they may differ by half of what the references tell of their contexts": wide,
-        "the interval ends at 0 itself, as of few or equal numbers": [name for name in ends if name not in wide],
-    }
-    listed = {why: ", ".join(f"{name} ({shown(records[name], scale)})" for name in names) for why, names in said.items()}
-    return [f"{why}: {names}" for why, names in listed.items() if names]
-
-
-def _moved_gaps(against: Mapping[str, Any], scale: str, sure: Sequence[str]) -> list[str]:
-    """Subsets whose M differs although so many are looked at, and not as their shift's does."""
-    subsets = against["subsets"]
-    gaps = {tag: entry["register_gap"] for tag, entry in subsets.items() if scored(entry) >= LEAST}
-    return [
-        f"M {'higher' if side > 0 else 'lower'} on {tag} ({shown(subsets[tag]['register_gap'], scale)})"
-        for side in (1, -1)
-        for tag in beyond(gaps, scale, side)
-        if subsets[tag]["shift"] not in sure or sign(against["shifts"][subsets[tag]["shift"]]["register_gap"], scale) != side
-    ]
-
-
-def _sure(shifts: Mapping[str, Entry], scale: str) -> dict[str, list[str]]:
-    """By measure, the shifts that differ although so many are looked at: of four, one does by chance in a fifth of cases."""
-    names = ("remi", "register_gap")
-    records = {name: {s: entry[name] for s, entry in shifts.items() if scored(entry) >= LEAST} for name in names}
-    return {name: [*beyond(records[name], scale, 1), *beyond(records[name], scale, -1)] for name in names}
-
-
-def _moved(shift: str, entry: Entry, scale: str, sure: Mapping[str, list[str]], alone: bool = False) -> str:
-    """How one shift differs, for sure or `alone`, by itself only; empty where it does not."""
-    where = "on ID" if shift == "id" else f"under the {shift} shift"
-    remi, gap = sign(entry["remi"], scale), sign(entry["register_gap"], scale)
-    known = {name: shift in places for name, places in sure.items()}
-    if alone and any(known.values()):
-        return ""
-    if remi and known["remi"] is not alone:
-        but = f", but M {shown(entry['register_gap'], scale)}" if gap == -remi else ""
-        return f"{'better' if remi > 0 else 'worse'} {where} (R-EMI {shown(entry['remi'], scale)}{but})"
-    if gap and known["register_gap"] is not alone:
-        beside = "" if remi else ", R-EMI within noise"
-        return f"M {'higher' if gap > 0 else 'lower'} {where} ({shown(entry['register_gap'], scale)}){beside}"
-    return ""
-
-
-def _moved_subsets(against: Mapping[str, Any], scale: str, sure: Sequence[str]) -> list[str]:
-    """Subsets that differ although so many are looked at, and not as their shift does."""
-    subsets = against["subsets"]
-    remis = {tag: entry["remi"] for tag, entry in subsets.items() if scored(entry) >= LEAST}
-    return [
-        f"{'better' if side > 0 else 'worse'} on {tag} (R-EMI {shown(subsets[tag]['remi'], scale)})"
-        for side in (1, -1)
-        for tag in beyond(remis, scale, side)
-        if subsets[tag]["shift"] not in sure or sign(against["shifts"][subsets[tag]["shift"]]["remi"], scale) != side
-    ]

@@ -9,10 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from coevo.data.cards import Card, Entry
-from coevo.data.formats import UNKNOWN, read_conversations
+from coevo.cards import Card, Entry
 from coevo.errors import DataError
 from coevo.files import write_atomic
+from coevo.formats import UNKNOWN, read_conversations
 from coevo.text import blank, normalised
 from coevo.types import Response, Scenario, Turn
 

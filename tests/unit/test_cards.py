@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from coevo.data.cards import Entry, Lorebook, parse_card, parse_lorebook, read_card, read_cards, write_card
-from coevo.data.cards.files import BLANK, PNG, _chunk, _chunks, with_raw
+from coevo.cards import Entry, Lorebook, parse_card, parse_lorebook, read_card, read_cards, write_card
+from coevo.cards.files import BLANK, PNG, _chunk, _chunks, with_raw
 from coevo.errors import DataError
 
 RPBENCH = Path("../shared/data/rpbench/rpbench_character.jsonl")

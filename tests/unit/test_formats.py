@@ -15,12 +15,12 @@ import pytest
 from datasets import load_dataset
 
 from coevo import cli
+from coevo.cards import parse_card
 from coevo.cli.data import FORMATS
 from coevo.data import load_scenarios, write_rpgbench
-from coevo.data.cards import parse_card
-from coevo.data.formats import READERS, UNKNOWN, Conversation, convert, read_conversations, read_hub, split_by
-from coevo.data.formats.convert import persona_in
 from coevo.errors import DataError
+from coevo.formats import READERS, UNKNOWN, Conversation, convert, read_conversations, read_hub, split_by
+from coevo.formats.convert import persona_in
 from coevo.types import Scenario, Turn
 
 SHAREGPT = {

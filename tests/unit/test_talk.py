@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from coevo import cli
-from coevo.data.cards import parse_card, write_card
+from coevo.cards import parse_card, write_card
 from coevo.errors import DataError
 from coevo.talk.session import Talk
 from coevo.types import Response, Scenario, Turn

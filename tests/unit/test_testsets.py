@@ -9,9 +9,9 @@ import pytest
 
 from coevo import cli
 from coevo.data import check, load_scenarios, world, write_rpgbench
-from coevo.data.formats.divide import conversation_of
-from coevo.data.testsets import ANONYMISED, HELD_OUT, HIDDEN, LONG, WORDS, anonymised, divide
 from coevo.errors import DataError
+from coevo.formats.divide import conversation_of
+from coevo.formats.testsets import ANONYMISED, HELD_OUT, HIDDEN, LONG, WORDS, anonymised, divide
 from coevo.types import Scenario, Turn, shift_of
 
 SPLITS = {"IDTrain", "IDTest", "OOD2Test", "OOD3Test"}

@@ -13,8 +13,9 @@ from coevo.report import drift
 from coevo.report.changes import verdicts
 from coevo.report.read import Run
 from coevo.rewards.verdict import Agreement, Measure, Member, Verdict, conclusion
+from coevo.scoring.against import against_words
 from coevo.scoring.claims import LEAST, beyond, doubts, less, lost, printed, scored, shown, sign, touches
-from coevo.scoring.words import against_words, home_words, shift_words
+from coevo.scoring.words import home_words, shift_words
 
 TAGS = {"IDTest": "id", "german": "user", "korean": "user", "Theater": "character", "TurnLevelComposition": "dialogue"}
 SHIFTS = ("id", "user", "character", "dialogue")

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from coevo.data.formats.conversation import Conversation, Row, joined
 from coevo.data.jsonstream import Refused, strict_decoder
 from coevo.errors import DataError
+from coevo.formats.conversation import Conversation, Row, joined
 from coevo.text import blank, normalised
 from coevo.types import Turn
 

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, groupby
 from typing import Any
 
-from coevo.data.formats.conversation import Conversation, Row, joined
-from coevo.data.formats.fields import SAID, Said, cell, conversation_of, listed, said_of, text_of, whole
 from coevo.data.jsonstream import Element
 from coevo.data.sample import Sample
 from coevo.errors import DataError
+from coevo.formats.conversation import Conversation, Row, joined
+from coevo.formats.fields import SAID, Said, cell, conversation_of, listed, said_of, text_of, whole
 from coevo.text import blank, normalised
 from coevo.types import Turn
 

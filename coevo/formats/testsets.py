@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
-from coevo.data.formats.divide import character_of, conversation_of
 from coevo.data.shifts import shuffled
 from coevo.errors import DataError
+from coevo.formats.divide import character_of, conversation_of
 from coevo.text import unspaced
 from coevo.types import Scenario, Turn
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from coevo.data.cards.lorebook import Lorebook, parse_lorebook
+from coevo.cards.lorebook import Lorebook, parse_lorebook
 from coevo.errors import DataError
 from coevo.text import blank, normalised
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from coevo.data.cards.card import VERSIONS, Card, parse_card
+from coevo.cards.card import VERSIONS, Card, parse_card
 from coevo.data.jsonstream import Refused, strict_decoder
 from coevo.errors import DataError
 from coevo.files import what_it_is, write_atomic

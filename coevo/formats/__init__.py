@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from coevo.data.formats.chats import COLUMNS, READERS, read
-from coevo.data.formats.conversation import Conversation, rows
-from coevo.data.formats.convert import UNKNOWN, Converted, convert
-from coevo.data.formats.divide import split_by
-from coevo.data.formats.hub import Load, hub_rows
 from coevo.errors import DataError
+from coevo.formats.chats import COLUMNS, READERS, read
+from coevo.formats.conversation import Conversation, rows
+from coevo.formats.convert import UNKNOWN, Converted, convert
+from coevo.formats.divide import split_by
+from coevo.formats.hub import Load, hub_rows
 
 
 def read_conversations(

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
-from coevo.data.formats.conversation import Row
 from coevo.errors import DataError
+from coevo.formats.conversation import Row
 
 PREFIX = "hub:"
 SPLIT = "train"

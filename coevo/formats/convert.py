@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from itertools import dropwhile, takewhile
 from typing import Any
 
-from coevo.data.cards import Card
-from coevo.data.formats.conversation import Conversation
+from coevo.cards import Card
 from coevo.data.jsonstream import Element
 from coevo.data.sample import KEY_OF_ROLE, Sample
 from coevo.errors import DataError
+from coevo.formats.conversation import Conversation
 from coevo.text import blank, folded, normalised
 from coevo.types import Scenario
 
