@@ -26,6 +26,7 @@ from coevo.cli import (
     reward,
     score,
     train,
+    view,
 )
 from coevo.cli.console import EXIT_ERROR, Parser, complain, is_main, refuse_other_encodings, say, warn
 from coevo.cli.streams import settle
@@ -55,7 +56,7 @@ OVERRIDING = ("train", "audit", "score")
 READ = ("recipe", "file", "folder", "folders", "data", "responses", "scorer", "reasoner", "resume", "local")
 """Arguments that name what must be there."""
 COMMANDS = (
-    init, train, audit, experiment, generate, chat, score, judge, gate, export, reward, data, report, ablation,
+    init, train, audit, experiment, generate, chat, score, judge, gate, export, reward, data, report, view, ablation,
     calibrate,
 )  # fmt: skip
 """In the order of `coevo --help`."""

@@ -29,5 +29,6 @@ def build(run_dir: str | Path) -> list[Path]:
     images = draw(run)
     files = {"table.md": markdown(run).encode(), "results.json": results(run).encode()}
     files |= images
-    files["report.html"] = render(run, images).encode()
+    # half of a surrogate pair, which JSON can hold, is no text
+    files["report.html"] = render(run, images).encode("utf-8", "replace")
     return [write_atomic(run.path / "report" / name, content) for name, content in files.items()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from coevo.maths.stats import Measure
@@ -10,6 +12,18 @@ from coevo.scoring.claims import LEAST, beyond, digits, lost, printed, scored, s
 
 MEASURES = {"register_gap": "M", "share_right": "the share of right slots"}
 """What may fall while R-EMID looks well, and its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Where R-EMI on ID, or R-EMID under a shift, moved to."""
+
+    side: int | None
+    """1 if it rose beyond noise, -1 if it fell, 0 for neither, None where that cannot be told."""
+    doubts: Mapping[str, str] = field(default_factory=dict)
+    """Why it cannot be told: reasons, each with the levels that it holds of."""
+    but: str = ""
+    """What contradicts that all is as well as that looks; empty if nothing does."""
 
 
 def verdicts(run: Run) -> list[str]:
@@ -24,18 +38,40 @@ def verdicts(run: Run) -> list[str]:
     return sentences
 
 
+def at_home(run: Run) -> Finding | None:
+    """Where R-EMI on ID moved to; None without a paired change of it."""
+    remi = run.change["shifts"].get("id", {}).get("remi") if run.change else None
+    if not run.change or not remi:
+        return None
+    side = sign(remi, run.change["scale"])
+    if side < 0 and _pairs(run, "id", side) >= LEAST:
+        return Finding(side)
+    if doubts := _doubts(run, ["id"], side):
+        return Finding(None, doubts)
+    return Finding(side, but=_but(run, "id", side))
+
+
+def under(run: Run, shift: str) -> Finding:
+    """Where R-EMID under a shift moved to, of a run whose two evaluations can be compared."""
+    side = _side(run, shift, "remid")
+    # that it rose accuses, and takes no more than an interval; the rest acquits
+    if doubts := _doubts(run, ["id", shift], side, listens=side <= 0):
+        return Finding(None, doubts)
+    return Finding(side, but=_but(run, shift, side) if side <= 0 else "")
+
+
 def _anchor(run: Run, change: dict[str, Any]) -> str:
     """R-EMID also falls when a model gets worse on ID, so that is said first."""
-    remi = change["shifts"].get("id", {}).get("remi")
-    if not remi:
+    found = at_home(run)
+    if found is None:
         return "id: R-EMI could not be compared, so neither can R-EMID."
+    remi = change["shifts"]["id"]["remi"]
     moved = f"id: paired change of R-EMI {shown(remi, change['scale'], signed=True)} {_nats(change)}"
-    side = sign(remi, change["scale"])
-    if side < 0 and _pairs(run, "id", side) >= LEAST:
+    if found.side is None:
+        return f"{moved}. Whether R-EMI on ID moved cannot be told: {_joined(found)}."
+    if found.side < 0:
         return f"{moved}. R-EMI on ID fell: what R-EMID lost by that is no gain under the shifts."
-    if doubt := _doubt(run, ["id"], side):
-        return f"{moved}. Whether R-EMI on ID moved cannot be told: {doubt}."
-    return f"{moved}. R-EMI on ID {'rose' if side > 0 else 'did not move beyond noise'}{_but(run, 'id', side)}."
+    return f"{moved}. R-EMI on ID {'rose' if found.side > 0 else 'did not move beyond noise'}{found.but}."
 
 
 def _verdict(run: Run, shift: str, before: dict[str, float], after: dict[str, float]) -> str:
@@ -47,13 +83,17 @@ def _verdict(run: Run, shift: str, before: dict[str, float], after: dict[str, fl
     change = run.change["shifts"].get(shift, {}).get("remid") if run.change else None
     if change:
         moved += f" (paired change {shown(change, scale, signed=True)})"
-    side = _side(run, shift, "remid")
-    # that it rose accuses, and takes no more than an interval; the rest acquits
-    if doubt := _doubt(run, ["id", shift], side, listens=side <= 0):
-        return f"{moved}. Whether R-EMID moved cannot be told: {doubt}."
-    words = {0: "did not move beyond noise", -1: "fell", 1: "rose"}[side]
-    overlap = " The two intervals overlap, but the paired change excludes 0." if side and first.overlaps(second) else ""
-    return f"{moved}. R-EMID {words}{_but(run, shift, side) if side <= 0 else ''}.{overlap}"
+    found = under(run, shift)
+    if found.side is None:
+        return f"{moved}. Whether R-EMID moved cannot be told: {_joined(found)}."
+    words = {0: "did not move beyond noise", -1: "fell", 1: "rose"}[found.side]
+    hidden = found.side and first.overlaps(second)
+    overlap = " The two intervals overlap, but the paired change excludes 0." if hidden else ""
+    return f"{moved}. R-EMID {words}{found.but}.{overlap}"
+
+
+def _joined(found: Finding) -> str:
+    return "; ".join(f"{reason}: {names}" for reason, names in found.doubts.items())
 
 
 def _nats(evaluation: dict[str, Any]) -> str:
@@ -88,7 +128,7 @@ def _pairs(run: Run, shift: str, side: int) -> int:
     return min((scored(evaluation["subsets"][tag]) for tag in tags), default=0)
 
 
-def _doubt(run: Run, shifts: list[str], side: int, listens: bool = True) -> str:
+def _doubts(run: Run, shifts: list[str], side: int, listens: bool = True) -> dict[str, str]:
     """Why nothing can be concluded of these shifts; empty if something can.
 
     Args:
@@ -106,7 +146,7 @@ def _doubt(run: Run, shifts: list[str], side: int, listens: bool = True) -> str:
         f"{'' if side else 'in a subset '}fewer than {LEAST} scenarios are scored before and after": few,
         "to this scorer even the references tell nothing of their contexts, beyond noise": deaf,
     }
-    return "; ".join(f"{reason}: {', '.join(names)}" for reason, names in reasons.items() if names)
+    return {reason: ", ".join(names) for reason, names in reasons.items() if names}
 
 
 def _but(run: Run, shift: str, side: int = 0) -> str:

@@ -20,6 +20,7 @@ BEFORE_COLOUR, AFTER_COLOUR = "#0072B2", "#D55E00"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 STYLES = ("-", "--", "-.", ":")
 MEANINGS = {
+    "loss": "loss of the supervised phases (nats per token)",
     "reward": "reward (nats)",
     "part/negative_remid": "negative R-EMID (nats)",
     "part/anchor_remi": "anchor R-EMI (nats)",
@@ -159,7 +160,7 @@ def _panels(rows: Sequence[Record], names: Sequence[str], title: str) -> Figure 
         for place, iteration in enumerate(iterations):
             chosen = [row for row in rows if row["iteration"] == iteration and _finite(row.get(name))]
             _curve(axes, chosen, name, place, f"iteration {iteration}")
-        axes.set_title(_meaning(name))
+        axes.set_title(ascii_label(meaning(name)))
         axes.set_xlabel("step")
         if name == "pass_rate" or name.startswith("gate/"):
             axes.set_ylim(-0.03, 1.03)
@@ -180,12 +181,13 @@ def _curve(axes: Axes, rows: Sequence[Record], name: str, place: int, label: str
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
 
 
-def _meaning(name: str) -> str:
+def meaning(name: str) -> str:
+    """What a figure of metrics.jsonl is, with its unit."""
     if name in MEANINGS:
         return MEANINGS[name]
     if name.startswith("part/"):
-        return f"{ascii_label(name.removeprefix('part/').replace('_', ' '))} (nats)"
-    return f"gate {ascii_label(name.removeprefix('gate/'))} (share passing)"
+        return f"{name.removeprefix('part/').replace('_', ' ')} (nats)"
+    return f"gate {name.removeprefix('gate/')} (share passing)"
 
 
 def _finite(value: Any) -> bool:

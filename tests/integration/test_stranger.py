@@ -18,11 +18,11 @@ CRAFTS = {"Mara": "lighthouse keeper", "Tarin": "smith", "Iolo": "ferryman", "Be
 ASKS = ("What do you do all day?", "Tell me of the storm.", "Can you lend me a lamp?", "Where can I sleep tonight?")
 USERS = ("Joe, a sailor", "Ann, a nurse", "Pip, a child")
 SMALL = (
-    "rpm_sft.samples=32", "scorer_sft.samples=32", "simulator_sft.samples=32", "data.dev=12", "data.test=6",
-    "audit.scenarios=12", "audit.on_failure=warn", "loop.harvest=8", "loop.simulator.steps=1", "loop.rpm.steps=1",
-    "evaluation.k=2", "evaluation.resamples=50",
+    "method=grpo", "method.steps=1", "method.prompts=4", "method.group=4", "rpm_sft.samples=32", "scorer_sft.samples=32",
+    "data.dev=12", "data.test=6", "audit.scenarios=12", "audit.on_failure=warn", "evaluation.k=2", "evaluation.resamples=50",
 )  # fmt: skip
-"""Of the recipe that was written: as little as runs every phase. A base of 1.3 M weights reads none of this."""
+"""Of the recipe that was written, with GRPO on ID prompts: a base of 1.3 M weights that is taught so little writes no turn
+of a user that passes the simulator's gates."""
 
 
 def files(folder: Path, conversations: int = 300) -> None:

@@ -1,8 +1,10 @@
 """The report, on run folders written here: finished, unfinished and hostile ones."""
 
+import base64
 import json
 import math
 from dataclasses import replace
+from hashlib import sha256
 from html.parser import HTMLParser
 
 import numpy as np
@@ -140,16 +142,38 @@ def run(tmp_path):
 
 
 class Tags(HTMLParser):
-    """Every tag and attribute of a page."""
+    """Every tag and attribute of a page, and its scripts."""
 
     def __init__(self, page):
         super().__init__()
-        self.tags, self.attributes = [], []
+        self.tags, self.attributes, self.scripts = [], [], []
         self.feed(page)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.attributes += [(tag, *attr) for attr in attrs]
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data):
+        # within it alone the parser takes `<` for text
+        if self.cdata_elem == "script":
+            self.scripts[-1] += data
+
+
+def assert_page_harmless(page):
+    """The page runs its own scripts alone, leads nowhere but to itself, and holds nothing that is obeyed."""
+    parsed = Tags(page)
+    assert not set("\x1b\x07\x9b\r\u202e\u2066\u2028") & set(page)
+    assert not any(name.startswith("on") for _, name, _ in parsed.attributes)
+    assert all(value.startswith("data:image/png;base64,") for _, name, value in parsed.attributes if name == "src")
+    assert all(value.startswith("#") for _, name, value in parsed.attributes if name == "href")
+    # two blocks of data, the library, the page's own
+    assert len(parsed.scripts) == 4
+    policy = next(value for _, name, value in parsed.attributes if name == "content" and "default-src" in value)
+    for script in parsed.scripts[2:]:
+        assert base64.b64encode(sha256(script.encode()).digest()).decode() in policy
+    return parsed
 
 
 def test_a_finished_run_gives_every_file_and_the_same_bytes_again(run):
@@ -266,6 +290,12 @@ def test_hostile_names_are_text_in_every_file(run, capsys, monkeypatch):
     (run / "resolved.yaml").write_text(json.dumps({"name": HOSTILE}), encoding="utf-8")
     (run / "environment.json").write_text(json.dumps({HOSTILE: HOSTILE}), encoding="utf-8")
     assert cli.main(["report", str(run)]) == 0
+    page = run / "report" / "report.html"
+    text = page.read_bytes().decode()
+    assert "calc" in text
+    assert_page_harmless(text)
+    # the other files have neither scripts nor links
+    page.unlink()
     assert_harmless(run / "report", capsys.readouterr().out)
 
 
@@ -274,14 +304,11 @@ def test_the_page_is_one_file_and_escapes_what_models_write(run):
     write_lines(run / "rollouts.jsonl", turns(1, text=EVIL))
     build(run)
     page = (run / "report" / "report.html").read_text(encoding="utf-8")
-    parsed = Tags(page)
-    assert "script" not in parsed.tags
-    assert not any(name.startswith("on") for _, name, _ in parsed.attributes)
-    sources = [value for _, name, value in parsed.attributes if name in ("src", "href")]
-    assert len(sources) == 4
-    assert all(value.startswith("data:image/png;base64,") for value in sources)
-    # 10 turns with completion, answer and prompt, 10 lost scenarios with query and response
-    assert page.count("&lt;script&gt;alert(") == 10 * 3 + 10 * 2
+    parsed = assert_page_harmless(page)
+    assert len([name for _, name, _ in parsed.attributes if name == "src"]) == 4
+    # 10 turns with completion, answer and prompt; of 239 scored scenarios 23 that lost most with query and response; the
+    # title of the group that shares the response
+    assert page.count("&lt;script&gt;alert(") == 10 * 3 + 23 * 2
     assert "日本語のユーザー" in page
     assert '<meta charset="utf-8">' in page
 
@@ -394,7 +421,7 @@ def test_the_second_scorer_is_in_every_form_of_the_report(run):
             # once in the main table, once in the second scorer's
             assert table.count(f"| {shift} | {moment} |") == 2
     page = (run / "report" / "report.html").read_text(encoding="utf-8")
-    assert "<h2>By a second scorer, which rewards nothing</h2>" in page and "<th>first less second</th>" in page
+    assert "<summary>By a second scorer, which rewards nothing</summary>" in page and "<th>first less second</th>" in page
     assert "Both scorers see a gain; the one" in page and "Both scorers see a gain; the one" in console_table(run)
     second = json.loads((run / "report" / "results.json").read_text(encoding="utf-8"))["second_scorer"]
     assert second["after"]["scorer"] == "e" * 64 and second["first_less_second"]["model"] == "first - second"

@@ -29,7 +29,7 @@ def said(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     ("arguments", "expected"),
     [
         (["trian", SMOKE], "there is no 'trian'. Did you mean train?"),
-        (["zzz"], "there is no 'zzz'. Expected one of train, audit, "),
+        (["zzz"], "there is no 'zzz'. Expected one of init, train, audit, "),
         (["data", "chekc", "x"], "there is no 'chekc'. Did you mean check?"),
         (["train", SMOKE, "--otu", "x"], "unknown option --otu. Did you mean --out?"),
         (["judge", "--data", "x"], "the following arguments are required: --responses"),
