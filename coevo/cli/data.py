@@ -1,11 +1,11 @@
-"""`coevo data world | convert | check | split | shift`: make, check or divide a data file."""
+"""`coevo data world | convert | check | stats | split | shift`: make, look at or divide a data file."""
 
 from __future__ import annotations
 
 import argparse
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from coevo.types import Scenario
 
 if TYPE_CHECKING:
     from coevo.formats import Conversation
+    from coevo.formats.stats import Stats
 
 MOST_PROBLEMS = 50
 """Problems of a file that `data check` prints one by one."""
@@ -36,6 +37,10 @@ CONVERT_EXAMPLES = """examples:
   coevo data convert chats/*.jsonl --format sillytavern --out mine.json --persona "Ann, 30, a nurse"
   coevo data convert chats.jsonl --cards cards/ --out mine.json
   coevo data convert log.csv --columns conversation:chat_id,role:who,content:text --character "Ada, a poet" --out mine.json
+"""
+STATS_EXAMPLES = """examples:
+  coevo data stats dialogues.json
+  coevo data stats dialogues.json --model Qwen/Qwen3-4B --plot lengths.png
 """
 SPLIT_EXAMPLES = """examples:
   coevo data split mine.json --by character --out split.json
@@ -58,7 +63,7 @@ def add(commands: Commands) -> None:
     """Adds the commands."""
     examples = "".join(
         text.partition("\n")[2]
-        for text in (WORLD_EXAMPLES, CONVERT_EXAMPLES, CHECK_EXAMPLES, SPLIT_EXAMPLES, SHIFT_EXAMPLES)
+        for text in (WORLD_EXAMPLES, CONVERT_EXAMPLES, CHECK_EXAMPLES, STATS_EXAMPLES, SPLIT_EXAMPLES, SHIFT_EXAMPLES)
     )
     data = command(commands, "data", "make, check or divide a data file", f"examples:\n{examples}")
     kinds = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
@@ -85,6 +90,11 @@ def add(commands: Commands) -> None:
         "--per-conversation", type=count, default=4, metavar="N", help="answers taken of a chat, evenly spaced; default 4"
     )
     convert.set_defaults(run=_convert)
+    stats = command(kinds, "stats", "languages, lengths, near copies and likely personal data", STATS_EXAMPLES)
+    stats.add_argument("file", type=path, metavar="FILE", help="scenarios in the RPGBench layout")
+    stats.add_argument("--model", metavar="MODEL", help="folder or hub id, to count in its tokens; characters if omitted")
+    stats.add_argument("--plot", type=path, metavar="FILE", help="also draw the lengths, as a PNG")
+    stats.set_defaults(run=_stats)
     split = command(kinds, "split", "divide scenarios into IDTrain and IDTest, nobody on both sides", SPLIT_EXAMPLES)
     split.add_argument("file", type=path, metavar="FILE", help="scenarios in the RPGBench layout; its splits are lost")
     split.add_argument("--out", type=path, required=True, metavar="FILE", help="where to; must not exist")
@@ -160,6 +170,57 @@ def _opened(name: Path, format_: str, columns: dict[str, str]) -> tuple[str, Ite
 
         return read_hub(str(name), load_dataset, format_, columns)
     return read_conversations(name, format_, columns)
+
+
+def _stats(options: argparse.Namespace) -> int:
+    from coevo.data import load_scenarios
+    from coevo.formats.stats import stats
+
+    count_, unit = _counter(options.model)
+    scenarios = load_scenarios(options.file)
+    progress = ConsoleProgress([Stage("scenarios", None)])
+    progress.phase("scenarios", len(scenarios))
+    found = stats(scenarios, count_, unit, progress.advance)
+    progress.done("scenarios")
+    say(_stats_table(found))
+    for kind, names in found.personal.items():
+        warn(
+            f"{len(names):,} scenarios seem to hold a {kind}, such as {', '.join(names[:3])}: look before you train on them"
+        )
+    for other, name, where in found.across[:3]:
+        warn(f"{other} is a near copy of {name} ({where}): what is trained on one cannot be tested on the other")
+    if len(found.across) > 3:
+        warn(f"{len(found.across):,} near copies in two splits; the first three are above")
+    if inside := len(found.near) - len(found.across):
+        warn(f"{inside:,} scenarios are near copies of an earlier one of their split: each counts anew")
+    if options.plot:
+        from coevo.formats.plots import lengths
+
+        say(str(lengths(found, options.plot)))
+    return 0
+
+
+def _counter(model: str | None) -> tuple[Callable[[str], int], str]:
+    if model is None:
+        return len, "characters"
+    from coevo.lm.loading import load_tokenizer, local_directory
+
+    tokenizer = load_tokenizer(local_directory(model))
+    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]), "tokens"
+
+
+def _stats_table(found: Stats) -> str:
+    from coevo.formats.stats import quartiles
+    from coevo.layout import align
+
+    head = ["split", "scenarios", "languages", "messages", f"prompt, {found.unit}", f"reference, {found.unit}"]
+    rows = [head]
+    for split, languages in found.languages.items():
+        total = languages.total()
+        told = ", ".join(f"{name} {n / total:.0%}" for name, n in languages.most_common(3))
+        each = ["/".join(map(str, quartiles(by[split]))) for by in (found.messages, found.prompts, found.references)]
+        rows.append([split, f"{total:,}", told, *each])
+    return f"{align(rows, names=1)}\nmessages and lengths: the middle / 95 % within / the longest"
 
 
 def _split(options: argparse.Namespace) -> int:
