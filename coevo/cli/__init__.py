@@ -15,6 +15,7 @@ from coevo.cli import (
     audit,
     calibrate,
     chat,
+    completion,
     data,
     experiment,
     export,
@@ -57,7 +58,7 @@ READ = ("recipe", "file", "folder", "folders", "data", "responses", "scorer", "r
 """Arguments that name what must be there."""
 COMMANDS = (
     init, train, audit, experiment, generate, chat, score, judge, gate, export, reward, data, report, view, ablation,
-    calibrate,
+    calibrate, completion,
 )  # fmt: skip
 """In the order of `coevo --help`."""
 LOADING = frozenset(
@@ -104,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser, commands = _parser()
+    parser, commands = make_parser()
     if not arguments:
         parser.print_help(sys.stderr)
         sys.exit(EXIT_ERROR)
@@ -168,7 +169,8 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _parser() -> tuple[Parser, dict[str, Parser]]:
+def make_parser() -> tuple[Parser, dict[str, Parser]]:
+    """The parser of the whole command line, and of each command."""
     parser = Parser(
         prog="coevo",
         description="Measures how a role-playing model breaks under shifted users, characters and dialogues, and "

@@ -103,3 +103,12 @@ def test_version_help_and_waiting_threads(tmp_path: Path, monkeypatch: pytest.Mo
         if given:
             monkeypatch.setenv("OMP_WAIT_POLICY", given)
         assert run("-c", script).stdout == f"{expected}\n"
+
+
+def test_a_shell_completes_commands(tmp_path, capsys):
+    assert cli.main(["completion", "bash"]) == 0
+    (tmp_path / "coevo.bash").write_text(capsys.readouterr().out)
+    asked = 'source "$1"; COMP_WORDS=(coevo exp); COMP_CWORD=1; _shtab_coevo; echo "${COMPREPLY[@]}"'
+    told = subprocess.run(["bash", "-c", asked, "-", tmp_path / "coevo.bash"], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["experiment", "export"]
+    assert cli.main(["completion", "zsh"]) == 0 and capsys.readouterr().out.startswith("#compdef coevo")
