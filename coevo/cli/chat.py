@@ -68,6 +68,8 @@ def _card(given: str) -> Card:
     file = Path(given)
     if len(given) < 256 and file.is_file():
         return read_card(file)
+    if len(given) < 256 and file.exists():
+        raise ConfigError(f"--character {given}: is no file; give a character card, or say in words who it is.")
     if file.suffix.casefold() in (".json", ".png", ".charx"):
         raise ConfigError(f"--character {given}: no such file; give a character card, or say in words who it is.")
     name = given.partition(",")[0].strip()[:100]

@@ -37,8 +37,7 @@ def _init(options: argparse.Namespace) -> int:
     from coevo.prepare.init import Machine, measure, missing, recipe_text
 
     sizes = measure(options.data, options.base)
-    text = recipe_text(options.out.stem, options.data, options.base, sizes, Machine.here())
-    write_atomic(options.out, text.replace("{file}", str(options.out)))
+    write_atomic(options.out, recipe_text(options.out, options.data, options.base, sizes, Machine.here()))
     for line in missing(sizes):
         warn(f"{options.data}: {line}")
     try:

@@ -128,7 +128,11 @@ def write_answers(
     if out.exists():
         raise ConfigError(f"{out} exists; expected a new file. Choose another name, or delete it first.")
     part = out.with_name(f".{out.name}.part")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be written there ({error.strerror}); choose another place with --out.") from None
     keys = [content_key("response", dict(writer.identity), place, _content(x)) for place, x in enumerate(scenarios)]
     with Journal(part, shape=tuple[str, str]) as journal:
         todo = {place: x for place, (x, key) in enumerate(zip(scenarios, keys, strict=True)) if key not in journal}

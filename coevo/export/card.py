@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,10 +199,13 @@ def _cell(evaluation: Mapping[str, Any] | None, shift: str, measure: str) -> str
 def _elsewhere(facts: Facts) -> str:
     """Programs that were not run when the card was written."""
     if facts.merged:
-        served = f"`vllm serve {facts.folder}`; GGUF, by llama.cpp: `python convert_hf_to_gguf.py {facts.folder}`"
+        folder = shlex.quote(facts.folder)
+        served = f"`vllm serve {folder}`; GGUF, by llama.cpp: `python convert_hf_to_gguf.py {folder}`"
     else:
-        adapter = f"{plain(facts.name)}={facts.folder}"
-        served = f"`vllm serve {plain(facts.base)} --enable-lora --lora-modules {adapter}`; for a GGUF, export full weights"
+        adapter = shlex.quote(f"{facts.name}={facts.folder}")
+        served = (
+            f"`vllm serve {shlex.quote(facts.base)} --enable-lora --lora-modules {adapter}`; for a GGUF, export full weights"
+        )
     return f"vLLM: {served}. Neither was run when this card was written."
 
 

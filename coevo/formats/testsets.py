@@ -53,7 +53,7 @@ def divide(scenarios: Sequence[Scenario], *, test: float = 0.1, most: int = 100,
     user's first message.
 
     Args:
-        scenarios: of any splits, whose names are lost.
+        scenarios: of any splits, whose names are lost; those that were made of others (with a parent) are left out.
         test: share of characters, and of conversations, that each test set takes.
         most: scenarios of one test set.
         seed: of every draw.
@@ -63,15 +63,18 @@ def divide(scenarios: Sequence[Scenario], *, test: float = 0.1, most: int = 100,
     """
     if not 0 < test <= 0.4:
         raise DataError(f"test={test}: expected a share above 0 and at most 0.4, as several test sets take so much.")
-    groups: dict[str, list[Scenario]] = defaultdict(list)
+    left, groups = Counter[str](), defaultdict[str, list[Scenario]](list)
     for x in scenarios:
-        groups[conversation_of(x)].append(x)
+        if x.parent is None:
+            groups[conversation_of(x)].append(x)
+        else:
+            left["made of others already, and made again"] += 1
     if len(groups) < FEWEST_CONVERSATIONS:
         raise DataError(
             f"{len(groups)} conversations (of one character, user and first message each): too few to divide into training "
             f"and tests; expected at least {FEWEST_CONVERSATIONS}."
         )
-    rng, notes, left = random.Random(f"coevo test sets/{seed}"), [], Counter[str]()
+    rng, notes = random.Random(f"coevo test sets/{seed}"), []
     rest = list(groups.values())
     away, rest, said = _characters(rest, test, rng)
     notes += said

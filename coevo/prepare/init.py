@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -113,8 +114,15 @@ def _limit(lengths: Sequence[int]) -> int:
     return math.ceil(ranked[min(len(ranked) - 1, int(COVERED * len(ranked)))] / 16) * 16
 
 
-def recipe_text(name: str, data: Path, base: str, sizes: Sizes, machine: Machine) -> str:
+def recipe_text(file: Path, data: Path, base: str, sizes: Sizes, machine: Machine) -> str:
     """The recipe as YAML with its reasons.
+
+    Args:
+        file: where it will be; a run has its stem as name.
+        data: the scenarios.
+        base: folder or hub id.
+        sizes: of both.
+        machine: that it is to run on.
 
     Raises:
         ConfigError: the base is too short for the data.
@@ -139,14 +147,15 @@ def recipe_text(name: str, data: Path, base: str, sizes: Sizes, machine: Machine
     k = max(1, min(4 if large else 3, sum(sizes.tests.values()) - 1))
     kept = "other users, and recomposed words" if len(shifts) > 1 else "recomposed words alone: all personas are one"
     where = f"a GPU of {machine.gpu_gib:.0f} GiB" if large else f"{machine.cores} CPU cores, no GPU"
+    at = shlex.quote(str(file))
     limits = (
         f"prompt: {sizes.prompt}, response: {sizes.response}, turn: {sizes.turn}, tokens_per_batch: {max(8192, 2 * room)}"
     )
-    return f"""# Written by coevo init for {data.name} ({sizes.train:,} training scenarios), {base},
+    return f"""# Written by coevo init for {_one_line(data.name)} ({sizes.train:,} training scenarios), {_one_line(base)},
 # and {where}. Read it, then:
-#   coevo train {{file}} --dry-run        # what it will do
-#   coevo train {{file}}                  # an audit of its reward comes early, and ends the run where it fails
-name: {name}
+#   coevo train {at} --dry-run        # what it will do
+#   coevo train {at}                  # an audit of its reward comes early, and ends the run where it fails
+name: {json.dumps(file.stem)}
 # reference: carry gives a shifted scenario its parent's reference, so only shifts that keep the meaning are trained on
 data:
   kind: file
@@ -174,6 +183,11 @@ loop:
   rpm: {{steps: {steps[1]}, {group}, {rate}, weights: {{kind: real_text, negatives: {negatives}}}}}
 evaluation: {{k: {k}, repetition_penalty: 1.1, second_scorer: true}}
 """
+
+
+def _one_line(text: str) -> str:
+    """A name in a comment, which a line break would end."""
+    return " ".join(text.split())
 
 
 def missing(sizes: Sizes) -> list[str]:

@@ -60,6 +60,9 @@ def test_an_interrupted_file_goes_on_and_is_what_score_reads(tmp_path: Path) -> 
     ]
     with pytest.raises(ConfigError, match="exists; expected a new file"):
         write_answers(Parrot(), XS, out, {})
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot be written there"):
+        write_answers(Parrot(), XS, tmp_path / "file" / "a.jsonl", {})
 
 
 def test_another_model_or_another_scenario_is_asked_anew(tmp_path: Path) -> None:

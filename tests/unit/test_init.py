@@ -33,11 +33,19 @@ def test_the_recipe_fits(machine: Machine, train: int, test: int, tmp_path: Path
     assert (sizes.train, sizes.tests) == (train, {"IDTest": test, "OOD2Test": test}) and sizes.personas > 1
     # the shipped base has 1.3 M weights
     assert sizes.parameters == pytest.approx(1.3e6, rel=0.1)
-    (tmp_path / "mine.yaml").write_text(recipe_text("mine", path, BASE, sizes, machine))
+    (tmp_path / "mine.yaml").write_text(recipe_text(tmp_path / "mine.yaml", path, BASE, sizes, machine))
     recipe = load_recipe(tmp_path / "mine.yaml")
     assert len(plan(recipe)) == 10 and recipe.loop.shifts == ("user", "WordLevelComposition")
     # nearly every prompt is within the limit, which is read off them
     assert recipe.limits.prompt % 16 == 0 and recipe.limits.prompt < sizes.positions
+
+
+def test_names_are_only_names(tmp_path: Path) -> None:
+    path = data(tmp_path / 'my "{file}" #1.json')
+    out = tmp_path / "it's {file}.yaml"
+    assert cli.main(["init", "--data", str(path), "--base", BASE, "--out", str(out)]) == 0
+    recipe = load_recipe(out)
+    assert recipe.name == "it's {file}" and recipe.data.path == path
 
 
 def test_what_the_data_lack_is_said(tmp_path: Path) -> None:
@@ -48,10 +56,10 @@ def test_what_the_data_lack_is_said(tmp_path: Path) -> None:
     assert (
         "one persona" in said and "fewer than 30 test scenarios, so that intervals are wide: IDTest (20), OOD2Test" in said
     )
-    recipe = recipe_text("mine", path, BASE, sizes, Machine(None, 2))
+    recipe = recipe_text(tmp_path / "mine.yaml", path, BASE, sizes, Machine(None, 2))
     assert "shifts: [WordLevelComposition]" in recipe
     with pytest.raises(ConfigError, match="reads 100 tokens, and 95% of prompts and responses need"):
-        recipe_text("mine", path, BASE, replace(sizes, positions=100), Machine(None, 2))
+        recipe_text(tmp_path / "mine.yaml", path, BASE, replace(sizes, positions=100), Machine(None, 2))
 
 
 @pytest.mark.parametrize(

@@ -121,13 +121,15 @@ def chat(monkeypatch: pytest.MonkeyPatch, typed: str, *words: str) -> tuple[int,
 
 def test_what_a_user_types(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     write_card(CARD, tmp_path / "mara.png")
-    typed = "lamp \x1b[2J\n\n/lore\n/retry\n/undo\n/undo\n/save\n/nope\n/card nothing.png\n/card Bo, a cook\n/help\nhello\n"
+    typed = "lamp \x1b[2J\n\n/lore\n/retry\n/undo\n/undo\n/save\n/nope\n/card nothing.png\n/card /\n"
+    typed += "/card Bo, a cook\n/help\nhello\n"
     code, echo = chat(monkeypatch, typed, "--character", str(tmp_path / "mara.png"), "--user", "Joe", "--persona", "a nurse")
     shown = capsys.readouterr()
     assert code == 0 and "Mara: Come in, Joe." in shown.out and "\x1b" not in shown.out + shown.err
     assert r"Mara: lamp \x1b[2J 1" in shown.out and "- lamp: The lamp is broken." in shown.out
     assert r"Mara: lamp \x1b[2J 2" in shown.out and "taken back." in shown.out and "nothing to take back" in shown.out
     assert "expected a file's name" in shown.err and "there is no /nope" in shown.err
+    assert "--character /: is no file" in shown.err
     assert "--character nothing.png: no such file" in shown.err and "Bo goes on." in shown.out and "Bo: hello 3" in shown.out
     assert echo.seen[-1].character == {"name": "Bo", "description": "Bo, a cook"} and echo.seen[-1].persona == "a nurse"
 

@@ -77,6 +77,14 @@ def test_a_character_is_its_name() -> None:
     assert trained.isdisjoint(conversation_of(x) for x in found.scenarios if x.split != "IDTrain" and x.parent is None)
 
 
+def test_test_sets_are_made_of_what_was_said_and_not_of_test_sets() -> None:
+    once = divide(conversations()).scenarios
+    again = divide(once)
+    made = sum(x.parent is not None for x in once)
+    assert made and again.left_out["made of others already, and made again"] == made
+    assert len({x.sample_id for x in again.scenarios}) == len(again.scenarios)
+
+
 def test_a_greeting_alone_begins_many_conversations() -> None:
     made = [replace(x, dialogue=(Turn("agent", "Welcome."), *x.dialogue), character="Ada") for x in conversations(1, 40, 1)]
     found = divide(made)
