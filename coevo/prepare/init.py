@@ -139,7 +139,7 @@ def recipe_text(file: Path, data: Path, base: str, sizes: Sizes, machine: Machin
     batch = max(1, min(16 if large else 8, taught // 4))
     shifts = ["user", "WordLevelComposition"] if sizes.personas > 1 else ["WordLevelComposition"]
     negatives = min(3, max(1, dev - 2))
-    samples, most = (4000, 512) if large else (160, 32)
+    samples, most = (4000, 512) if large else (64, 32)
     sft = f"samples: {min(taught, samples)}, batch_size: {batch}, learning_rate: 2.0e-4"
     group = "prompts: 16, group: 8, accumulation: 8" if large else "prompts: 4, group: 4, accumulation: 4"
     rate = "learning_rate: 1.0e-5" if sizes.parameters > 1e9 else "learning_rate: 1.0e-4"
