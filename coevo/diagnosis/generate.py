@@ -87,7 +87,7 @@ class Responder:
             self._policies, self._phase = Policies(zero_shot_recipe(self._path), RunFolder(self._path), []), None
             probe(self._policies.tokenizer, self._policies.prompts, ["rpm"])
         else:
-            self._policies, self._phase = _trained(self._path)
+            self._policies, self._phase = trained(self._path)
             self._thinks = isinstance(self._policies.recipe.method, Thinking)
 
     def load(self) -> None:
@@ -206,7 +206,12 @@ def _name(path: Path) -> str:
     return path.name if path.name not in ("", "..") else path.resolve().name
 
 
-def _trained(run: Path) -> tuple[Policies, str]:
+def trained(run: Path) -> tuple[Policies, str]:
+    """The models of a run, and the phase that wrote the role-playing model that it ends with.
+
+    Raises:
+        CheckpointError: it is no run, or that phase has not finished.
+    """
     folder, recipe = RunFolder.open(run)
     planned = plan(recipe)
     policies = Policies(recipe, folder, [phase.name for phase in planned])

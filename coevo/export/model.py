@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from coevo.config import Recipe
+from coevo.diagnosis.generate import trained
 from coevo.errors import CheckpointError, ConfigError
 from coevo.export.card import Facts, model_card
 from coevo.lm.likelihood import encode_pair
@@ -19,8 +20,6 @@ from coevo.lm.lineage import atomic_directory
 from coevo.lm.loading import local_directory, save_full
 from coevo.loop.context import Policies
 from coevo.loop.material import load_material
-from coevo.plan.plan import plan
-from coevo.runs.folder import RunFolder
 from coevo.types import Scenario
 
 CLOSE_NATS = 1e-3
@@ -63,13 +62,8 @@ def source(run: Path) -> Source:
     Raises:
         CheckpointError: it is no run, or has none yet.
     """
-    folder, recipe = RunFolder.open(run)
-    planned = plan(recipe)
-    policies = Policies(recipe, folder, [phase.name for phase in planned])
-    phase = policies.final_rpm(planned)
-    if folder.facts(phase) is None:
-        raise CheckpointError(f"{run}: phase {phase} has not finished; go on with: coevo train --resume {run}")
-    return Source(recipe, policies, phase)
+    policies, phase = trained(run)
+    return Source(policies.recipe, policies, phase)
 
 
 def write_adapter(found: Source, to: Path) -> None:

@@ -15,7 +15,7 @@ def against_words(against: Mapping[str, Any] | None, shifts: Mapping[str, Entry]
         return []
     sure = _sure(against["shifts"], scale)
     moved = [words for shift, entry in against["shifts"].items() if (words := _moved(shift, entry, scale, sure))]
-    moved += _moved_subsets(against, scale, sure["remi"])
+    moved += _moved_subsets(against, scale, sure["remi"], "remi", ("better", "worse", "R-EMI "))
     lead = f"Against {against['model']}, paired by scenario"
     chance = {s: words for s, entry in against["shifts"].items() if (words := _moved(s, entry, scale, sure, alone=True))}
     fullest = max((against["shifts"][s] for s in chance), key=scored, default=None)
@@ -25,7 +25,7 @@ def against_words(against: Mapping[str, Any] | None, shifts: Mapping[str, Entry]
     doubt = [f"fewer than half are scored for both: {', '.join(few_both)}"] if few_both else []
     if few := [tag for tag, entry in against["subsets"].items() if scored(entry) < LEAST]:
         doubt.append(f"fewer than {LEAST} are scored for both: {', '.join(few)}")
-    if gaps := _moved_gaps(against, scale, sure["register_gap"]):
+    if gaps := _moved_subsets(against, scale, sure["register_gap"], "register_gap", ("M higher", "M lower", "")):
         doubt.append(f"M differs in single subsets: {', '.join(gaps)}")
     doubt += _wide_words(against["shifts"], shifts, scale)
     if deaf := unread(shifts, scale):
@@ -52,18 +52,6 @@ def _wide_words(against: Mapping[str, Entry], shifts: Mapping[str, Entry], scale
     return [f"{why}: {names}" for why, names in listed.items() if names]
 
 
-def _moved_gaps(against: Mapping[str, Any], scale: str, sure: Sequence[str]) -> list[str]:
-    """Subsets whose M differs although so many are looked at, and not as their shift's does."""
-    subsets = against["subsets"]
-    gaps = {tag: entry["register_gap"] for tag, entry in subsets.items() if scored(entry) >= LEAST}
-    return [
-        f"M {'higher' if side > 0 else 'lower'} on {tag} ({shown(subsets[tag]['register_gap'], scale)})"
-        for side in (1, -1)
-        for tag in beyond(gaps, scale, side)
-        if subsets[tag]["shift"] not in sure or sign(against["shifts"][subsets[tag]["shift"]]["register_gap"], scale) != side
-    ]
-
-
 def _sure(shifts: Mapping[str, Entry], scale: str) -> dict[str, list[str]]:
     """By measure, the shifts that differ although so many are looked at: of four, one does by chance in a fifth of cases."""
     names = ("remi", "register_gap")
@@ -87,13 +75,23 @@ def _moved(shift: str, entry: Entry, scale: str, sure: Mapping[str, list[str]], 
     return ""
 
 
-def _moved_subsets(against: Mapping[str, Any], scale: str, sure: Sequence[str]) -> list[str]:
-    """Subsets that differ although so many are looked at, and not as their shift does."""
-    subsets = against["subsets"]
-    remis = {tag: entry["remi"] for tag, entry in subsets.items() if scored(entry) >= LEAST}
+def _moved_subsets(
+    against: Mapping[str, Any], scale: str, sure: Sequence[str], measure: str, words: tuple[str, str, str]
+) -> list[str]:
+    """Subsets that differ by a measure although so many are looked at, and not as their shift does.
+
+    Args:
+        against: the differences.
+        scale: of the numbers.
+        sure: shifts that differ by the measure.
+        measure: `remi` or `register_gap`.
+        words: for more and for less, and what stands before the figure.
+    """
+    subsets, (more, fewer, name) = against["subsets"], words
+    records = {tag: entry[measure] for tag, entry in subsets.items() if scored(entry) >= LEAST}
     return [
-        f"{'better' if side > 0 else 'worse'} on {tag} (R-EMI {shown(subsets[tag]['remi'], scale)})"
+        f"{more if side > 0 else fewer} on {tag} ({name}{shown(records[tag], scale)})"
         for side in (1, -1)
-        for tag in beyond(remis, scale, side)
-        if subsets[tag]["shift"] not in sure or sign(against["shifts"][subsets[tag]["shift"]]["remi"], scale) != side
+        for tag in beyond(records, scale, side)
+        if subsets[tag]["shift"] not in sure or sign(against["shifts"][subsets[tag]["shift"]][measure], scale) != side
     ]
