@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from coevo.config import FileData, Recipe
 from coevo.escape import plain, plain_code
-from coevo.lm.likelihood import render
+from coevo.export.asking import EXAMPLE, FORMAT_FILE, Asking
+from coevo.export.licence import licence
+from coevo.files import sha256_of
 from coevo.lm.lineage import read_lineage
-from coevo.lm.loading import local_directory
 from coevo.loop.context import Policies
-from coevo.scoring.claims import shown
-from coevo.types import Scenario, Turn
+from coevo.records import read_json
+from coevo.report import shapes
+from coevo.report.read import AFTER, AGAIN, BEFORE
+from coevo.scoring.claims import LEAST, scored, shown
+from coevo.types import Lineage
 
-EXAMPLE = Scenario(
-    "example", "Chat", "Chat", "Joe, a nurse.", "Ada Lovelace, a mathematician.", (Turn("user", "Who are you?"),), ""
-)
 SHIFTS = {"user": "other users", "character": "other characters", "dialogue": "other dialogues"}
 
 
@@ -29,67 +30,78 @@ class Facts:
     """What a card says."""
 
     name: str
-    recipe: str
+    recipe_sha256: str
     method: str
     data: str
     base: str
-    licence: str
+    """A hub id, or a folder."""
+    own_base: str
+    """What a base is that was not given by anybody; empty for others."""
     merged: bool
     folder: str
     before: Mapping[str, Any] | None
     """evaluation/sft.json, or None."""
     after: Mapping[str, Any] | None
-    messages: list[dict[str, str]]
-    """That ask for the example's answer."""
-    arguments: str
-    """Of apply_chat_template, beside the messages."""
-    same_prompt: bool
-    """Whether these messages by the plain template are what coevo's model was taught to read."""
-    sha256: str
+    asking: Asking
+    lineage: Lineage
     dtype: str
     """What the run computed in: the base may be stored in another."""
 
     @classmethod
-    def of(cls, run: Path, recipe: Recipe, base: str, policies: Policies, merged: bool, folder: str) -> Facts:
-        """Read off a run."""
-        data = recipe.data
-        messages = policies.prompts.messages("rpm", EXAMPLE)
-        arguments, same = _plainly(policies.tokenizer, messages)
+    def of(cls, run: Path, recipe: Recipe, base: str, policies: Policies, phase: str, merged: bool, folder: str) -> Facts:
+        """Read off a run.
+
+        Raises:
+            DataError: an evaluation that is damaged.
+        """
         return cls(
             name=recipe.name,
-            recipe=str(run / "resolved.yaml"),
+            recipe_sha256=sha256_of(run / "resolved.yaml"),
             method=recipe.method.kind,
-            data=f"{data.path.name} (splits {data.train_split}; tests {', '.join(data.test_splits)})"
-            if isinstance(data, FileData)
-            else "the synthetic world of coevo",
+            data=_data(recipe),
             base=base,
-            licence=_licence(base),
+            own_base=_own_base(recipe),
             merged=merged,
             folder=folder,
-            before=_evaluation(run, "sft"),
-            after=_evaluation(run, "final"),
-            messages=messages,
-            arguments=arguments,
-            same_prompt=same,
-            sha256=_hash(policies),
+            before=_evaluation(run, BEFORE),
+            after=_evaluation(run, AFTER),
+            asking=Asking.of(policies),
+            lineage=read_lineage(policies.folder.policy(phase)),
             dtype=str(policies.dtype).removeprefix("torch."),
         )
+
+    @property
+    def kind(self) -> str:
+        """In words."""
+        return "full weights" if self.merged else "a LoRA adapter"
+
+    @property
+    def base_is_here(self) -> bool:
+        """Whether the base is a folder of this machine, which nobody else has by this name."""
+        return Path(self.base).exists()
 
     def code(self, folder: str, tokenizer: str = "") -> str:
         """Lines that ask the model; the tokenizer may lie in another folder."""
         name = "AutoModelForCausalLM" if self.merged else "AutoPeftModelForCausalLM"
-        package = "transformers" if self.merged else "peft"
-        return f"""from {package} import {name}
-from transformers import AutoTokenizer
+        own = "" if self.merged else f"from peft import {name}\n"
+        imported = f"{name}, AutoTokenizer, GenerationConfig" if self.merged else "AutoTokenizer, GenerationConfig"
+        beside = tokenizer or folder
+        dialogue = [{"role": "user", "content": EXAMPLE.dialogue[0].text}]
+        return f"""from jinja2.sandbox import ImmutableSandboxedEnvironment
+{own}from transformers import {imported}
 
-tokenizer = AutoTokenizer.from_pretrained({tokenizer or folder!r})
+persona, character = {EXAMPLE.persona!r}, {EXAMPLE.character!r}
+dialogue = {json.dumps(dialogue)}
+
+tokenizer = AutoTokenizer.from_pretrained({beside!r})
 model = {name}.from_pretrained({folder!r}, dtype={self.dtype!r})
-messages = {json.dumps(self.messages, ensure_ascii=False)}
-inputs = tokenizer.apply_chat_template(
-    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"{self.arguments}
-)
-answer = model.generate(**inputs, max_new_tokens=64, do_sample=False)[0][inputs["input_ids"].shape[1] :]
-print(tokenizer.decode(answer, skip_special_tokens=True))
+settings = GenerationConfig.from_pretrained({beside!r}, max_new_tokens={self.asking.max_new_tokens})
+{self.asking.messages_code()}
+{self.asking.prompt_code()}
+inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(model.device)
+answer = model.generate(**inputs, generation_config=settings)
+text = tokenizer.decode(answer[0][inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+print({self.asking.reply_code()})
 """
 
     def short(self, phase: str, where: str, here: str) -> str:
@@ -100,7 +112,7 @@ print(tokenizer.decode(answer, skip_special_tokens=True))
             where: they are.
             here: the folder of the README and the tokenizer.
         """
-        kind = "full weights" if self.merged else f"a LoRA adapter on {plain(self.base)}"
+        kind = self.kind if self.merged else f"{self.kind} on {plain(self.base)}"
         return f"""# {plain(self.name)}: the final role-playing model
 
 Weights: {plain(where)} (phase {plain(phase)}), {kind}.
@@ -116,9 +128,7 @@ Weights: {plain(where)} (phase {plain(phase)}), {kind}.
 
 
 _CARD = """---
-base_model: {base_json}
-library_name: {library}
-tags: [role-play, coevo]
+{head}
 ---
 
 # {name}
@@ -126,7 +136,8 @@ tags: [role-play, coevo]
 A role-playing model: {kind}, trained with coevo (method `{method}`) from {base}, whose licence is: {licence}.
 
 - Data: {data}.
-- Recipe: {recipe}. Weights: sha256 {sha256}…
+- Recipe: {recipe}, sha256 {recipe_sha256}…; coevo {version}.
+- Weights: sha256 {sha256}…, of the phase {phase}; they began from {parent}; base: sha256 {base_sha256}….
 - {checked}
 
 ## What was measured
@@ -135,8 +146,8 @@ A role-playing model: {kind}, trained with coevo (method `{method}`) from {base}
 
 ## Limits
 
-It was measured on the tests above and on nothing else. R-EMID says what a reply tells of its scene, by one scorer; it says
-nothing of harm, of truth, or of languages that the scorer does not read.
+It was measured on the tests above and on nothing else. R-EMID says what a reply tells of its scene, by one scorer, which is
+the run's own and may have been trained on; it says nothing of harm, of truth, or of languages that the scorer does not read.
 
 ## How to ask it
 
@@ -144,36 +155,59 @@ nothing of harm, of truth, or of languages that the scorer does not read.
 {code}```
 
 {prompt}
-The first message names the character and the user, in this form; the dialogue follows in turns.
+`dialogue` is in turns of `user` and `assistant`. A character that is an object is written `key: value; key: value`, a list
+in it `one / two`. No text may hold the chat template's control tokens. `{format_file}` says the same to other programs.
 
 {elsewhere}
 """
 
 
-def model_card(facts: Facts, difference: float | None) -> str:
-    """README.md of the exported folder."""
-    near = "the run's data are not here" if difference is None else f"{difference:.1g}"
+def model_card(facts: Facts, checked: str) -> str:
+    """README.md of the exported folder; `checked` says how it was compared."""
+    lineage, asking = facts.lineage, facts.asking
     return _CARD.format(
-        base_json=json.dumps(facts.base),
-        library="transformers" if facts.merged else "peft",
+        head="\n".join(_head(facts)),
         name=plain(facts.name),
-        kind="full weights" if facts.merged else "a LoRA adapter",
+        kind=facts.kind,
         method=facts.method,
-        base=plain(facts.base),
-        licence=plain(facts.licence),
+        base=plain(facts.base) + (f" ({facts.own_base})" if facts.own_base else ""),
+        licence=plain(licence(facts.base, facts.own_base)),
         data=plain(facts.data),
-        recipe=plain_code(facts.recipe),
-        sha256=facts.sha256[:16],
-        checked=f"Its likelihoods could not be compared with the run's: {near}."
-        if difference is None
-        else f"Loaded again, its log-likelihoods are the run's own within {near} nats per token.",
+        recipe=plain_code(facts.name),
+        recipe_sha256=facts.recipe_sha256[:16],
+        version=_version(),
+        sha256=lineage.sha256[:16],
+        phase=plain(lineage.phase),
+        parent=f"weights of sha256 {lineage.parent[:16]}…" if lineage.parent else "the base",
+        base_sha256=lineage.base[:16],
+        checked=checked,
         measured="\n".join(_measured(facts)),
         code=facts.code(facts.folder),
-        prompt="These messages give the very prompt that it was taught to read."
-        if facts.same_prompt
-        else "The chat template alone does not give the very prompt that it was taught to read; `coevo chat` does.",
+        prompt="This gives the very prompt that it was taught to read."
+        if not asking.differs
+        else f"This is near to the prompt that it was taught to read, but {plain(asking.differs)}; `coevo chat` gives it.",
+        format_file=FORMAT_FILE,
         elsewhere=_elsewhere(facts),
     )
+
+
+def _head(facts: Facts) -> list[str]:
+    """The hub's fields. It refuses a base that is no id of its own."""
+    base = [] if facts.base_is_here else [f"base_model: {json.dumps(facts.base)}"]
+    return [*base, f"library_name: {'transformers' if facts.merged else 'peft'}", "tags: [role-play, coevo]"]
+
+
+def _data(recipe: Recipe) -> str:
+    data = recipe.data
+    if isinstance(data, FileData):
+        return f"the file {data.path.name} (training split {data.train_split}; tests {', '.join(data.test_splits)})"
+    return f"the synthetic world of coevo ({data.train:,} training scenarios, {data.test:,} tests a subset)"
+
+
+def _own_base(recipe: Recipe) -> str:
+    if recipe.pretrain is not None:
+        return "pretrained by this very run"
+    return "the small base that ships with coevo" if recipe.base.path == "builtin" else ""
 
 
 def _measured(facts: Facts) -> list[str]:
@@ -185,10 +219,14 @@ def _measured(facts: Facts) -> list[str]:
     for shift, said in names.items():
         measure = "remi" if shift == "id" else "remid"
         cells = [_cell(one, shift, measure) for one in (facts.before, facts.after)]
-        if any(cell != "not measured" for cell in cells):
-            rows.append(f"| {said} | {' | '.join(cells)} |")
-    scale = (facts.after or facts.before or {}).get("scale", "")
-    return [*rows, "", f"Scale: {plain(str(scale))}, 95 % intervals in brackets. R-EMID above 0 is a loss under the shift."]
+        rows.append(f"| {said} | {' | '.join(cells)} |")
+    scale = str((facts.after or facts.before or {}).get("scale", ""))
+    unit = "nats per token" if scale == "token_mean" else "nats per response"
+    rows += ["", f"In {unit}, 95 % intervals in brackets. R-EMID above 0 is a loss under the shift."]
+    few = _few(facts.after or facts.before or {})
+    if few:
+        rows.append(f"Fewer than {LEAST} responses have a score in {plain(few)}: too few for an interval to be believed.")
+    return rows
 
 
 def _cell(evaluation: Mapping[str, Any] | None, shift: str, measure: str) -> str:
@@ -196,49 +234,29 @@ def _cell(evaluation: Mapping[str, Any] | None, shift: str, measure: str) -> str
     return shown(found, str((evaluation or {}).get("scale", ""))) if found else "not measured"
 
 
+def _few(evaluation: Mapping[str, Any]) -> str:
+    counts = {tag: scored(entry) for tag, entry in evaluation.get("subsets", {}).items()}
+    return ", ".join(f"{tag} ({n})" for tag, n in counts.items() if n < LEAST)
+
+
 def _elsewhere(facts: Facts) -> str:
     """Programs that were not run when the card was written."""
+    folder = plain_code(facts.folder)
     if facts.merged:
-        folder = shlex.quote(facts.folder)
-        served = f"`vllm serve {folder}`; GGUF, by llama.cpp: `python convert_hf_to_gguf.py {folder}`"
+        served = "`vllm serve DIR`; GGUF, by llama.cpp: `python convert_hf_to_gguf.py DIR`"
     else:
-        adapter = shlex.quote(f"{facts.name}={facts.folder}")
-        served = (
-            f"`vllm serve {shlex.quote(facts.base)} --enable-lora --lora-modules {adapter}`; for a GGUF, export full weights"
-        )
-    return f"vLLM: {served}. Neither was run when this card was written."
-
-
-def _plainly(tokenizer: Any, messages: list[dict[str, str]]) -> tuple[str, bool]:
-    """Arguments with which the plain template gives coevo's own prompt, and whether any do."""
-    wanted = render(tokenizer, messages)
-    for text, arguments in (("", {}), (", enable_thinking=False", {"enable_thinking": False})):
-        try:
-            if tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **arguments) == wanted:
-                return text, True
-        except Exception:  # noqa: BLE001  # a template's own refusal
-            continue
-    return "", False
+        served = "`vllm serve BASE --enable-lora --lora-modules rpm=DIR`; for a GGUF, export full weights"
+        folder += f" and BASE {plain_code(facts.base)}"
+    return f"vLLM: {served}; DIR is {folder}. Neither was run when this card was written."
 
 
 def _evaluation(run: Path, name: str) -> dict[str, Any] | None:
     path = run / "evaluation" / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_json(path, shapes.EVALUATION, AGAIN) if path.is_file() else None
 
 
-def _licence(base: str) -> str:
-    """As the base's own card says it."""
+def _version() -> str:
     try:
-        card = local_directory(base) / "README.md"
-        head = card.read_text(encoding="utf-8").split("---")[1] if card.is_file() else ""
-    except (OSError, IndexError, UnicodeDecodeError):
-        head = ""
-    found = [line.partition(":")[2].strip() for line in head.splitlines() if line.startswith("license:")]
-    return found[0] if found and found[0] else "unknown; look at the base"
-
-
-def _hash(policies: Policies) -> str:
-    from coevo.plan.plan import plan
-
-    phase = policies.final_rpm(plan(policies.recipe))
-    return read_lineage(policies.folder.policy(phase)).sha256
+        return version("coevo")
+    except PackageNotFoundError:
+        return "of a checkout"

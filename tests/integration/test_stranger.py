@@ -80,7 +80,7 @@ def test_from_chats_and_cards_to_a_talk_and_an_exported_model(tmp_path: Path) ->
     assert "*looks up* Yes, Joe?" in said and "- storm: Mara lost a boat in the storm." in said
     assert len((tmp_path / "chat.jsonl").read_text().splitlines()) == 4
     said = done("export", "runs/mine", "--to", "exported", "--merge", folder=tmp_path)
-    assert "full weights; likelihoods of" in said
+    assert "log-likelihoods of" in said and "are the run's own within" in said
     # plain transformers, in a process that knows nothing of coevo
     code = "from transformers import AutoModelForCausalLM as M\nprint(M.from_pretrained('exported').num_parameters())"
     plain = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
