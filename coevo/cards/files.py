@@ -14,11 +14,10 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from coevo.cards.card import VERSIONS, Card, parse_card
+from coevo.cards.card import Card, parse_card
 from coevo.data.jsonstream import Refused, strict_decoder
 from coevo.errors import DataError
 from coevo.files import what_it_is, write_atomic
@@ -103,16 +102,6 @@ def write_card(card: Card, path: Path, picture: bytes | None = None) -> None:
         write_atomic(path, _zipped(picture, text, path))
     else:
         raise DataError(f"{path}: expected a name that ends in .json, .png or .charx.")
-
-
-def with_raw(card: Card, **changes: Any) -> Card:
-    """A card with fields of its raw form changed."""
-    raw = dict(card.raw)
-    if raw.get("spec") in VERSIONS:
-        raw["data"] = {**raw["data"], **changes}
-    else:
-        raw |= changes
-    return replace(parse_card(raw, card.name), raw=raw)
 
 
 def _bytes(path: Path) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -153,10 +153,7 @@ def _convert(options: argparse.Namespace) -> int:
     write_rpgbench(options.out, found.scenarios)
     said = ", ".join(f"{n} of {name}" if len(options.files) > 1 else name for name, n in formats.items())
     say(f"{found.conversations:,} conversations ({said}) -> {len(found.scenarios):,} scenarios in {options.out}")
-    for reason, n in found.left_out.most_common():
-        warn(f"left out: {n:,} × {reason}, first at {found.first[reason]}")
-    for note in found.notes:
-        warn(note)
+    _tell({f"{reason}, first at {found.first[reason]}": n for reason, n in found.left_out.most_common()}, found.notes)
     say(f"Next: coevo data shift {options.out} --out shifted.json")
     return 0
 
@@ -164,8 +161,9 @@ def _convert(options: argparse.Namespace) -> int:
 def _opened(name: Path, format_: str, columns: dict[str, str]) -> tuple[str, Iterator[Conversation]]:
     """The conversations of a file, or of a data set of the hub."""
     from coevo.formats import read_conversations, read_hub
+    from coevo.formats.hub import PREFIX
 
-    if str(name).startswith("hub:"):
+    if str(name).startswith(PREFIX):
         from datasets import load_dataset
 
         return read_hub(str(name), load_dataset, format_, columns)
@@ -264,12 +262,17 @@ def _shift(options: argparse.Namespace) -> int:
     journal_of(options.out).unlink(missing_ok=True)
     for (split, tag), n in Counter((x.split, x.subset_tag) for x in found.scenarios).items():
         say(f"{split:12} {tag:22} {n:7,} scenarios, {WHAT_IT_IS.get(tag, 'in distribution')}")
-    for reason, n in found.left_out.items():
-        warn(f"left out: {n:,} scenarios, {reason}")
-    for note in found.notes:
-        warn(note)
+    _tell(found.left_out, found.notes)
     say(f"{options.out}: {len(found.scenarios):,} scenarios. Next: coevo data check {options.out}")
     return 0
+
+
+def _tell(left_out: Mapping[str, int], notes: Sequence[str]) -> None:
+    """What was not taken, by reason, and what a user of the file must know."""
+    for reason, n in left_out.items():
+        warn(f"left out: {n:,} × {reason}")
+    for note in notes:
+        warn(note)
 
 
 def journal_of(out: Path) -> Path:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from coevo.config import Evaluation
 from coevo.config.load import plain_message, plain_place
+from coevo.data.jsonstream import has_surrogate
 from coevo.data.responses import match
 from coevo.diagnosis.assemble import Embedded, Which, comparisons
 from coevo.diagnosis.assemble import diagnose as diagnosis_of
@@ -25,7 +26,7 @@ from coevo.maths.divergence import Divergence, representation_jsd
 from coevo.maths.stats import Floats, bootstrap_mean
 from coevo.prompts import Part, character_text
 from coevo.scoring.evaluate import Measurement, assemble, plan, uses
-from coevo.scoring.given import asked, encodable, given_scenarios, given_scorer
+from coevo.scoring.given import asked, given_scenarios, given_scorer
 from coevo.scoring.readings import ASKS_PER_CALL
 from coevo.scoring.reasoner import Estimator, ReasonedScorer
 from coevo.scoring.scorer import Scores
@@ -130,7 +131,7 @@ def _read(response: Response) -> Response:
     """As a file's response is read: without white space at its ends, and empty where nothing else is left."""
     if not isinstance(response, Response) or not isinstance(response.text, str):
         raise DataError(f"diagnose: a response is {response!r:.60}; expected {EXPECTED}.")
-    if not encodable(response.text):
+    if has_surrogate(response.text):
         raise DataError(
             f"diagnose: the response to {response.sample_id!r} holds half of a surrogate pair, which UTF-8 cannot hold; "
             "remove it."

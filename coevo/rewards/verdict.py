@@ -203,7 +203,7 @@ def heading(verdict: Verdict) -> str:
 
 def cells(verdict: Verdict) -> list[list[str]]:
     """The table, its head first: in how many of a hundred scenarios y* is above, then the rank agreement."""
-    asked = any(member.good for member in verdict.members.values())
+    asked = asked_good(verdict)
     rows = [
         [
             "reference above (%)",

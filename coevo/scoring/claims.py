@@ -128,7 +128,7 @@ def doubts(levels: Mapping[str, Entry], subsets: Mapping[str, Entry], home: Entr
     counts = {tag: scored(subsets[tag]) for tag in sorted(few) if scored(subsets[tag]) < LEAST}
     deaf = unread({"ID": home, **levels}, scale)
     wide = {name: entry for name, entry in levels.items() if name not in deaf and _is_wide(entry, scale)}
-    touching = {name: entry for name, entry in levels.items() if _touches(entry.get("remid"), scale)}
+    touching = {name: entry for name, entry in levels.items() if (remid := entry.get("remid")) and touches(remid, scale, 1)}
     without = {name: entry for name, entry in {"ID": home, **levels}.items() if 2 * scored(entry) < entry["n"]}
     without |= {name: entry for name, entry in levels.items() if lost(entry, home)}
     plain = {name: entry for name, entry in {"ID": home, **levels}.items() if _is_plain(entry, scale)}
@@ -163,16 +163,11 @@ def _is_wide(entry: Entry, scale: str) -> bool:
     return sign(remid, scale) <= 0 and bool(remid["high"] >= WIDE * told["value"])
 
 
-def _touches(remid: Record | None, scale: str) -> bool:
-    """Whether a loss is kept from being beyond noise by an interval that ends exactly at 0.
+def touches(record: Record, scale: str, side: int) -> bool:
+    """Whether a record on one side of 0, as it is printed, has an interval that ends exactly at 0.
 
     A percentile interval does so where a resample can be made of zeros alone: no continuous measure of many responses.
     """
-    return remid is not None and touches(remid, scale, 1)
-
-
-def touches(record: Record, scale: str, side: int) -> bool:
-    """Whether a record on one side of 0, as it is printed, has an interval that ends exactly at 0."""
     end = record["low"] if side > 0 else record["high"]
     return side * printed(record, scale).value > 0 and abs(end) < EXACT
 

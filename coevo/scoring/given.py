@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from coevo.data.jsonstream import has_surrogate
 from coevo.errors import ConfigError, DataError, ScoreError
 from coevo.prompts import character_text
 from coevo.types import Scenario, Score
@@ -50,18 +51,9 @@ def _wrong(x: Scenario) -> str:
     for name, text in texts.items():
         if not isinstance(text, str):
             return f"{name} is a {type(text).__name__}; expected a text."
-        if not encodable(text):
+        if has_surrogate(text):
             return f"{name} holds half of a surrogate pair, which UTF-8 cannot hold; remove it."
     return ""
-
-
-def encodable(text: str) -> bool:
-    """Whether UTF-8 can hold a text; half of a surrogate pair it cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def given_scorer(who: str, scorer: ScorerLike) -> ScorerLike:

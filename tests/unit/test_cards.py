@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from coevo.cards import Entry, Lorebook, parse_card, parse_lorebook, read_card, read_cards, write_card
-from coevo.cards.files import BLANK, PNG, _chunk, _chunks, with_raw
+from coevo.cards import Card, Entry, Lorebook, parse_card, parse_lorebook, read_card, read_cards, write_card
+from coevo.cards.files import BLANK, PNG, _chunk, _chunks
 from coevo.errors import DataError
 
 RPBENCH = Path("../shared/data/rpbench/rpbench_character.jsonl")
@@ -89,6 +89,11 @@ def test_compressed_chunks_are_read(tmp_path: Path) -> None:
     chunk = struct.pack(">I", len(text)) + b"iTXt" + text + b"\0\0\0\0"
     (tmp_path / "i.png").write_bytes(BLANK[:-12] + chunk + BLANK[-12:])
     assert read_card(tmp_path / "i.png").name == "Ada"
+
+
+def with_raw(card: Card, **changes: Any) -> Card:
+    """A card with fields of its raw form changed."""
+    return parse_card({**card.raw, "data": {**card.raw["data"], **changes}}, card.name)
 
 
 def charx(**members: bytes) -> bytes:

@@ -148,7 +148,7 @@ def test_the_command(tmp_path, capsys) -> None:
     assert cli.main(words) == 0
     shown = capsys.readouterr()
     assert "characters of whom nothing is trained on" in shown.out and "coevo data check" in shown.out
-    assert "left out: 14 scenarios, earlier turns of the long conversations" in shown.err
+    assert "left out: 14 × earlier turns of the long conversations" in shown.err
     assert len(load_scenarios(tmp_path / "out.json")) > 100
     assert cli.main(words) == 2 and "expected a new file" in capsys.readouterr().err
 
