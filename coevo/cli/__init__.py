@@ -12,6 +12,7 @@ from pathlib import Path
 from coevo import stop
 from coevo.cli import (
     ablation,
+    arena,
     audit,
     calibrate,
     chat,
@@ -26,6 +27,7 @@ from coevo.cli import (
     report,
     reward,
     score,
+    serve,
     train,
     view,
 )
@@ -57,12 +59,26 @@ OVERRIDING = ("train", "audit", "score")
 READ = ("recipe", "file", "folder", "folders", "data", "responses", "scorer", "reasoner", "resume", "local")
 """Arguments that name what must be there."""
 COMMANDS = (
-    init, train, audit, experiment, generate, chat, score, judge, gate, export, reward, data, report, view, ablation,
-    calibrate, completion,
+    init, train, audit, experiment, generate, chat, arena, serve, score, judge, gate, export, reward, data, report, view,
+    ablation, calibrate, completion,
 )  # fmt: skip
 """In the order of `coevo --help`."""
 LOADING = frozenset(
-    ("train", "audit", "experiment", "generate", "chat", "export", "score", "judge", "reward", "ablation", "calibrate")
+    (
+        "train",
+        "audit",
+        "experiment",
+        "generate",
+        "chat",
+        "arena",
+        "serve",
+        "export",
+        "score",
+        "judge",
+        "reward",
+        "ablation",
+        "calibrate",
+    )
 )
 """Commands that load models."""
 

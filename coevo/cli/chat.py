@@ -41,12 +41,9 @@ def add(commands: Commands) -> None:
 
 def _chat(options: argparse.Namespace) -> int:
     from coevo.diagnosis.generate import Responder, Sampling
-    from coevo.files import utf8_text
     from coevo.talk.session import Talk
 
-    persona = Path(options.persona) if len(options.persona) < 256 else None
-    told = utf8_text(persona) if persona and persona.is_file() else options.persona
-    talk = Talk(_card(options.character), options.user, told.strip())
+    talk = Talk(card_of(options.character), options.user, told_of(options.persona))
     speaker = Responder(options.model, Sampling(options.max_tokens, options.temperature, options.seed))
     speaker.prepare()
     speaker.load()
@@ -62,7 +59,25 @@ def _chat(options: argparse.Namespace) -> int:
     return 0
 
 
-def _card(given: str) -> Card:
+def told_of(given: str) -> str:
+    """Who the user is: the words themselves, or those of a text file.
+
+    Raises:
+        DataError: the file is no text.
+    """
+    from coevo.files import utf8_text
+
+    file = Path(given) if len(given) < 256 else None
+    return (utf8_text(file) if file and file.is_file() else given).strip()
+
+
+def card_of(given: str) -> Card:
+    """A character: a card's file, or words.
+
+    Raises:
+        ConfigError: no such file.
+        DataError: it is no card.
+    """
     from coevo.cards import Card, read_card
 
     file = Path(given)
@@ -146,7 +161,7 @@ def _undo(talk: Talk, _: Speaker, __: str) -> None:
 
 
 def _swap(talk: Talk, _: Speaker, rest: str) -> None:
-    talk.card = _card(rest)
+    talk.card = card_of(rest)
     say(f"{talk.card.name} goes on." if talk.turns else f"{talk.card.name}: {talk.begin()}")
 
 

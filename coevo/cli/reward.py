@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
-import os
-import signal
-import socket
-from typing import Any
 
 from coevo.cli.console import Commands, command, path, say, warn, whole
-from coevo.cli.train import EXIT_INTERRUPTED
+from coevo.cli.listening import answer, refuse_taken_port
 from coevo.errors import ConfigError
 
 REWARD_EXAMPLES = """examples:
@@ -49,9 +45,7 @@ def _reward(options: argparse.Namespace) -> int:
         raise ConfigError(
             "coevo reward needs fastapi and uvicorn; install them with: pip install -e '.[serve]' in the checkout"
         ) from None
-    if not 0 < options.port < 65536:
-        raise ConfigError(f"--port {options.port}: expected 1 to 65535.")
-    _free(options.host, options.port)
+    refuse_taken_port(options.host, options.port)
     from coevo.config import RealText, RewardWeights
     from coevo.data import load_scenarios
     from coevo.diagnosis.scorers import load_scorer
@@ -64,52 +58,12 @@ def _reward(options: argparse.Namespace) -> int:
         warn(f"--host {options.host}: whoever reaches this machine can ask for rewards; there is no key.")
     say(f"{len(scenarios)} scenarios, scorer {reward.version[:12]}; Ctrl-C ends, a second one at once.")
     say(f"http://{_in_url(options.host)}:{options.port}/reward")
-    _serve(uvicorn.Server(uvicorn.Config(application(reward), host=options.host, port=options.port, log_level="warning")))
+    answer(uvicorn.Server(uvicorn.Config(application(reward), host=options.host, port=options.port, log_level="warning")))
     return 0
-
-
-def _serve(server: Any) -> None:
-    """Answers until Ctrl-C, and then what has been asked; a second Ctrl-C ends the process in the middle of that.
-
-    Raises:
-        KeyboardInterrupt: by the first Ctrl-C, at the end.
-    """
-    first, seen = server.handle_exit, []
-
-    def asked(number: int, frame: Any) -> None:
-        if number == signal.SIGINT and server.should_exit:
-            warn("\ncoevo: interrupted; what was being computed is lost.")
-            # the thread that computes cannot be stopped, and Python would wait for it
-            os._exit(EXIT_INTERRUPTED)
-        seen.append(number)
-        first(number, frame)
-
-    server.handle_exit = asked
-    server.run()
-    # uvicorn sends itself the signal again at its end, which asyncio may by then no longer hear
-    if signal.SIGINT in seen:
-        raise KeyboardInterrupt
 
 
 def _in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _free(host: str, port: int) -> None:
-    """Looks before a model is loaded.
-
-    Raises:
-        ConfigError: nothing can listen there.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as one:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            one.bind(address)
-    except (OSError, UnicodeError) as error:
-        # of a name that no name server could be asked about, such as "..", only the encoding says so
-        why = error.strerror if isinstance(error, OSError) else "no host's name"
-        raise ConfigError(f"--host {host} --port {port}: cannot listen there ({why}); choose another.") from None
 
 
 def _loopback(host: str) -> bool:

@@ -26,7 +26,8 @@ import pytest
 
 import coevo
 from coevo import cli
-from coevo.cli.reward import _free, _in_url
+from coevo.cli.listening import refuse_taken_port
+from coevo.cli.reward import _in_url
 from coevo.config.load import load_recipe
 from coevo.data.write import write_rpgbench
 from coevo.errors import CheckpointError, ConfigError, DataError, EndpointError, ScoreError
@@ -262,7 +263,7 @@ def connected(port: int) -> socket.socket:
 @pytest.mark.parametrize("host", ["..", "a" * 70, "no such host"])
 def test_a_host_that_is_none(host: str) -> None:
     with pytest.raises(ConfigError, match=r"--host .* --port 8600: cannot listen there \(.+\); choose another"):
-        _free(host, 8600)
+        refuse_taken_port(host, 8600)
 
 
 def test_an_address_of_version_6_is_shown_in_brackets() -> None:
