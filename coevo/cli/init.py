@@ -10,7 +10,7 @@ from coevo.errors import ConfigError
 
 INIT_EXAMPLES = """examples:
   coevo init --data dialogues.json --base Qwen/Qwen3-4B --out mine.yaml
-  coevo init --data dialogues.json --base models/my-rpm --out mine.yaml && coevo train mine.yaml --dry-run
+  coevo init --data dialogues.json --base models/my-rpm --tuned --out mine.yaml && coevo train mine.yaml --dry-run
 
 It looks at the data, the base and this machine, asks nothing, and writes a recipe with a reason at each number. It is
 checked as --dry-run checks it.
@@ -23,6 +23,7 @@ def add(commands: Commands) -> None:
     init.add_argument("--data", type=path, required=True, metavar="FILE", help="RPGBench layout, with IDTrain and tests")
     init.add_argument("--base", required=True, metavar="MODEL", help="folder or hub id of a chat model")
     init.add_argument("--out", type=path, required=True, metavar="FILE", help="the recipe; must not exist")
+    init.add_argument("--tuned", action="store_true", help="the base plays your characters already: no SFT comes first")
     init.add_argument("--yes", action="store_true", help="for scripts that expect it; nothing is asked anyway")
     init.set_defaults(run=_init)
 
@@ -37,7 +38,7 @@ def _init(options: argparse.Namespace) -> int:
     from coevo.prepare.init import Machine, measure, missing, recipe_text
 
     sizes = measure(options.data, options.base)
-    write_atomic(options.out, recipe_text(options.out, options.data, options.base, sizes, Machine.here()))
+    write_atomic(options.out, recipe_text(options.out, options.data, options.base, sizes, Machine.here(), options.tuned))
     for line in missing(sizes):
         warn(f"{options.data}: {line}")
     try:

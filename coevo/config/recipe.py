@@ -20,6 +20,7 @@ from coevo.config.methods import (
     AugmentedSFT,
     Coevolution,
     Method,
+    PlainSFT,
     ThinkGRPO,
     ThinkSFT,
 )
@@ -151,7 +152,8 @@ class Recipe(Model):
     prompts: PromptTexts = PromptTexts()
     limits: Limits = Limits()
     pretrain: Pretrain | None = None
-    rpm_sft: SFT = SFT()
+    rpm_sft: SFT | None = SFT()
+    """null for a base that plays its characters already: the run begins with it as it is."""
     scorer_sft: ScorerSFT = ScorerSFT()
     simulator_sft: SimulatorSFT = SimulatorSFT()
     scorer: ScorerModel = ScorerModel()
@@ -184,6 +186,11 @@ class Recipe(Model):
             self._without_reasoner()
         elif isinstance(self.method, Coevolution):
             self._is_refreshed(self.corl)
+        if self.rpm_sft is None and isinstance(self.method, PlainSFT | AugmentedSFT):
+            raise ValueError(
+                f"rpm_sft is null and method is {self.method.kind}, which trains by it: nothing would be trained; give "
+                "rpm_sft, or choose another method (coevo score measures a model as it is)"
+            )
         if isinstance(self.method, AugmentedSFT):
             self._has_a_writer(self.method)
         named = "limits.prompt + the longer of limits.response and limits.turn"

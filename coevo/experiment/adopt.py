@@ -56,7 +56,7 @@ def _read_by(recipe: Recipe, phase: PhasePlan) -> dict[str, Any]:
 
 def _is_common(recipe: Recipe, phase: PhasePlan) -> bool:
     """Whether a phase is of what every method begins with, the audit apart."""
-    if phase.kind in ("pretrain", "sft", "ablation") or phase.name.endswith("evaluate-sft"):
+    if phase.kind in ("pretrain", "sft", "as_given", "ablation") or phase.name.endswith("evaluate-sft"):
         return True
     # CoRL's rounds, but for those that refresh the estimator within the game
     rounds = recipe.corl.iterations if recipe.corl else 0

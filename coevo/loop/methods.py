@@ -95,12 +95,15 @@ def run_augmented_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[
     """SFT from the base on the samples and their copies."""
     copies = [scenario_of(row) for row in read_rows(context.folder.root / "augmented.jsonl")]
     rows = [sft_example(context.prompts, "rpm", x) for x in [*_sft_samples(context), *copies]]
-    return _tune(context, phase, resume, encode(context, phase, rows), context.recipe.rpm_sft)
+    config = context.recipe.rpm_sft
+    assert config is not None, "refused by Recipe"
+    return _tune(context, phase, resume, encode(context, phase, rows), config)
 
 
 def _sft_samples(context: Context) -> list[Scenario]:
     """The samples of the run's own SFT, so that the two differ in the copies alone."""
-    source, wanted = context.material.id_train, context.recipe.rpm_sft.samples
+    source, config = context.material.id_train, context.recipe.rpm_sft
+    wanted = config.samples if config else None
     rng = Random(seed_of(context.recipe.seed, context.phase_name("sft-rpm")))
     return rng.sample(source, min(wanted or len(source), len(source)))
 

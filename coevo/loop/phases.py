@@ -160,7 +160,7 @@ def run_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
     """
     recipe, material = context.recipe, context.material
     rng = random.Random(seed_of(recipe.seed, phase.name))
-    configs: dict[str, SFT] = {
+    configs: dict[str, SFT | None] = {
         "rpm": recipe.rpm_sft,
         "scorer": recipe.scorer_sft,
         "second": recipe.scorer_sft,
@@ -168,6 +168,7 @@ def run_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
     }
     assert phase.role is not None
     config, source = configs[phase.role], material.taught(phase.role)
+    assert config is not None, "planned as run_as_given"
     role: Any = "scorer" if phase.role == "second" else phase.role
     chosen = rng.sample(source, min(config.samples or len(source), len(source)))
     rows: list[SFTExample] = []
@@ -190,6 +191,14 @@ def run_sft(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
     train_sft(context.job(phase, model, resume, no_extra), encoded, config)
     context.save(phase, model, parent=None)
     return {"rows": len(encoded), "skipped": len(rows) - len(encoded)}
+
+
+def run_as_given(context: Context, phase: PhasePlan, resume: bool) -> dict[str, Any]:
+    """The RPM before the game is the base as it is: a new adapter, which adds nothing to it, or a copy of its weights."""
+    model = context.load(None, trainable=True)
+    context.save(phase, model, parent=None)
+    context.folder.finish(phase.name, {})
+    return {}
 
 
 def encode(context: Context, phase: PhasePlan, examples: Sequence[SFTExample]) -> list[Row]:

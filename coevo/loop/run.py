@@ -38,6 +38,7 @@ Runner = Callable[[Context, PhasePlan, bool], dict[str, Any]]
 RUNNERS: dict[tuple[str, str | None], Runner] = {
     ("pretrain", None): phases.run_pretrain,
     ("sft", "rpm"): phases.run_sft,
+    ("as_given", "rpm"): phases.run_as_given,
     ("sft", "scorer"): phases.run_sft,
     ("sft", "second"): phases.run_sft,
     ("sft", "simulator"): phases.run_sft,

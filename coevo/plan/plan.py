@@ -34,7 +34,8 @@ class PhasePlan:
     """Number and name, as in `RUN/phases/`."""
     kind: str
     """With the role, a key of `coevo.loop.run.RUNNERS`. `tune` is supervised fine-tuning too, of CoRL's two roles; `online`
-    learns from what the policy writes on the way."""
+    learns from what the policy writes on the way. `as_given`: the RPM is the base as it
+    is, in an adapter that adds nothing."""
     role: str | None
     """Whose weights or answers the phase is about; None for the base."""
     iteration: int | None
@@ -90,7 +91,10 @@ class Planner:
             # first, so that an estimator can be had without the rest (--until)
             self._corl(recipe.corl)
             self._audit()
-        self._warm("rpm", recipe.rpm_sft, counts.id_train)
+        if recipe.rpm_sft is None:
+            self.add("sft-rpm", "as_given", "rpm", None, (0, 0, 0), Work())
+        else:
+            self._warm("rpm", recipe.rpm_sft, counts.id_train)
         first, second = counts.scorers(recipe.evaluation)
         if recipe.corl is None:
             if recipe.scorer.kind == "tuned":
@@ -144,6 +148,7 @@ class Planner:
     def augment(self, config: AugmentedSFT) -> None:
         """Adds the two phases that write copies of the samples and train on both."""
         costs, counts, tune = self.costs, self.counts, self.recipe.rpm_sft
+        assert tune is not None, "refused by Recipe"
         samples = self.at_most(tune, counts.id_train)
         copies = samples * config.copies
         # the world's are not written by a model; another's has the texts of a copy to write, one after another

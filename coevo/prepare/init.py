@@ -114,7 +114,7 @@ def _limit(lengths: Sequence[int]) -> int:
     return math.ceil(ranked[min(len(ranked) - 1, int(COVERED * len(ranked)))] / 16) * 16
 
 
-def recipe_text(file: Path, data: Path, base: str, sizes: Sizes, machine: Machine) -> str:
+def recipe_text(file: Path, data: Path, base: str, sizes: Sizes, machine: Machine, tuned: bool = False) -> str:
     """The recipe as YAML with its reasons.
 
     Args:
@@ -123,6 +123,7 @@ def recipe_text(file: Path, data: Path, base: str, sizes: Sizes, machine: Machin
         base: folder or hub id.
         sizes: of both.
         machine: that it is to run on.
+        tuned: whether the base plays its characters already, so that no SFT comes first.
 
     Raises:
         ConfigError: the base is too short for the data.
@@ -141,6 +142,8 @@ def recipe_text(file: Path, data: Path, base: str, sizes: Sizes, machine: Machin
     negatives = min(3, max(1, dev - 2))
     samples, most = (4000, 512) if large else (64, 32)
     sft = f"samples: {min(taught, samples)}, batch_size: {batch}, learning_rate: 2.0e-4"
+    first = "rpm_sft: null      # the base is tuned already\nscorer_sft: &sft" if tuned else "rpm_sft: &sft"
+    second = "" if tuned else "scorer_sft: {<<: *sft}\n"
     group = "prompts: 16, group: 8, accumulation: 8" if large else "prompts: 4, group: 4, accumulation: 4"
     rate = "learning_rate: 1.0e-5" if sizes.parameters > 1e9 else "learning_rate: 1.0e-4"
     steps = (40, 100) if large else (3, 8)
@@ -171,9 +174,8 @@ lora: {{r: 16, alpha: 32}}
 limits: {{{limits}}}
 # the base as it is gives the rewards; a second scorer, tuned on your dialogues, rewards nothing and says whether it agrees
 scorer: zero_shot
-rpm_sft: &sft {{{sft}}}
-scorer_sft: {{<<: *sft}}
-simulator_sft: {{<<: *sft}}
+{first} {{{sft}}}
+{second}simulator_sft: {{<<: *sft}}
 audit: {{scenarios: {min(64, dev)}, on_failure: stop}}
 loop:
   iterations: 1

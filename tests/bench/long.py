@@ -38,6 +38,7 @@ TOLERANCE_NATS = 1e-4
 SHAPES = {
     "29 M": (512, 1408, 9, 8, 4, 64, 4096, True),
     "Qwen3-0.6B": (1024, 3072, 28, 16, 8, 128, 151_936, True),
+    "Qwen3-4B": (2560, 9728, 36, 32, 8, 128, 151_936, True),
     "Qwen3-8B": (4096, 12288, 36, 32, 8, 128, 151_936, False),
 }
 Run = Callable[[PreTrainedModel, list[Pair], bool], tuple[float, torch.Tensor]]

@@ -15,8 +15,11 @@ import time
 from importlib import resources
 from pathlib import Path
 
+import torch
+
 from coevo.config.load import load_recipe
 from coevo.lm.lineage import read_lineage, weights_hash
+from coevo.lm.loading import load_policy, load_tokenizer
 from coevo.loop.coevolution import scenario_of
 from coevo.loop.material import load_material
 from coevo.plan.plan import plan
@@ -199,3 +202,13 @@ def test_a_prompt_from_the_pool_is_the_prompt_that_was_scored(smoke_run: Path) -
         scenario = scenario_of(row["scenario"])
         assert list(scenario.character) == list(card)
         assert character_text(scenario.character).startswith("name: ")
+
+
+def test_without_sft_the_rpm_is_the_base_as_it_is(tmp_path):
+    builtin = Path(str(resources.files("coevo.lm") / "builtin"))
+    done = coevo("train", SMOKE, "--out", tmp_path / "run", "--until", "sft-rpm", "rpm_sft=null")
+    assert done.returncode == 0, done.stderr
+    policy = next((tmp_path / "run" / "phases").glob("*-sft-rpm")) / "policy"
+    asked = load_tokenizer(builtin)("Who are you?", return_tensors="pt")["input_ids"]
+    tuned, base = (load_policy(builtin, adapter, trainable=False, dtype="float32") for adapter in (policy, None))
+    assert torch.equal(tuned(asked).logits, base(asked).logits)

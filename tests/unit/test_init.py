@@ -40,6 +40,14 @@ def test_the_recipe_fits(machine: Machine, train: int, test: int, tmp_path: Path
     assert recipe.limits.prompt % 16 == 0 and recipe.limits.prompt < sizes.positions
 
 
+def test_a_tuned_base_gets_no_sft(tmp_path: Path) -> None:
+    path, out = data(tmp_path / "mine.json"), tmp_path / "mine.yaml"
+    assert cli.main(["init", "--data", str(path), "--base", BASE, "--tuned", "--out", str(out)]) == 0
+    recipe = load_recipe(out)
+    assert recipe.rpm_sft is None and recipe.scorer_sft.samples == recipe.simulator_sft.samples == 64
+    assert [(p.kind, p.updates) for p in plan(recipe) if p.name.endswith("sft-rpm")] == [("as_given", 0)]
+
+
 def test_names_are_only_names(tmp_path: Path) -> None:
     path = data(tmp_path / 'my "{file}" #1.json')
     out = tmp_path / "it's {file}.yaml"

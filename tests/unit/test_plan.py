@@ -164,6 +164,15 @@ def test_a_file_is_counted_by_split_and_subset(tmp_path: Path) -> None:
         plan(_recipe(data=data))
 
 
+def test_no_sft_is_planned_as_none() -> None:
+    with_sft, without = plan(_recipe()), plan(_recipe(rpm_sft=None))
+    assert [p.name for p in without] == [p.name for p in with_sft]
+    assert [(p.kind, p.tokens_estimate) for p in without if p.name.endswith("sft-rpm")] == [("as_given", 0)]
+    for kind in ("sft", "augmented_sft"):
+        with pytest.raises(ValueError, match=f"rpm_sft is null and method is {kind}, which trains by it"):
+            _recipe(rpm_sft=None, method={"kind": kind})
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_recipes_fit(path: Path) -> None:
     recipe = load_recipe(path)
