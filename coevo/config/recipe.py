@@ -133,11 +133,30 @@ class Evaluation(Model):
     nothing and measures what the first one measures: a gain that it does not see is the reward being gamed."""
 
 
-class Tracking(Model):
-    """wandb, beside `metrics.jsonl`; offline unless WANDB_API_KEY is set."""
+Tracker = Literal["wandb", "tensorboard", "mlflow", "trackio"]
 
-    wandb: bool = False
+
+class Tracking(Model):
+    """Where metrics are logged beside `metrics.jsonl`: on this machine, unless a variable names a server.
+
+    wandb is offline unless WANDB_API_KEY is set; MLflow takes MLFLOW_TRACKING_URI; trackio takes TRACKIO_DIR.
+    """
+
+    to: tuple[Tracker, ...] = ()
     project: str = "coevo"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_or_several(cls, tree: Any) -> Any:
+        """Takes one name for a list of it, and the key of runs begun before there were several."""
+        if not isinstance(tree, Mapping):
+            return tree
+        found = dict(tree)
+        if isinstance(found.get("wandb"), bool) and "to" not in found:
+            found["to"] = ["wandb"] if found.pop("wandb") else []
+        if isinstance(found.get("to"), str):
+            found["to"] = [found["to"]]
+        return found
 
 
 class Recipe(Model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -114,6 +115,11 @@ def check(recipe: Recipe, counts: Counts) -> None:
             problems.append(f"{recipe.weights_key}.judge: {access.in_a_recipe(str(error))}")
     if weights.reward_model is not None:
         problems += _no_folder(f"{recipe.weights_key}.reward_model.path", weights.reward_model.path)
+    problems += [
+        f"tracking.to={name}: {name} is not installed; pip install -e '.[tracking]', or leave it out"
+        for name in recipe.tracking.to
+        if importlib.util.find_spec(name) is None
+    ]
     problems += _no_folder("base.path", recipe.base.path or "")
     problems += _no_folder("scorer.base", recipe.scorer.base or "")
     if problems:

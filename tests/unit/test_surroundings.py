@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
-from contextlib import contextmanager
+import tempfile
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import wandb
+from accelerate import PartialState
 from transformers import TrainingArguments
 
 from coevo import dist
@@ -21,6 +26,7 @@ from coevo.errors import ConfigError
 from coevo.files import writing
 from coevo.loop import tracking
 from coevo.loop.run import start_processes
+from coevo.plan.plan import check, count
 from coevo.runs.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,9 +146,9 @@ def logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Exception |
     monkeypatch.setattr(wandb, "teardown", lambda: None)
     server = SimpleNamespace(settings=SimpleNamespace(base_url="https://wandb.example:8080"))
     monkeypatch.setattr(wandb, "setup", lambda: server)
-    recipe = load_recipe(SMOKE, ["tracking.wandb=true"])
+    recipe = load_recipe(SMOKE, ["tracking.to=wandb"])
     with tracking.tracker(recipe, RunFolder(tmp_path), said.append) as log:
-        log({"phase": "01", "loss": 1.0})
+        log({"phase": "01", "step": 1, "loss": 1.0})
     return modes, said
 
 
@@ -157,6 +163,78 @@ def test_wandb_goes_offline_at_once_and_says_so(tmp_path: Path, monkeypatch: pyt
     modes, said = logged(tmp_path, monkeypatch, wandb.errors.AuthenticationError("The API key you provided\n is invalid"))
     assert modes == ["online", "offline"] and "cannot be used (The API key you provided is invalid)" in said[0]
     assert logged(tmp_path, monkeypatch) == (["online"], [])
+
+
+def test_the_key_of_older_runs_is_read() -> None:
+    assert load_recipe(SMOKE, ["tracking.wandb=true"]).tracking.to == ("wandb",)
+    assert load_recipe(SMOKE, ["tracking.wandb=false"]).tracking.to == ()
+    assert load_recipe(SMOKE, ["tracking.to=[tensorboard,mlflow]"]).tracking.to == ("tensorboard", "mlflow")
+    with pytest.raises(ConfigError, match=r"tracking\.to"):
+        load_recipe(SMOKE, ["tracking.to=comet"])
+
+
+def test_a_tracker_that_is_not_installed_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe(SMOKE, ["tracking.to=trackio"])
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "trackio" else found(name, *rest))
+    with pytest.raises(ConfigError, match=r"tracking\.to=trackio: trackio is not installed; pip install"):
+        check(recipe, count(recipe))
+
+
+def rows(tmp_path: Path, name: str) -> list[str]:
+    """What was said while two rows were logged in two sittings, as a resumed run does."""
+    said: list[str] = []
+    PartialState(cpu=True)
+    recipe = load_recipe(SMOKE, [f"tracking.to={name}"])
+    for step in (1, 2):
+        with tracking.tracker(recipe, RunFolder(tmp_path), said.append) as log:
+            log({"phase": "08-rpm-1", "role": "rpm", "iteration": None, "step": step, "reward": 0.5 * step})
+    return said
+
+
+def test_tensorboard_has_every_number() -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with tempfile.TemporaryDirectory() as folder:
+        assert rows(Path(folder), "tensorboard") == []
+        events = EventAccumulator(folder + "/tensorboard").Reload()
+        assert [(e.step, e.value) for e in events.Scalars("08-rpm-1/reward")] == [(1, 0.5), (2, 1.0)]
+
+
+def test_mlflow_has_every_number_in_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    assert rows(tmp_path, "mlflow") == []
+    (file,) = (tmp_path / "mlruns").glob("*/*/metrics/08-rpm-1/reward")
+    assert [line.split()[1:] for line in file.read_text().splitlines()] == [["0.5", "1"], ["1.0", "2"]]
+
+
+def test_trackio_has_every_number(tmp_path: Path) -> None:
+    pytest.importorskip("trackio")
+    code = (
+        "from pathlib import Path; from tests.unit.test_surroundings import rows; import sys;"
+        "said = rows(Path(sys.argv[1]), 'trackio'); assert said == [], said"
+    )
+    environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio")}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=environment, capture_output=True, cwd=ROOT)
+    with closing(sqlite3.connect(tmp_path / "trackio" / "coevo.db")) as database:
+        found = [json.loads(text) for (text,) in database.execute("select metrics from metrics order by step")]
+    assert [row["08-rpm-1/reward"] for row in found if "08-rpm-1/reward" in row] == [0.5, 1.0]
+
+
+def test_no_tracker_can_stop_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    (said, again) = rows(tmp_path, "mlflow")
+    assert said == again and said.startswith("mlflow cannot be logged to: OSError: http://127.0.0.1:1: ")
+
+    def full(numbers: object, step: int) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(tracking, "_by_accelerate", lambda *_: (full, lambda: full(None, 0)))
+    said = rows(tmp_path, "mlflow")
+    assert [line.split(":")[0] for line in said] == ["mlflow is logged to no longer", "mlflow may lack its last rows"] * 2
 
 
 def test_a_server_is_tried_before_wandb_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
