@@ -16,6 +16,7 @@ from coevo.cli import (
     audit,
     calibrate,
     chat,
+    compare,
     completion,
     data,
     experiment,
@@ -59,8 +60,8 @@ OVERRIDING = ("train", "audit", "score")
 READ = ("recipe", "file", "folder", "folders", "data", "responses", "scorer", "reasoner", "resume", "local")
 """Arguments that name what must be there."""
 COMMANDS = (
-    init, train, audit, experiment, generate, chat, arena, serve, score, judge, gate, export, reward, data, report, view,
-    ablation, calibrate, completion,
+    init, train, audit, experiment, generate, chat, arena, serve, score, judge, gate, export, reward, data, report, compare,
+    view, ablation, calibrate, completion,
 )  # fmt: skip
 """In the order of `coevo --help`."""
 LOADING = frozenset(

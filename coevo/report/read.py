@@ -130,7 +130,7 @@ def read_run(run_dir: str | Path) -> Run:
     """
     path = Path(run_dir)
     if not (path / "resolved.yaml").is_file():
-        raise DataError(f"{path}: not a run folder: it has no resolved.yaml. Give the folder that `coevo run` wrote.")
+        raise DataError(f"{path}: not a run folder: it has no resolved.yaml. Give the folder that coevo train --out named.")
     audited = _read_json(path / "evaluation" / "audit.json", shapes.AUDIT)
     before, after = (_read_json(path / "evaluation" / f"{name}.json", shapes.EVALUATION) for name in (BEFORE, AFTER))
     run = Run(

@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import shutil
 from dataclasses import replace
 from hashlib import sha256
 from html.parser import HTMLParser
@@ -16,6 +17,7 @@ from coevo.errors import DataError
 from coevo.maths.stats import Measure
 from coevo.report import audit_table, build, console_table, drift, simulator_examples
 from coevo.report.changes import verdicts
+from coevo.report.compare import comparison
 from coevo.report.read import lost_most, read_run
 from coevo.report.tables import lines, markdown, results
 from coevo.rewards.verdict import Agreement, Member, Verdict
@@ -502,3 +504,54 @@ def test_a_half_written_last_line_is_not_an_error_and_a_broken_one_is(run):
 def test_not_a_run_folder(tmp_path):
     with pytest.raises(DataError, match="not a run folder"):
         build(tmp_path)
+
+
+# --- runs beside each other -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other(run):
+    """A run of another recipe whose shifted subsets lost 3 nats less than those of `run`, by the same scorer."""
+    folder = run.with_name("other")
+    shutil.copytree(run, folder)
+    (folder / "resolved.yaml").write_text("name: other\nseed: 0\nloop: {iterations: 3}\n", encoding="utf-8")
+    write_evaluation(folder, "final", rows(7))
+    return folder
+
+
+def test_a_run_is_set_against_the_first_by_the_rules_of_before_and_after(run, other):
+    said = comparison([run, other])
+    assert "loop.iterations" in said and "small-world" not in said, "the name is no difference"
+    as_one = run.with_name("as-one")
+    shutil.copytree(run, as_one)
+    write_evaluation(as_one, "sft", rows(4))
+    write_evaluation(as_one, "final", rows(7))
+    expected = "\n".join(f"- {line}" for line in verdicts(read_run(as_one)))
+    assert said.endswith(f"other against run (before: run; after: other; paired by scenario):\n{expected}")
+    assert expected.count("R-EMID fell.") == 3
+    assert "R-EMID fell" not in comparison([other, run]).split("run against other")[1], "the other way round it rose"
+
+
+def test_nats_of_runs_that_were_measured_otherwise_are_not_compared(run, other):
+    write_evaluation(other, "final", rows(7), scorer="f" * 64)
+    assert "measured by another scorer, so their nats cannot be set against each other" in comparison([run, other])
+    write_evaluation(other, "final", [row for row in rows(7) if not row.sample_id.startswith("german")])
+    assert "measured by other test scenarios, so" in comparison([run, other])
+    write_evaluation(other, "final", rows(7))
+    (other / "environment.json").write_text('{"data": {"path": "x.json", "sha256": "0"}}', encoding="utf-8")
+    assert "measured by another data file, so" in comparison([run, other])
+
+
+def test_what_cannot_be_compared_is_refused(run, other, capsys):
+    assert cli.main(["compare", str(run)]) == 2 and "one run to compare" in capsys.readouterr().err
+    assert cli.main(["compare", str(run), f"{run}/."]) == 2 and "is named twice" in capsys.readouterr().err
+    for name in ("final.json", "final.jsonl"):
+        (other / "evaluation" / name).unlink()
+    assert cli.main(["compare", str(run), str(other)]) == 2
+    assert f"Finish it: coevo train --resume {other}" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_hostile_recipe_is_text_in_a_comparison(run, other):
+    (other / "resolved.yaml").write_text(json.dumps({"name": "x", "seed": "\x1b[31m" + "x" * 99}), encoding="utf-8")
+    said = comparison([run, other])
+    assert "\x1b" not in said and "\\x1b[31mxxx" in said and "…" in said
