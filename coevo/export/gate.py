@@ -18,6 +18,7 @@ from coevo.escape import visible
 from coevo.report.read import AFTER, BEFORE, Run, read_run
 from coevo.scoring.claims import LEAST, lost, scored, shown, sign, unread
 
+UNREAD = "cannot be told, as the references tell this scorer nothing of their scenes"
 SHIFTS = ("user", "character", "dialogue")
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 Ceiling = float | Mapping[str, float]
@@ -160,7 +161,7 @@ def _silent(home: Mapping[str, Any], found: Mapping[str, Any]) -> str:
 
 def _nothing_told(home: Mapping[str, Any], found: Mapping[str, Any], scale: str) -> str:
     if unread({"ID": home, "shift": found}, scale):
-        return "cannot be told, as the references tell this scorer nothing of their scenes"
+        return UNREAD
     told = home.get("mi_response")
     if told and sign(told, scale) <= 0:
         return (
@@ -174,9 +175,12 @@ def _risk(entry: Mapping[str, Any], found: Mapping[str, Any], name: str, limit: 
     missing = [tag for tag, bound in bounds.items() if not bound]
     if missing:
         return Check(name, limit, None, f"not measured in {', '.join(missing)}; coevo score makes it")
-    few = _few(entry, found)
-    if few:
-        return Check(name, limit, None, few)
+    home = entry["shifts"].get("id")
+    doubt = _few(entry, found)
+    if not doubt and unread({"shift": found, **({"ID": home} if home else {})}, entry["scale"]):
+        doubt = UNREAD
+    if doubt:
+        return Check(name, limit, None, doubt)
     worst = max(bounds, key=lambda tag: bounds[tag]["value"])
     # B2 is an index without an interval
     return Check(name, limit, bounds[worst]["value"], f"{bounds[worst]['value']:.2f}, in {worst}")
@@ -191,7 +195,7 @@ def _drop(run: Run | None, limit: float) -> Check:
     scale = change["scale"]
     doubt = _few(change, entry) or _silent(entry, entry)
     if not doubt and unread({"ID": run.after["shifts"]["id"]}, scale):
-        doubt = "cannot be told, as the references tell this scorer nothing of their scenes"
+        doubt = UNREAD
     if doubt:
         return Check(name, limit, None, doubt)
     drop = {"value": -record["value"], "low": -record["high"], "high": -record["low"]}

@@ -87,6 +87,12 @@ def _bound(value: float) -> dict[str, Any]:
     return {"value": value, "shares": {"u": 0.2, "c": 0.3, "d": 0.5}, "response": 0.1, "largest": "d"}
 
 
+def _with(record: dict[str, Any], shift: str, entry: dict[str, Any]) -> dict[str, Any]:
+    """The record with another entry of a shift."""
+    model = record["models"]["right"]
+    return record | {"models": {"right": model | {"shifts": model["shifts"] | {shift: entry}}}}
+
+
 def test_the_worst_subset_is_held_against_the_risk(scores: Path, tmp_path: Path) -> None:
     record = json.loads((scores / "result.json").read_text())
     subsets = record["models"]["right"]["subsets"]
@@ -98,6 +104,13 @@ def test_the_worst_subset_is_held_against_the_risk(scores: Path, tmp_path: Path)
     (fails,) = gate(tmp_path, Limits(risk=4.99), "right")
     assert not fails.passed and str(fails) == "risk index B2 under the user shift: 5.00, in korean, at most 4.99 allowed"
     assert gate(tmp_path, Limits(risk={"user": 5.0}), "right")[0].passed
+    # of a scorer that reads nothing no index is known, whichever level it does not read
+    for shift in ("user", "id"):
+        entry = record["models"]["right"]["shifts"][shift]
+        blind = {"value": 0.1, "low": -1.0, "high": 1.0}
+        (tmp_path / "result.json").write_text(json.dumps(_with(record, shift, entry | {"mi_reference": blind})))
+        (unread,) = gate(tmp_path, Limits(risk=1e9), "right")
+        assert unread.value is None and "the references tell this scorer nothing" in str(unread)
     subsets["german"]["bound"] = None
     (tmp_path / "result.json").write_text(json.dumps(record))
     # the four that are known do not vouch for the fifth
