@@ -101,7 +101,9 @@ def _figures(runs: Sequence[Run], names: Sequence[str]) -> str:
             if any(cell != ABSENT for cell in cells):
                 rows.append((shift, words, *cells))
     table = align([("shift", "measure", *names), *rows], names=2)
-    return f"At the end of each run, with 95 % intervals over its own scenarios:\n{table}"
+    otherwise = [name for name, run in zip(names[1:], runs[1:], strict=True) if _differences(runs[0], run)]
+    apart = f" Nats not to be compared with those of {names[0]}, see below: {', '.join(otherwise)}." if otherwise else ""
+    return f"At the end of each run, with 95 % intervals over its own scenarios.{apart}\n{table}"
 
 
 def _after(run: Run) -> Record:

@@ -534,7 +534,9 @@ def test_a_run_is_set_against_the_first_by_the_rules_of_before_and_after(run, ot
 
 def test_nats_of_runs_that_were_measured_otherwise_are_not_compared(run, other):
     write_evaluation(other, "final", rows(7), scorer="f" * 64)
-    assert "measured by another scorer, so their nats cannot be set against each other" in comparison([run, other])
+    said = comparison([run, other])
+    assert "measured by another scorer, so their nats cannot be set against each other" in said
+    assert "over its own scenarios. Nats not to be compared with those of run, see below: other.\n" in said
     write_evaluation(other, "final", [row for row in rows(7) if not row.sample_id.startswith("german")])
     assert "measured by other test scenarios, so" in comparison([run, other])
     write_evaluation(other, "final", rows(7))
