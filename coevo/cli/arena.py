@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coevo.cli.chat import card_of, told_of
-from coevo.cli.console import Commands, command, count, path, say, stream, warn, whole
+from coevo.cli.chat import add_scene, card_of, told_of
+from coevo.cli.console import Commands, command, path, say, stream, warn, whole
 from coevo.errors import CoevoError, StorageError
 
 if TYPE_CHECKING:
@@ -42,14 +42,10 @@ def add(commands: Commands) -> None:
     arena = command(commands, "arena", "compare two models blindly in a dialogue, by votes", ARENA_EXAMPLES)
     arena.add_argument("a", metavar="A", help="a run's model, or a chat model's folder or hub id")
     arena.add_argument("b", metavar="B", help="the other; both are loaded, so there must be memory for two")
-    arena.add_argument("--character", required=True, metavar="CARD|TEXT", help="a .json, .png or .charx; or words")
-    arena.add_argument("--user", default="User", metavar="NAME", help="your name; default User")
-    arena.add_argument("--persona", default="", metavar="TEXT|FILE", help="who you are, in words or in a text file")
+    add_scene(arena)
     arena.add_argument(
         "--votes", type=path, default=Path("arena.jsonl"), metavar="FILE", help="is added to; default arena.jsonl"
     )
-    arena.add_argument("--max-tokens", type=count, default=256, metavar="N", help="of an answer; default 256")
-    arena.add_argument("--temperature", type=float, default=0.8, metavar="T", help="default 0.8; 0 is greedy")
     arena.add_argument("--seed", type=whole, default=0, metavar="S", help="of answers and their order; default 0")
     arena.set_defaults(run=_arena)
 

@@ -12,7 +12,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import TypeAdapter
 
 from coevo.errors import ConfigError
-from coevo.export.asking import FORMAT_FILE, Asking
+from coevo.export.asking import Asking
 from coevo.records import Shape, read_json
 
 
@@ -79,6 +79,3 @@ class Asked:
         if self.in_user:
             return [{"role": "user", "content": f"{system}\n\n{text}"}]
         return [{"role": "system", "content": system}, {"role": "user", "content": text}]
-
-
-__all__ = ["FORMAT_FILE", "Asked"]

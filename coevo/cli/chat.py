@@ -29,14 +29,19 @@ def add(commands: Commands) -> None:
     """Adds the command."""
     chat = command(commands, "chat", "talk to a model that plays a character", CHAT_EXAMPLES)
     chat.add_argument("model", metavar="RUN|MODEL", help="a run's model, or a chat model's folder or hub id")
-    chat.add_argument("--character", required=True, metavar="CARD|TEXT", help="a .json, .png or .charx; or words")
-    chat.add_argument("--user", default="User", metavar="NAME", help="your name; default User")
-    chat.add_argument("--persona", default="", metavar="TEXT|FILE", help="who you are, in words or in a text file")
+    add_scene(chat)
     chat.add_argument("--load", type=path, metavar="FILE", help="a saved chat to go on with")
-    chat.add_argument("--max-tokens", type=count, default=256, metavar="N", help="of an answer; default 256")
-    chat.add_argument("--temperature", type=float, default=0.8, metavar="T", help="default 0.8; 0 is greedy")
     chat.add_argument("--seed", type=whole, default=0, metavar="S", help="default 0")
     chat.set_defaults(run=_chat)
+
+
+def add_scene(parser: argparse.ArgumentParser) -> None:
+    """Adds who talks to whom, and how answers are drawn."""
+    parser.add_argument("--character", required=True, metavar="CARD|TEXT", help="a .json, .png or .charx; or words")
+    parser.add_argument("--user", default="User", metavar="NAME", help="your name; default User")
+    parser.add_argument("--persona", default="", metavar="TEXT|FILE", help="who you are, in words or in a text file")
+    parser.add_argument("--max-tokens", type=count, default=256, metavar="N", help="of an answer; default 256")
+    parser.add_argument("--temperature", type=float, default=0.8, metavar="T", help="default 0.8; 0 is greedy")
 
 
 def _chat(options: argparse.Namespace) -> int:

@@ -92,9 +92,9 @@ def _opened(given: str) -> tuple[Policies, str | None, Asked]:
             f"{given}: no run and no model is there; expected the folder of a run of coevo train (it holds resolved.yaml), "
             "that of a chat model (config.json), or a hub id such as Qwen/Qwen3-4B."
         )
-    from coevo.cli.asked import FORMAT_FILE, Asked
+    from coevo.cli.asked import Asked
     from coevo.diagnosis.generate import trained
-    from coevo.export.asking import Asking
+    from coevo.export.asking import FORMAT_FILE, Asking
     from coevo.loop.context import Policies
     from coevo.runs.folder import RunFolder
 
